@@ -1,0 +1,31 @@
+"""The batch: what the loader gives and every objective reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IGNORED = -100
+"""Target value of a position that carries no loss (padding)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed rows. B = rows, T = positions a row.
+
+    ``tokens`` int64 [B, T]: inputs. ``targets`` int64 [B, T]: the next token of the same document, or
+    IGNORED. ``document_start`` int32 [B, T]: the index in the row where the document of each position
+    begins; position i may attend to j only when ``document_start[i] <= j <= i``. Padding positions form
+    documents of one token each.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    document_start: npt.NDArray[np.int32]
+
+    @property
+    def target_count(self) -> int:
+        """Positions that carry loss."""
+        return int((self.targets != IGNORED).sum())
