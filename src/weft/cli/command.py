@@ -1,0 +1,71 @@
+"""What every verb of the command line shares: the result record, exit codes, one-sentence errors."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from weft.core.errors import Interrupted, WeftError
+from weft.core.files import write_text_atomic
+
+Record = dict[str, Any]
+
+
+def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Command]:
+    """Turn a function that returns its result record into a verb.
+
+    Adds ``--json FILE`` (``-`` for standard output), turns WeftError into one line on standard error
+    and the exit code of its class, and Ctrl-C or SIGTERM into exit 130.
+    """
+
+    def decorate(function: Callable[..., Record | None]) -> click.Command:
+        @functools.wraps(function)
+        def run(json_file: str | None, **arguments: Any) -> None:
+            signal.signal(signal.SIGTERM, _interrupt)
+            try:
+                record = function(**arguments)
+                if json_file is not None:
+                    _write_record({"command": name, **(record or {})}, json_file)
+            except WeftError as error:
+                _fail(str(error), error.exit_code)
+            except KeyboardInterrupt:
+                _fail("Interrupted; run the same command again to continue.", Interrupted.exit_code)
+            except BrokenPipeError:
+                # The reader of our output went away (`weft ... | head`): not an error of ours.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            except MemoryError:
+                _fail("The machine ran out of memory; give smaller sizes or close other programs.", 1)
+
+        option = click.option(
+            "--json", "json_file", metavar="FILE", help="Write the result record there; - is standard output."
+        )
+        return click.command(name, help=function.__doc__)(option(run))
+
+    return decorate
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _write_record(record: Record, target: str) -> None:
+    text = json.dumps(record, ensure_ascii=False, indent=1, default=str) + "\n"
+    if target == "-":
+        click.echo(text, nl=False)
+    else:
+        write_text_atomic(Path(target), text)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"weft: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,73 @@
+"""The decoder: token embeddings, a stack of blocks, a final norm, an output matrix.
+
+It knows no device, no mask and no cache: an :class:`~weft.ops.cache.AttentionContext` says what each
+position sees. Dimensions as in :mod:`weft.models.layers`; V is the vocabulary size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from weft.models.config import DecoderConfig
+from weft.models.layers import Block, Linear, RMSNorm
+from weft.ops.cache import AttentionContext
+from weft.ops.rope import inverse_frequencies, rotation, scale_llama3
+
+
+class Decoder(nn.Module):
+    """A causal language model of the Llama, Qwen2, Qwen3 or Mistral shape."""
+
+    inverse_frequencies: Tensor
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.output = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.output.weight = self.embedding.weight
+        frequencies = inverse_frequencies(config.head_dim, config.rope_theta)
+        if config.rope_scaling is not None:
+            scaling = config.rope_scaling
+            frequencies = scale_llama3(
+                frequencies,
+                scaling.factor,
+                scaling.low_freq_factor,
+                scaling.high_freq_factor,
+                scaling.original_max_position_embeddings,
+            )
+        self.register_buffer("inverse_frequencies", frequencies, persistent=False)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh weights: normal, and matrices that write to the residual stream start at zero.
+
+        Zero output projections make every block the identity at step 0, which lets the same learning
+        rate serve any depth (the reason is that of muP and of Fixup, arXiv:1901.09321).
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            elif name.endswith(("attention.o.weight", "feed_forward.down.weight")):
+                parameter.zero_()
+            else:
+                parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+
+    def forward(
+        self, tokens_BT: Tensor, context: AttentionContext, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """int64 [B, T] -> final hidden states [B, T, E]; matrices work in ``dtype`` (by default theirs)."""
+        x_BTE = self.embedding(tokens_BT).to(dtype or self.embedding.weight.dtype)
+        cos, sin = rotation(context.positions(tokens_BT), self.inverse_frequencies)
+        for block in self.blocks:
+            x_BTE = block(x_BTE, cos, sin, context)
+        normed: Tensor = self.norm(x_BTE)
+        return normed
+
+    def logits(self, hidden_BTE: Tensor) -> Tensor:
+        """Scores over the vocabulary, [B, T, V], in the dtype of ``hidden``."""
+        scores: Tensor = self.output(hidden_BTE)
+        return scores

@@ -1,0 +1,24 @@
+"""How the parameters of a decoder are called in Hugging Face checkpoints, as data."""
+
+from __future__ import annotations
+
+DECODER: dict[str, str] = {
+    "embedding.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+    "blocks.{}.attention_norm.weight": "model.layers.{}.input_layernorm.weight",
+    "blocks.{}.attention.q.weight": "model.layers.{}.self_attn.q_proj.weight",
+    "blocks.{}.attention.q.bias": "model.layers.{}.self_attn.q_proj.bias",
+    "blocks.{}.attention.k.weight": "model.layers.{}.self_attn.k_proj.weight",
+    "blocks.{}.attention.k.bias": "model.layers.{}.self_attn.k_proj.bias",
+    "blocks.{}.attention.v.weight": "model.layers.{}.self_attn.v_proj.weight",
+    "blocks.{}.attention.v.bias": "model.layers.{}.self_attn.v_proj.bias",
+    "blocks.{}.attention.o.weight": "model.layers.{}.self_attn.o_proj.weight",
+    "blocks.{}.attention.q_norm.weight": "model.layers.{}.self_attn.q_norm.weight",
+    "blocks.{}.attention.k_norm.weight": "model.layers.{}.self_attn.k_norm.weight",
+    "blocks.{}.feed_forward_norm.weight": "model.layers.{}.post_attention_layernorm.weight",
+    "blocks.{}.feed_forward.gate.weight": "model.layers.{}.mlp.gate_proj.weight",
+    "blocks.{}.feed_forward.up.weight": "model.layers.{}.mlp.up_proj.weight",
+    "blocks.{}.feed_forward.down.weight": "model.layers.{}.mlp.down_proj.weight",
+}
+"""Ours to theirs; ``{}`` stands for the number of the layer."""

@@ -1,0 +1,57 @@
+"""Causal attention over packed documents: a plain reference and the fast paths.
+
+Dimensions: B batch rows, T positions, H query heads, G key-value heads (H a multiple of G), D head size.
+Position i of a row sees j when ``document_start[i] <= j <= i`` and, with a window, ``i - j < window``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def visible(document_start_BT: Tensor, window: int | None = None) -> Tensor:
+    """bool [B, T, T]: which key j (last) each query i sees."""
+    T = document_start_BT.shape[1]
+    index = torch.arange(T, device=document_start_BT.device)
+    mask = (index <= index[:, None]) & (index >= document_start_BT.unsqueeze(-1))
+    return mask & (index[:, None] - index < window) if window is not None else mask
+
+
+def attention_plain(
+    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, document_start_BT: Tensor, window: int | None = None
+) -> Tensor:
+    """Reference: softmax(q k^T / sqrt(D)) v with every score written out, in fp32. Returns [B, T, H, D]."""
+    repeat = q_BTHD.shape[2] // k_BTGD.shape[2]
+    k, v = (x.float().repeat_interleave(repeat, dim=2) for x in (k_BTGD, v_BTGD))
+    scores = torch.einsum("bihd,bjhd->bhij", q_BTHD.float(), k) * q_BTHD.shape[-1] ** -0.5
+    hidden = ~visible(document_start_BT, window).unsqueeze(1)
+    weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+    return torch.einsum("bhij,bjhd->bihd", weights, v).to(q_BTHD.dtype)
+
+
+def attention_sdpa(
+    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, document_start_BT: Tensor, window: int | None = None
+) -> Tensor:
+    """PyTorch's scaled_dot_product_attention under the packed mask. Returns [B, T, H, D]."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTGD, v_BTGD))
+    mask = visible(document_start_BT, window).unsqueeze(1)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+    return mixed.transpose(1, 2)
+
+
+class PackedRows:
+    """The attention context of training and evaluation: rows of packed documents, no cache."""
+
+    def __init__(self, document_start_BT: Tensor, window: int | None = None):
+        self.document_start, self.window = document_start_BT, window
+
+    def positions(self, tokens_BT: Tensor) -> Tensor:
+        """int64 [B, T]: 0 at the first token of each document."""
+        index = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        return index - self.document_start.long()
+
+    def attend(self, layer: int, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
+        """[B, T, H, D]; the same for every layer."""
+        return attention_sdpa(q_BTHD, k_BTGD, v_BTGD, self.document_start, self.window)
