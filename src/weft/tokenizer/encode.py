@@ -1,0 +1,213 @@
+"""A tokenizer that gives back exactly the text, and exactly the bytes, that it was given."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from weft.core.errors import DataError
+from weft.core.files import write_text_atomic
+from weft.tokenizer.bytelevel import CHARACTER_OF_BYTE, to_bytes
+from weft.tokenizer.special import CHATML_TEMPLATE, FOREIGN_ENDS
+
+FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_FILE = "special_tokens_map.json"
+
+# An invalid byte decodes to a lone surrogate under "surrogateescape"; valid UTF-8 never holds one.
+_INVALID = re.compile("[\udc80-\udcff]+")
+
+
+class Tokenizer:
+    """Encodes and decodes with a Hugging Face ``tokenizer.json``.
+
+    Text is ordinary unless ``allow_special`` is given: a document that spells ``<|endoftext|>`` gets
+    the tokens of those characters, never the special token. Byte-level tokenizers (Weft's own, Llama 3,
+    Qwen) also encode and decode arbitrary bytes; on others (SentencePiece with byte fallback, as in
+    Mistral) the byte methods raise DataError.
+    """
+
+    def __init__(self, content: str, config: dict[str, Any] | None = None) -> None:
+        """``content`` is the text of a tokenizer.json, ``config`` that of a tokenizer_config.json."""
+        self._special = _parse(content)
+        self._ordinary = _parse(content)
+        self._ordinary.encode_special_tokens = True
+        self._config = config or {}
+        self._added = {i: token.content for i, token in self._special.get_added_tokens_decoder().items()}
+        self.is_byte_level = _has_byte_level_decoder(json.loads(content).get("decoder"))
+        self.vocab_size = max(self._special.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.eos_token = self._find_eos()
+        self.eos_id = self._special.token_to_id(self.eos_token)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Open a ``tokenizer.json`` or a folder that holds one; DataError when there is none."""
+        path = Path(path)
+        file = path / FILE if path.is_dir() else path
+        try:
+            content = file.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(f"There is no tokenizer at {file}; give a folder with a {FILE}.") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{file} is not UTF-8 text, so it is no tokenizer; make it again.") from None
+        config_file = file.with_name(CONFIG_FILE)
+        config: dict[str, Any] | None = None
+        try:
+            if config_file.is_file():
+                config = json.loads(config_file.read_text(encoding="utf-8"))
+            return cls(content, config)
+        except ValueError as error:
+            raise DataError(f"The tokenizer {file} is damaged ({error}); make or copy it again.") from error
+
+    def save(self, folder: str | Path) -> None:
+        """Write the three files from which ``transformers.AutoTokenizer`` loads the same tokenizer."""
+        folder = Path(folder)
+        config = self._config or {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self.eos_token,
+            "pad_token": self.eos_token,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 1 << 30,
+            "chat_template": CHATML_TEMPLATE,
+        }
+        special = {key: config[key] for key in ("bos_token", "eos_token", "pad_token") if config.get(key)}
+        write_text_atomic(folder / FILE, self._special.to_str(pretty=True))
+        write_text_atomic(folder / CONFIG_FILE, _pretty(config))
+        write_text_atomic(folder / SPECIAL_FILE, _pretty(special))
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Token ids of ``text``; with ``allow_special`` the spelling of a special token becomes its id."""
+        return self.encode_batch([text], allow_special=allow_special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, allow_special: bool = False) -> list[list[int]]:
+        """:meth:`encode` of each text, on all cores."""
+        encoder = self._special if allow_special else self._ordinary
+        try:
+            encodings = encoder.encode_batch_fast(list(texts), add_special_tokens=False)
+        except UnicodeEncodeError:
+            raise DataError("A text holds lone surrogates, which no UTF-8 can spell; clean it first.") from None
+        return [encoding.ids for encoding in encodings]
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Token ids of arbitrary bytes, equal to :meth:`encode` where they are valid UTF-8.
+
+        Each invalid byte becomes the token of that byte, so :meth:`decode_bytes` returns ``data`` (a
+        foreign tokenizer with a normaliser gives the normalised bytes).
+        """
+        text = data.decode("utf-8", errors="surrogateescape")
+        byte_ids = self._byte_ids
+        ids: list[int] = []
+        position = 0
+        for match in _INVALID.finditer(text):
+            ids += self.encode(text[position : match.start()])
+            ids += [byte_ids[ord(character) - 0xDC00] for character in match.group()]
+            position = match.end()
+        return ids + self.encode(text[position:])
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """Text of ``ids``; bytes that are not valid UTF-8 become U+FFFD. DataError for unknown ids."""
+        if skip_special:
+            ids = [i for i in ids if i not in self._added]
+        if self.is_byte_level:
+            return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        self._check(ids)
+        return str(self._special.decode(list(ids), skip_special_tokens=False))
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The exact bytes of ``ids``; DataError for unknown ids or a tokenizer that is not byte-level."""
+        table = self._bytes_table
+        self._check(ids)
+        return b"".join([table[i] for i in ids])
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes one token stands for."""
+        return self.decode_bytes([token])
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its exact name, such as ``<|im_end|>``; None when it has none."""
+        found: int | None = self._special.token_to_id(token)
+        return found
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of all added tokens, the end of text among them."""
+        return frozenset(self._added)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja chat template that came with the tokenizer, ChatML for Weft's own."""
+        own = CHATML_TEMPLATE if not self._config else None
+        return self._config.get("chat_template", own)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the ids: two tokenizers with equal fingerprints encode alike."""
+        content = json.loads(self._special.to_str())
+        for key in ("truncation", "padding"):
+            content.pop(key, None)
+        content["eos"] = self.eos_token
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+    @functools.cached_property
+    def _bytes_table(self) -> list[bytes]:
+        if not self.is_byte_level:
+            raise DataError(
+                "This tokenizer is not byte-level (SentencePiece with byte fallback, for instance), so its "
+                "tokens have no exact bytes; use decode() on the whole sequence."
+            )
+        table = [b""] * self.vocab_size
+        for token, index in self._special.get_vocab(with_added_tokens=True).items():
+            known = None if index in self._added else to_bytes(token)
+            table[index] = token.encode("utf-8") if known is None else known
+        return table
+
+    @functools.cached_property
+    def _byte_ids(self) -> list[int]:
+        ids = [self._special.token_to_id(CHARACTER_OF_BYTE[byte]) for byte in range(256)]
+        if not self.is_byte_level or None in ids:
+            raise DataError("This tokenizer lacks tokens for single bytes, so it cannot encode arbitrary bytes.")
+        return ids
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise DataError(f"Token id {wrong} is outside the vocabulary of {self.vocab_size} tokens.")
+
+    def _find_eos(self) -> str:
+        named = self._config.get("eos_token")
+        if isinstance(named, dict):
+            named = named.get("content")
+        for token in (named, *FOREIGN_ENDS):
+            if token and self._special.token_to_id(token) is not None:
+                return str(token)
+        raise DataError(f"The tokenizer names no end of text; add eos_token to its {CONFIG_FILE}.")
+
+
+def _parse(content: str) -> Any:
+    try:
+        parsed = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # the library raises bare Exception for every fault of the file
+        raise ValueError(str(error)) from error
+    parsed.no_padding()
+    parsed.no_truncation()
+    return parsed
+
+
+def _has_byte_level_decoder(decoder: dict[str, Any] | None) -> bool:
+    if not decoder:
+        return False
+    if decoder["type"] == "Sequence":
+        return any(_has_byte_level_decoder(part) for part in decoder["decoders"])
+    return bool(decoder["type"] == "ByteLevel")
+
+
+def _pretty(table: dict[str, Any]) -> str:
+    return json.dumps(table, ensure_ascii=False, indent=2, sort_keys=True) + "\n"

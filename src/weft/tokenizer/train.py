@@ -1,0 +1,62 @@
+"""Training of a byte-level BPE vocabulary (Sennrich et al. 2016; byte-level as in GPT-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
+
+from weft.core.errors import UsageError
+from weft.tokenizer.encode import Tokenizer
+from weft.tokenizer.special import SPECIAL_TOKENS
+
+# Qwen2's split: GGUF converters know it as "qwen2". Digits stay single; Han text is split by the merges.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+MULTIPLE = 64
+"""Vocabulary sizes are multiples of this: matrix kernels want it."""
+
+SMALLEST = 320
+"""256 bytes, the special tokens, rounded up."""
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Learn merges from ``texts`` until the vocabulary has exactly ``vocab_size`` tokens.
+
+    All 256 bytes are tokens, and no normaliser runs, so every round trip is exact. A text too small to
+    give enough merges is filled up with reserved tokens. The order of the texts does not matter.
+    Raises UsageError for a size below 320 or not a multiple of 64.
+    """
+    check_vocab_size(vocab_size)
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    byte_level = {"add_prefix_space": False, "use_regex": False}
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"), pre_tokenizers.ByteLevel(**byte_level)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False, **byte_level)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        min_frequency=2,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    missing = vocab_size - len(SPECIAL_TOKENS) - tokenizer.get_vocab_size()
+    names = [*SPECIAL_TOKENS, *(f"<|reserved_{i}|>" for i in range(missing))]
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    return Tokenizer(tokenizer.to_str())
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """UsageError unless ``vocab_size`` is one that :func:`train` accepts."""
+    if vocab_size < SMALLEST or vocab_size % MULTIPLE:
+        near = max(SMALLEST, round(vocab_size / MULTIPLE) * MULTIPLE)
+        raise UsageError(
+            f"A vocabulary of {vocab_size} tokens is not possible: the size must be a multiple of {MULTIPLE} "
+            f"and at least {SMALLEST}; try {near}."
+        )
