@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.core.errors import ConfigError
+from weft.core.registry import lookup
+from weft.models.families import FAMILIES
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3's frequency-dependent scaling of rotary embeddings (arXiv:2407.21783, section 3.2)."""
+    """How rotary embeddings are stretched to a longer context.
+
+    ``linear`` divides every frequency by ``factor`` (arXiv:2306.15595) and ignores the other numbers;
+    ``llama3`` divides only the slow ones (arXiv:2407.21783, section 3.2).
+    """
 
     factor: float = 8.0
     low_freq_factor: float = 1.0
@@ -17,13 +23,28 @@ class RopeScaling:
     original_max_position_embeddings: int = 8192
     rope_type: str = "llama3"
 
+    def __post_init__(self) -> None:
+        if self.rope_type not in ("llama3", "linear"):
+            raise ConfigError(
+                f"RoPE scaling of type {self.rope_type!r} is not supported; llama3 and linear are."
+            )
+        if not 0 < self.factor < float("inf"):
+            raise ConfigError(f"factor = {self.factor} of the RoPE scaling must be a positive number.")
+        if self.rope_type == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:
+            raise ConfigError(
+                f"low_freq_factor = {self.low_freq_factor} and high_freq_factor = {self.high_freq_factor} of "
+                "the RoPE scaling must be positive and in this order."
+            )
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """A pre-norm decoder with grouped-query attention, rotary positions and a SwiGLU feed-forward.
 
     One class covers four stock families; what tells them apart is ``qk_norm`` (Qwen3),
-    ``attention_bias`` (Qwen2: biases on q, k, v only) and ``sliding_window`` (Mistral).
+    ``attention_bias`` (Qwen2: on q, k and v; Llama and Qwen3, where it is an option: on o as well) and
+    ``sliding_window`` (Mistral). What ``architecture`` cannot express is refused here, before a model
+    is trained that no other program opens.
     """
 
     vocab_size: int
@@ -45,6 +66,23 @@ class DecoderConfig:
     sliding_window: int | None = None
 
     def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "max_position_embeddings",
+            "sliding_window",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} = {value} must be at least 1.")
+        for name in ("rope_theta", "rms_norm_eps"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} = {getattr(self, name)} must be a positive number.")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads = {self.num_attention_heads} is not a multiple of "
@@ -52,9 +90,26 @@ class DecoderConfig:
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim = {self.head_dim} is odd; rotary positions turn pairs of numbers.")
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1.")
+        self._check_family()
+
+    def _check_family(self) -> None:
+        family = lookup(FAMILIES, self.architecture, "architecture")
+        for name, fixed in (("qk_norm", family.qk_norm), ("attention_bias", family.attention_bias)):
+            if fixed is not None and getattr(self, name) != fixed:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)} does not fit architecture = {self.architecture!r}, where it "
+                    f"is always {fixed}; set it so, or choose another architecture."
+                )
+        if self.sliding_window is not None and not family.sliding_window:
+            raise ConfigError(
+                f"sliding_window = {self.sliding_window} does not fit architecture = {self.architecture!r}, "
+                "which always attends to everything before; leave it out, or choose MistralForCausalLM."
+            )
+
+    @property
+    def output_bias(self) -> bool:
+        """Whether the attention's output matrix has a bias too."""
+        return self.attention_bias and FAMILIES[self.architecture].output_bias
 
     @property
     def parameters(self) -> int:
@@ -63,22 +118,28 @@ class DecoderConfig:
         return embeddings + self.block_parameters * self.num_hidden_layers + self.hidden_size
 
     @property
+    def block_matrices(self) -> int:
+        """Parameters of the seven matrices of one block."""
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        attention = self.hidden_size * self.head_dim * (2 * heads + 2 * groups)
+        return attention + 3 * self.hidden_size * self.intermediate_size
+
+    @property
     def block_parameters(self) -> int:
         """Parameters of one block."""
         heads, groups = self.num_attention_heads, self.num_key_value_heads
-        attention = self.hidden_size * self.head_dim * (2 * heads + 2 * groups)
         bias = self.head_dim * (heads + 2 * groups) if self.attention_bias else 0
+        bias += self.hidden_size if self.output_bias else 0
         norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
-        return attention + bias + norms + 3 * self.hidden_size * self.intermediate_size
+        return self.block_matrices + bias + norms
 
     def flops_per_token(self, context: int) -> float:
         """Matrix floating-point operations of a training step per token, at mean causal context.
 
         6 per matrix parameter (the output matrix counts, the input look-up does not), and
         12 * layers * heads * head_dim * context / 2 for attention (PaLM, arXiv:2204.02311, appendix B,
-        halved because a causal row sees half the context on average). Norms are not counted.
+        halved because a causal row sees half the context on average). Norms and biases are not counted.
         """
-        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
-        matrices = (self.block_parameters - norms) * self.num_hidden_layers
+        matrices = self.block_matrices * self.num_hidden_layers
         attention = 6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * context
         return 6.0 * (matrices + self.vocab_size * self.hidden_size) + attention

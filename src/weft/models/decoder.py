@@ -15,6 +15,23 @@ from weft.ops.cache import AttentionContext
 from weft.ops.rope import inverse_frequencies, rotation, scale_llama3
 
 
+def rope_frequencies(config: DecoderConfig) -> Tensor:
+    """fp32 [D/2]: the angle each pair of dimensions turns per position, stretched as configured."""
+    frequencies = inverse_frequencies(config.head_dim, config.rope_theta)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    if scaling.rope_type == "linear":
+        return frequencies / scaling.factor
+    return scale_llama3(
+        frequencies,
+        scaling.factor,
+        scaling.low_freq_factor,
+        scaling.high_freq_factor,
+        scaling.original_max_position_embeddings,
+    )
+
+
 class Decoder(nn.Module):
     """A causal language model of the Llama, Qwen2, Qwen3 or Mistral shape."""
 
@@ -29,17 +46,7 @@ class Decoder(nn.Module):
         self.output = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.output.weight = self.embedding.weight
-        frequencies = inverse_frequencies(config.head_dim, config.rope_theta)
-        if config.rope_scaling is not None:
-            scaling = config.rope_scaling
-            frequencies = scale_llama3(
-                frequencies,
-                scaling.factor,
-                scaling.low_freq_factor,
-                scaling.high_freq_factor,
-                scaling.original_max_position_embeddings,
-            )
-        self.register_buffer("inverse_frequencies", frequencies, persistent=False)
+        self.register_buffer("inverse_frequencies", rope_frequencies(config), persistent=False)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -49,7 +49,7 @@ class Attention(nn.Module):
         self.q = Linear(width, self.heads * size, bias=config.attention_bias)
         self.k = Linear(width, self.groups * size, bias=config.attention_bias)
         self.v = Linear(width, self.groups * size, bias=config.attention_bias)
-        self.o = Linear(self.heads * size, width, bias=False)
+        self.o = Linear(self.heads * size, width, bias=config.output_bias)
         self.q_norm = RMSNorm(size, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(size, config.rms_norm_eps) if config.qk_norm else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 DECODER: dict[str, str] = {
     "embedding.weight": "model.embed_tokens.weight",
     "norm.weight": "model.norm.weight",
@@ -14,6 +16,7 @@ DECODER: dict[str, str] = {
     "blocks.{}.attention.v.weight": "model.layers.{}.self_attn.v_proj.weight",
     "blocks.{}.attention.v.bias": "model.layers.{}.self_attn.v_proj.bias",
     "blocks.{}.attention.o.weight": "model.layers.{}.self_attn.o_proj.weight",
+    "blocks.{}.attention.o.bias": "model.layers.{}.self_attn.o_proj.bias",
     "blocks.{}.attention.q_norm.weight": "model.layers.{}.self_attn.q_norm.weight",
     "blocks.{}.attention.k_norm.weight": "model.layers.{}.self_attn.k_norm.weight",
     "blocks.{}.feed_forward_norm.weight": "model.layers.{}.post_attention_layernorm.weight",
@@ -22,3 +25,11 @@ DECODER: dict[str, str] = {
     "blocks.{}.feed_forward.down.weight": "model.layers.{}.mlp.down_proj.weight",
 }
 """Ours to theirs; ``{}`` stands for the number of the layer."""
+
+
+def foreign(name: str) -> str:
+    """Hugging Face's name of the decoder's parameter ``name``."""
+    layer = re.search(r"\d+", name)
+    if layer is None:
+        return DECODER[name]
+    return DECODER[name.replace(layer.group(), "{}", 1)].format(layer.group())
