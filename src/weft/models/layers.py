@@ -13,7 +13,7 @@ from weft.models.config import DecoderConfig
 from weft.ops.cache import AttentionContext
 from weft.ops.linear import linear
 from weft.ops.norm import rms_norm
-from weft.ops.rope import rotate
+from weft.ops.rotary import normed_rotary
 from weft.ops.swiglu import swiglu
 
 
@@ -59,12 +59,15 @@ class Attention(nn.Module):
         q = self.q(x_BTE).view(B, T, self.heads, self.head_dim)
         k = self.k(x_BTE).view(B, T, self.groups, self.head_dim)
         v = self.v(x_BTE).view(B, T, self.groups, self.head_dim)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q = self._place(q, self.q_norm, cos, sin)
+        k = self._place(k, self.k_norm, cos, sin)
         mixed = context.attend(self.layer, q, k, v)
         out: Tensor = self.o(mixed.reshape(B, T, self.heads * self.head_dim))
         return out
+
+    def _place(self, x: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor) -> Tensor:
+        weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+        return normed_rotary(x, weight, eps, cos, sin)
 
 
 class FeedForward(nn.Module):
