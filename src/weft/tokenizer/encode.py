@@ -92,7 +92,9 @@ class Tokenizer:
         try:
             encodings = encoder.encode_batch_fast(list(texts), add_special_tokens=False)
         except UnicodeEncodeError:
-            raise DataError("A text holds lone surrogates, which no UTF-8 can spell; clean it first.") from None
+            raise DataError(
+                "A text holds lone surrogates, which UTF-8 cannot spell; clean it first."
+            ) from None
         return [encoding.ids for encoding in encodings]
 
     def encode_bytes(self, data: bytes) -> list[int]:
@@ -173,7 +175,7 @@ class Tokenizer:
     def _byte_ids(self) -> list[int]:
         ids = [self._special.token_to_id(CHARACTER_OF_BYTE[byte]) for byte in range(256)]
         if not self.is_byte_level or None in ids:
-            raise DataError("This tokenizer lacks tokens for single bytes, so it cannot encode arbitrary bytes.")
+            raise DataError("This tokenizer lacks tokens for single bytes, so it cannot encode any bytes.")
         return ids
 
     def _check(self, ids: Sequence[int]) -> None:
