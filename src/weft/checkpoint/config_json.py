@@ -1,0 +1,221 @@
+"""config.json of Hugging Face folders to DecoderConfig and back.
+
+Both spellings are read: ``rope_theta``, ``rope_scaling`` and ``torch_dtype`` (transformers 4), and
+``rope_parameters``, ``layer_types`` and ``dtype`` (transformers 5). The first is written, which both read.
+Defaults for absent keys are those of the ``transformers`` configuration classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weft.checkpoint.safe_folder import CONFIG, read_json
+from weft.core.errors import CheckpointError, UsageError
+from weft.core.registry import lookup
+from weft.models.config import DecoderConfig, RopeScaling
+from weft.models.families import FAMILIES, Family
+
+Table = Mapping[str, Any]
+
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_LARGEST = 2**31 - 1
+
+
+def read_config(folder: Path) -> DecoderConfig:
+    """The shape of the model in ``folder``; CheckpointError for what Weft cannot compute exactly."""
+    table = read_json(folder, CONFIG)
+    try:
+        return parse(table)
+    except (UsageError, CheckpointError) as error:
+        raise CheckpointError(f"{folder / CONFIG} cannot be used: {error}") from error
+
+
+def parse(table: Table) -> DecoderConfig:
+    """A parsed config.json as a DecoderConfig; CheckpointError or UsageError say what does not fit."""
+    architecture = _architecture(table)
+    family = FAMILIES[architecture]
+    _refuse_foreign_parts(table)
+    sizes = {name: _integer(table, name) for name in _SIZES}
+    heads = sizes["num_attention_heads"]
+    # Llama's first release has no such key; the other families do not agree on a default.
+    groups = heads if architecture == "LlamaForCausalLM" else None
+    size = 128 if architecture == "Qwen3ForCausalLM" else sizes["hidden_size"] // max(heads, 1)
+    return DecoderConfig(
+        **sizes,
+        architecture=architecture,
+        num_key_value_heads=_integer(table, "num_key_value_heads", groups),
+        head_dim=_integer(table, "head_dim", size),
+        max_position_embeddings=_integer(table, "max_position_embeddings"),
+        rope_theta=_number(_rope(table), "rope_theta", _number(table, "rope_theta", 10000.0)),
+        rope_scaling=_rope_scaling(table),
+        rms_norm_eps=_number(table, "rms_norm_eps", 1e-6),
+        initializer_range=_number(table, "initializer_range", 0.02),
+        tie_word_embeddings=_flag(table, "tie_word_embeddings"),
+        qk_norm=family.qk_norm,
+        attention_bias=_flag(table, "attention_bias")
+        if family.attention_bias is None
+        else family.attention_bias,
+        sliding_window=_sliding_window(table, family, sizes["num_hidden_layers"]),
+    )
+
+
+def write_config(config: DecoderConfig, dtype: str, token_ids: Table) -> dict[str, Any]:
+    """The content of a config.json; ``dtype`` as in ``"bfloat16"``, ``token_ids`` maps TOKEN_IDS to ids."""
+    family = FAMILIES[config.architecture]
+    window = config.sliding_window
+    table: dict[str, Any] = {
+        "architectures": [config.architecture],
+        "model_type": family.model_type,
+        **{name: getattr(config, name) for name in _SIZES},
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _scaling_table(config.rope_scaling),
+        "rms_norm_eps": config.rms_norm_eps,
+        "initializer_range": config.initializer_range,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "attention_dropout": 0.0,
+        "use_cache": True,
+        "torch_dtype": dtype,
+        **{name: token_ids.get(name) for name in TOKEN_IDS},
+    }
+    if family.attention_bias is None:
+        table["attention_bias"] = config.attention_bias
+    if config.architecture == "LlamaForCausalLM":
+        table["mlp_bias"] = False
+    if family.sliding_window:
+        table["sliding_window"] = window
+    if family.model_type in ("qwen2", "qwen3"):
+        table["use_sliding_window"] = window is not None
+        table["max_window_layers"] = config.num_hidden_layers if window is None else 0
+    return table
+
+
+def _architecture(table: Table) -> str:
+    named = table.get("architectures")
+    if isinstance(named, list) and named:
+        lookup(FAMILIES, str(named[0]), "architecture that Weft reads")
+        return str(named[0])
+    by_type = {family.model_type: name for name, family in FAMILIES.items()}
+    return lookup(by_type, str(table.get("model_type")), "model type that Weft reads")
+
+
+def _refuse_foreign_parts(table: Table) -> None:
+    """Everything of the four families that changes the numbers and that the decoder does not have."""
+    if _flag(table, "mlp_bias"):
+        raise CheckpointError(
+            "mlp_bias = true puts biases on the feed-forward matrices, which is not supported."
+        )
+    if table.get("hidden_act", "silu") != "silu":
+        raise CheckpointError(f"hidden_act = {table['hidden_act']!r} is not supported; only silu is.")
+    if table.get("quantization_config"):
+        raise CheckpointError(
+            "its weights are quantised (quantization_config); use the unquantised checkpoint."
+        )
+    for source in (table, _rope(table)):
+        if _number(source, "partial_rotary_factor", 1.0) != 1.0:
+            raise CheckpointError(
+                "partial_rotary_factor rotates part of each head only, which is not supported."
+            )
+
+
+def _rope(table: Table) -> Table:
+    """The rotary parameters, whichever key holds them."""
+    rope = table.get("rope_scaling") or table.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"its rotary parameters must be a table, not {rope!r}.")
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise CheckpointError("rope_parameters differ between kinds of layers, which is not supported.")
+    return rope
+
+
+def _rope_scaling(table: Table) -> RopeScaling | None:
+    rope = _rope(table)
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return RopeScaling(factor=_number(rope, "factor"), rope_type="linear")
+    if kind != "llama3":
+        raise CheckpointError(f"RoPE scaling of type {kind!r} is not supported; llama3 and linear are.")
+    context = _integer(rope, "original_max_position_embeddings", _integer(table, "max_position_embeddings"))
+    return RopeScaling(
+        factor=_number(rope, "factor"),
+        low_freq_factor=_number(rope, "low_freq_factor"),
+        high_freq_factor=_number(rope, "high_freq_factor"),
+        original_max_position_embeddings=_integer(table, "original_max_position_embeddings", context),
+    )
+
+
+def _scaling_table(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    if scaling.rope_type == "linear":
+        return {"rope_type": "linear", "factor": scaling.factor}
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.original_max_position_embeddings,
+    }
+
+
+def _sliding_window(table: Table, family: Family, layers: int) -> int | None:
+    """The one window of all layers; a mixture of windowed and full layers is refused."""
+    qwen = family.model_type in ("qwen2", "qwen3")
+    # transformers windows every Mistral that does not say null, and only those Qwens that ask for it.
+    asked = _flag(table, "use_sliding_window") if qwen else family.sliding_window
+    windowed = asked and table.get("sliding_window", 4096) is not None
+    kinds = {"sliding_attention"} if windowed else {"full_attention"}
+    types = table.get("layer_types")
+    if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
+        raise CheckpointError(f"layer_types = {types!r} must be a list of names.")
+    if windowed and qwen:
+        full = min(_integer(table, "max_window_layers", 28), layers)
+        own = ["full_attention"] * full + ["sliding_attention"] * (layers - full)
+        kinds = set(own if types is None else types)
+    elif types:
+        kinds |= set(types)
+    if len(kinds) > 1:
+        raise CheckpointError(
+            f"it mixes layers of {' and '.join(sorted(kinds))}, which is not supported (sliding_window, "
+            "max_window_layers, layer_types)."
+        )
+    return _integer(table, "sliding_window", 4096) if kinds == {"sliding_attention"} else None
+
+
+def _integer(table: Table, name: str, default: int | None = None) -> int:
+    value = table.get(name)
+    value = default if value is None else value
+    if value is None:
+        raise CheckpointError(f"it lacks {name}.")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
+        raise CheckpointError(f"{name} = {value!r} must be a whole number up to {_LARGEST}.")
+    return value
+
+
+def _number(table: Table, name: str, default: float | None = None) -> float:
+    value = table.get(name)
+    value = default if value is None else value
+    if value is None:
+        raise CheckpointError(f"it lacks {name}.")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise CheckpointError(f"{name} = {value!r} must be a number.")
+    try:
+        return float(value)
+    except OverflowError:
+        raise CheckpointError(f"{name} is too large to be a number.") from None
+
+
+def _flag(table: Table, name: str) -> bool:
+    value = table.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"{name} = {value!r} must be true or false.")
+    return bool(value)

@@ -1,0 +1,119 @@
+"""From one Hugging Face folder to another: checked, in the dtype and shards asked for, with its lineage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.checkpoint.huggingface import (
+    GENERATION,
+    MAX_SHARD_BYTES,
+    TOKENIZER_FILES,
+    load_model,
+    read_generation,
+    resolve,
+    write_model,
+)
+from weft.checkpoint.safe_folder import CONFIG, inside
+from weft.checkpoint.weights import INDEX, read_headers
+from weft.core import manifest
+from weft.core.config import dump
+from weft.core.errors import CheckpointError, UsageError
+from weft.core.files import atomic_directory, hash_file
+from weft.core.registry import lookup
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_COMMANDS = ("export", "import")
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """What a conversion may change; ``dtype`` is a name of DTYPES, or None for as stored."""
+
+    dtype: str | None = None
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+
+def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, command: str) -> dict[str, Any]:
+    """Read the checkpoint ``source`` and write it as the folder ``out``; returns the manifest of ``out``.
+
+    Repeated with the same source and configuration it does nothing. Raises CheckpointError for a source
+    that cannot be used, UsageError for a name of a dtype or an ``out`` that holds something else.
+    """
+    folder, out = resolve(source), Path(out)
+    dtype = None if config.dtype is None else lookup(DTYPES, config.dtype, "dtype")
+    _check_out(folder, out)
+    inputs = _hashes(folder)
+    record = manifest.read(out)
+    if record is not None and manifest.is_done(out, command=command, config=dump(config), inputs=inputs):
+        return record
+    model = load_model(folder)
+    with atomic_directory(out) as temporary:
+        files = write_model(
+            temporary,
+            model,
+            folder,
+            dtype=dtype,
+            max_shard_bytes=config.max_shard_bytes,
+            generation=read_generation(folder),
+        )
+        return manifest.write(
+            temporary,
+            command=command,
+            config=dump(config),
+            inputs=inputs,
+            outputs=files,
+            figures={
+                "architecture": model.config.architecture,
+                "parameters": model.config.parameters,
+                "bytes": sum((temporary / file).stat().st_size for file in files),
+                "shards": sum(file.endswith(".safetensors") for file in files),
+                "tokenizer": "tokenizer.json" in files,
+            },
+        )
+
+
+def _check_out(folder: Path, out: Path) -> None:
+    """An export may replace an earlier export; nothing else is ever deleted."""
+    source, target = folder.resolve(), out.resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise UsageError(
+            f"--out {out} and the checkpoint {folder} lie in one another; choose another folder."
+        )
+    if out.is_file():
+        raise UsageError(f"--out {out} is a file; give the name of a new folder.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    record = manifest.read(out)
+    if record is None or record.get("command") not in _COMMANDS:
+        raise UsageError(f"--out {out} holds other files, which would be lost; choose a new folder.")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of everything that is read, and of the manifests that say where it came from."""
+    weights = {stored.file.name for stored in read_headers(folder).values()}
+    names = sorted({CONFIG, GENERATION, INDEX, manifest.NAME, *TOKENIZER_FILES, *weights})
+    try:
+        hashes = {name: hash_file(folder / name) for name in names if inside(folder, name).is_file()}
+        run = folder.parent / manifest.NAME
+        if folder.name == "model" and run.is_file():
+            hashes["run/" + manifest.NAME] = hash_file(run)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename} cannot be read: {error.strerror}; check the folder."
+        ) from error
+    return hashes
+
+
+def describe(record: dict[str, Any], out: Path) -> str:
+    """One line for people about a manifest that :func:`convert` returned."""
+    figures = record["figures"]
+    line = (
+        f"{out}: {figures['architecture']}, {figures['parameters']:,} parameters, "
+        f"{figures['bytes'] / 1e6:,.1f} MB in {figures['shards']} safetensors file(s)"
+    )
+    return line if figures["tokenizer"] else line + "; without a tokenizer.json, so it takes token ids only"

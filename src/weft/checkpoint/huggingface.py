@@ -1,0 +1,223 @@
+"""Hugging Face folders as checkpoints: a decoder from one, and one from a decoder.
+
+``transformers``, vLLM and llama.cpp open what is written here with no code of ours. What is read may
+come from anywhere: only safetensors and JSON are opened, nothing is run, and every name and shape is
+compared with the model before its memory is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weft.checkpoint.config_json import TOKEN_IDS, read_config, write_config
+from weft.checkpoint.safe_folder import CONFIG, inside, read_json, resolve
+from weft.checkpoint.weights import StoredTensor, read_headers, read_tensors, some, write_tensors
+from weft.core.errors import CheckpointError
+from weft.core.files import atomic_directory, write_text_atomic
+from weft.models.config import DecoderConfig
+from weft.models.decoder import Decoder, rope_frequencies
+from weft.models.names import foreign
+from weft.tokenizer.encode import Tokenizer
+
+__all__ = ["load_model", "resolve", "save_model", "write_model"]
+
+GENERATION = "generation_config.json"
+MAX_SHARD_BYTES = 2 * 10**9
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""What a tokenizer may consist of; all of it is data."""
+
+
+def load_model(
+    folder: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Decoder:
+    """The decoder in a Hugging Face folder or a training run, its weights in ``dtype`` (None: as stored).
+
+    Tensors are read one after another, so the peak of memory is the model and one tensor. Raises
+    CheckpointError for anything missing, damaged, unsafe or outside the supported families.
+    """
+    folder = resolve(folder)
+    config = read_config(folder)
+    _refuse_tokenizer_code(folder)
+    headers = {name: stored for name, stored in read_headers(folder).items() if not _is_derived(name)}
+    model = _empty_model(folder, config, len(headers))
+    ours = {foreign(name): name for name, _ in model.named_parameters()}
+    _check_tied(folder, config, headers)
+    _check_names(folder, model, ours, headers)
+    for name, tensor in read_tensors({name: headers[name] for name in ours}):
+        _assign(model, ours[name], tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
+    if config.tie_word_embeddings:
+        model.output.weight = model.embedding.weight
+    model.inverse_frequencies = rope_frequencies(config).to(device)
+    return model
+
+
+def save_model(
+    folder: str | Path,
+    model: Decoder,
+    tokenizer: Tokenizer | str | Path | None,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    generation: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ``model`` as the Hugging Face folder ``folder``, whole or not at all; see :func:`write_model`."""
+    with atomic_directory(Path(folder)) as temporary:
+        write_model(
+            temporary, model, tokenizer, dtype=dtype, max_shard_bytes=max_shard_bytes, generation=generation
+        )
+
+
+def write_model(
+    folder: Path,
+    model: Decoder,
+    tokenizer: Tokenizer | str | Path | None,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    generation: Mapping[str, Any] | None = None,
+) -> tuple[str, ...]:
+    """Put ``model`` into an existing, empty folder and return the names of the files.
+
+    ``tokenizer`` is one of ours, or a folder whose tokenizer files are copied as they are. ``dtype`` None
+    keeps that of the weights. ``generation`` is the content of generation_config.json; its token ids also
+    go to config.json, and without it the tokenizer's end of text is used. Raises CheckpointError when the
+    tokenizer has more tokens than the model has embeddings.
+    """
+    end, vocab_size = _write_tokenizer(folder, tokenizer)
+    if vocab_size > model.config.vocab_size:
+        raise CheckpointError(
+            f"The tokenizer has {vocab_size} tokens and the model vocab_size = {model.config.vocab_size}; "
+            "save the model with the tokenizer it was trained with."
+        )
+    if generation is None:
+        generation = {} if end is None else {"eos_token_id": end, "pad_token_id": end}
+    stored = dtype or model.embedding.weight.dtype
+    config = write_config(model.config, str(stored).removeprefix("torch."), generation)
+    write_text_atomic(folder / CONFIG, _pretty(config))
+    known = {key: value for key, value in generation.items() if value is not None}
+    write_text_atomic(folder / GENERATION, _pretty(known))
+    write_tensors(folder, _foreign_parameters(model), dtype, max_shard_bytes)
+    return tuple(sorted(file.name for file in folder.iterdir()))
+
+
+def read_generation(folder: Path) -> dict[str, Any]:
+    """Generation defaults of a Hugging Face folder: its token ids, overlaid by generation_config.json."""
+    config = read_json(folder, CONFIG)
+    ids = {name: config.get(name) for name in TOKEN_IDS}
+    if not inside(folder, GENERATION).exists():
+        return ids
+    return {**ids, **read_json(folder, GENERATION)}
+
+
+def _foreign_parameters(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """Parameters by Hugging Face's names; a tied output matrix appears once, as the embedding."""
+    for name, parameter in model.named_parameters():
+        yield foreign(name), parameter
+
+
+def _is_derived(name: str) -> bool:
+    """Old Llama checkpoints store what follows from rope_theta; transformers ignores it as well."""
+    return name.endswith("rotary_emb.inv_freq")
+
+
+def _empty_model(folder: Path, config: DecoderConfig, tensors: int) -> Decoder:
+    """A decoder without memory, once the files can hold as many layers as the config claims."""
+    if config.num_hidden_layers > tensors:
+        raise CheckpointError(
+            f"{folder / CONFIG} claims {config.num_hidden_layers} layers and the weights hold only {tensors} "
+            "tensors; copy the checkpoint again."
+        )
+    try:
+        with torch.device("meta"):
+            return Decoder(config)
+    except (RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{folder / CONFIG} claims sizes that no machine can hold.") from error
+
+
+def _check_tied(folder: Path, config: DecoderConfig, headers: dict[str, StoredTensor]) -> None:
+    """A tied output matrix may be stored a second time, if it is the same; that copy is dropped."""
+    output, embedding = foreign("output.weight"), foreign("embedding.weight")
+    if not config.tie_word_embeddings or output not in headers or embedding not in headers:
+        return
+    pair = dict(read_tensors({name: headers[name] for name in (output, embedding)}))
+    if not torch.equal(pair[output], pair[embedding]):
+        raise CheckpointError(
+            f"{folder / CONFIG} ties the embeddings and the weights hold two different ones ({output}); set "
+            "tie_word_embeddings = false if the second is meant."
+        )
+    del headers[output]
+
+
+def _check_names(
+    folder: Path, model: Decoder, ours: Mapping[str, str], headers: Mapping[str, StoredTensor]
+) -> None:
+    missing = sorted(set(ours) - set(headers))
+    if missing:
+        raise CheckpointError(
+            f"The weights in {folder} lack {some(missing)}, which a {model.config.architecture} of this "
+            "config.json has; copy the whole checkpoint again."
+        )
+    extra = sorted(set(headers) - set(ours))
+    if extra:
+        raise CheckpointError(
+            f"The weights in {folder} hold {some(extra)}, which Weft's {model.config.architecture} of this "
+            "config.json does not have; it would not compute the same."
+        )
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, own in ours.items():
+        if headers[name].shape != shapes[own]:
+            raise CheckpointError(
+                f"{name} in {headers[name].file} has the shape {list(headers[name].shape)}, and config.json "
+                f"asks for {list(shapes[own])}; the two files do not belong together."
+            )
+
+
+def _assign(model: Decoder, name: str, tensor: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    model.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor))
+
+
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer | str | Path | None) -> tuple[int | None, int]:
+    """Save or copy the tokenizer; returns its end of text and its number of tokens, (None, 0) without one."""
+    if tokenizer is None:
+        return None, 0
+    if not isinstance(tokenizer, Tokenizer):
+        source = Path(tokenizer)
+        _refuse_tokenizer_code(source)
+        for name in TOKENIZER_FILES:
+            file = inside(source, name)
+            if file.is_file():
+                shutil.copyfile(file, folder / name)
+        if not (folder / "tokenizer.json").exists():
+            return None, 0
+        tokenizer = Tokenizer.load(folder)
+    else:
+        tokenizer.save(folder)
+    return tokenizer.eos_id, tokenizer.vocab_size
+
+
+def _refuse_tokenizer_code(folder: Path) -> None:
+    if inside(folder, "tokenizer_config.json").exists():
+        read_json(folder, "tokenizer_config.json")
+
+
+def _pretty(table: Mapping[str, Any]) -> str:
+    return json.dumps(table, ensure_ascii=False, indent=2) + "\n"

@@ -1,0 +1,37 @@
+"""``weft export``: a checkpoint as a Hugging Face folder for other programs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from weft.cli.command import weft_command
+
+
+def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
+    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
+    size = int(float(found.group(1)) * units[found.group(2) or ""]) if found else 0
+    if size < 1:
+        raise click.BadParameter(f"{text!r} is not a size; write for instance 2GB, 500MB or 1GiB.")
+    return size
+
+
+@weft_command("export")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Numbers to store; by default those of the checkpoint.",
+)
+@click.option("--shard-size", callback=_bytes, default="2GB", show_default=True, help="Largest weights file.")
+def command(checkpoint: Path, out: Path, dtype: str | None, shard_size: int) -> dict[str, object]:
+    """Write a run or a CHECKPOINT as a Hugging Face folder that transformers, vLLM and llama.cpp open."""
+    from weft.checkpoint.convert import ConvertConfig, convert, describe
+
+    record = convert(checkpoint, out, ConvertConfig(dtype, shard_size), command="export")
+    click.echo(describe(record, out), err=True)
+    return {"out": str(out), "manifest": record}
