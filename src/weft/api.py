@@ -1,0 +1,194 @@
+"""``weft.load(path)``: a trained checkpoint, ready to write text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
+
+import torch
+
+from weft.checkpoint.huggingface import load_model, read_generation, resolve
+from weft.core.errors import ResourceError, UsageError
+from weft.core.registry import nearest
+from weft.engine import LLM, Completion, SamplingParams
+from weft.engine.runner import best_dtype, prepare
+from weft.models import Decoder
+from weft.tokenizer import Tokenizer
+
+DEFAULT_LENGTH = 50
+DEFAULT_TEMPERATURE = 0.8
+
+
+class Settings(TypedDict, total=False):
+    """How tokens are drawn, as :class:`weft.engine.SamplingParams` says; None is the default."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    ignore_eos: bool | None
+
+
+class Model:
+    """A model and its tokenizer. One thread may use it; ``llm`` is the engine below.
+
+    The temperature is 0.8 unless given; the other :class:`Settings` are off.
+    """
+
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, *, max_sequences: int = 8, ends: Sequence[int] = ()
+    ):
+        self.tokenizer = tokenizer
+        self.llm = LLM(model, tokenizer, max_sequences=max_sequences, ends=ends)
+
+    @overload
+    def generate(
+        self,
+        prompt: str = ...,
+        max_length: int | None = ...,
+        num_samples: int = ...,
+        *,
+        max_new_tokens: int | None = ...,
+        **settings: Unpack[Settings],
+    ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_length: int | None = ...,
+        num_samples: int = ...,
+        *,
+        max_new_tokens: int | None = ...,
+        **settings: Unpack[Settings],
+    ) -> list[list[int]]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] = "",
+        max_length: int | None = None,
+        num_samples: int = 1,
+        *,
+        max_new_tokens: int | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[str] | list[list[int]]:
+        """Continue ``prompt`` ``num_samples`` times; each result begins with the prompt.
+
+        A text gives texts, token ids give token ids. ``max_length`` counts tokens in total, the prompt's
+        and the start-of-document token included, as in Hugging Face's ``generate``; ``max_new_tokens``
+        counts only the new ones; give one of them (neither: ``max_length=50``). Samples with a seed are
+        the same every time and differ from each other. Raises UsageError for settings that make no sense
+        and for prompts too long for ``max_length`` or the model.
+        """
+        completions = self.complete(
+            prompt, max_length, num_samples, max_new_tokens=max_new_tokens, **settings
+        )
+        if isinstance(prompt, str):
+            return [prompt + completion.text for completion in completions]
+        return [[*prompt, *completion.tokens] for completion in completions]
+
+    def complete(
+        self,
+        prompt: str | Sequence[int],
+        max_length: int | None = None,
+        num_samples: int = 1,
+        *,
+        max_new_tokens: int | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[Completion]:
+        """As :meth:`generate`, with the new text and tokens alone, and why each ended."""
+        if num_samples < 1:
+            raise UsageError(f"num_samples = {num_samples} must be at least 1.")
+        tokens = self.llm.encode(prompt)
+        params = _params(_new_tokens(len(tokens), max_length, max_new_tokens), settings)
+        return self.llm.generate([tokens] * num_samples, [params.sample(i) for i in range(num_samples)])
+
+    def stream(
+        self,
+        prompt: str | Sequence[int] = "",
+        max_length: int | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **settings: Unpack[Settings],
+    ) -> Iterator[str]:
+        """The new text of one sample, in pieces as they come; lengths and errors as :meth:`generate`."""
+        tokens = self.llm.encode(prompt)
+        params = _params(_new_tokens(len(tokens), max_length, max_new_tokens), settings)
+        return self.llm.stream(tokens, params)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_new_tokens: int | None = None,
+        **settings: Unpack[Settings],
+    ) -> str:
+        """The assistant's answer to ``messages`` (each with ``role`` and ``content``), as ChatML turns.
+
+        Without ``max_new_tokens`` it may fill the context. DataError when the tokenizer has no ChatML.
+        """
+        params = _params(max_new_tokens, settings)
+        return self.llm.generate([self.llm.encode_chat(messages)], params)[0].text
+
+
+def load(
+    path: str | Path, dtype: str | None = None, device: str | None = None, *, max_sequences: int = 8
+) -> Model:
+    """Open a checkpoint folder for use.
+
+    ``dtype`` is "float32" or "bfloat16" (None: bf16 where the processor computes in it). ``device`` is
+    "cpu", "cuda" or "cuda:1" (None: the GPU when there is one). ``max_sequences`` are worked on at once.
+    Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
+    """
+    place = _device(device)
+    folder = resolve(path)
+    model = prepare(load_model(folder), place, best_dtype(place, dtype))
+    ends = read_generation(folder).get("eos_token_id") or []
+    known = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+    return Model(model, Tokenizer.load(folder), max_sequences=max_sequences, ends=known)
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device = {name!r} is not a choice; write cpu, cuda or cuda:1.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device = {name!r} is not supported; write cpu, cuda or cuda:1.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"There is no GPU {name}: PyTorch sees {torch.cuda.device_count()} of them.")
+    return device
+
+
+def _new_tokens(prompt_tokens: int, max_length: int | None, max_new_tokens: int | None) -> int:
+    if max_new_tokens is not None:
+        if max_length is not None:
+            raise UsageError("Give max_length (tokens in total) or max_new_tokens, not both.")
+        return max_new_tokens
+    total = DEFAULT_LENGTH if max_length is None else max_length
+    if total <= prompt_tokens:
+        raise UsageError(
+            f"The prompt has {prompt_tokens} tokens and max_length = {total} counts them too; give a larger "
+            "max_length, or max_new_tokens."
+        )
+    return total - prompt_tokens
+
+
+def _params(max_tokens: int | None, settings: Settings) -> SamplingParams:
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    for name in given:
+        if name not in Settings.__annotations__:
+            guess = nearest(name, Settings.__annotations__)
+            hint = f"did you mean {guess}?" if guess else f"known: {', '.join(Settings.__annotations__)}."
+            raise UsageError(f"{name} is not a setting of generation; {hint}")
+    stop = given.pop("stop", ())
+    if not isinstance(stop, (str, list, tuple)):
+        raise UsageError(f"stop = {stop!r} must be a text or a list of texts.")
+    given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    return SamplingParams(max_tokens=max_tokens, **{"temperature": DEFAULT_TEMPERATURE, **given})

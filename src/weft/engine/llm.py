@@ -1,0 +1,185 @@
+"""The engine: requests in, text out. Read :meth:`LLM.step` first."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+from weft.core.errors import CheckpointError, UsageError
+from weft.core.hardware import usable_memory
+from weft.engine.cache import SlotCache, fit
+from weft.engine.params import MASK64, SamplingParams
+from weft.engine.runner import Runner
+from weft.engine.sampler import sample
+from weft.engine.scheduler import Scheduler, Work
+from weft.engine.sequence import FinishReason, Sequence
+from weft.engine.text import text_stream
+from weft.models import Decoder
+from weft.tokenizer import Tokenizer, chat
+from weft.tokenizer.special import CHATML_TEMPLATE, END_OF_TEXT, TURN_END
+
+Prompt = str | Items[int]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An answer: ``text`` without the stop string, all new ``tokens``, and why it ended.
+
+    ``finish_reason`` is "stop" (end of text or a stop string), "length" (``max_tokens`` or the end of the
+    context) or "abort".
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+
+
+class LLM:
+    """A decoder and its tokenizer, serving many requests at once. One thread may use it.
+
+    The model is used as it is: its weights' dtype and device are those of the work and the cache.
+    ``max_sequences`` run at once (fewer when half of the memory would not hold their cache), the rest
+    wait; ``token_budget`` bounds the tokens of one step, and so how long a prompt holds up the others.
+    ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        max_sequences: int = 16,
+        token_budget: int = 512,
+        ends: Iterable[int] = (),
+    ):
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise CheckpointError(
+                f"The tokenizer has {tokenizer.vocab_size} tokens and the model only "
+                f"{model.config.vocab_size}: they do not belong together."
+            )
+        weight = model.embedding.weight
+        self.tokenizer = tokenizer
+        slots, self.context = fit(model.config, max_sequences, weight.dtype, usable_memory() // 2)
+        self.scheduler = Scheduler(slots, token_budget)
+        self.runner = Runner(model, SlotCache(model.config, slots, self.context, weight.dtype, weight.device))
+        self._ends = {tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends} - {None}
+        self._start = _document_start(tokenizer)
+
+    def step(self) -> list[Sequence]:
+        """One step of the model for everything under way; returns the sequences that got a token."""
+        work = self.scheduler.schedule()
+        scores = self.runner.run(work)
+        return self._postprocess(work, sample(scores[:, : self.tokenizer.vocab_size], _drawing(work)))
+
+    def _postprocess(self, work: list[Work], tokens: list[int]) -> list[Sequence]:
+        advanced = _drawing(work)
+        for item in work:
+            item.sequence.cached += item.tokens
+        for sequence, token in zip(advanced, tokens, strict=True):
+            sequence.tokens.append(token)
+            ended = token in self._ends and not sequence.params.ignore_eos
+            if not ended:
+                sequence.publish(sequence.text.push(token))
+            if ended or sequence.text.stopped:
+                self._finish(sequence, "stop")
+            elif sequence.generated_length == sequence.limit:
+                self._finish(sequence, "length")
+        return advanced
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.publish(sequence.text.finish())
+        sequence.finish_reason = "stop" if sequence.text.stopped else reason
+        self.scheduler.remove(sequence)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt, checked; a text begins as documents began in training, ids stay as they are.
+
+        Raises UsageError for a prompt that leaves no room for an answer, for no tokens at all, and for
+        ids outside the vocabulary; DataError for text that is not Unicode.
+        """
+        if isinstance(prompt, str):
+            tokens = [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
+        else:
+            tokens = list(prompt)
+            if not all(isinstance(token, int) and not isinstance(token, bool) for token in tokens):
+                raise UsageError("A prompt of token ids must hold whole numbers only.")
+        vocabulary = self.runner.model.config.vocab_size
+        if not tokens:
+            raise UsageError("The prompt has no tokens; give at least one.")
+        if not 0 <= min(tokens) <= max(tokens) < vocabulary:
+            wrong = next(token for token in tokens if not 0 <= token < vocabulary)
+            raise UsageError(f"The prompt holds token id {wrong}, but the model knows {vocabulary} tokens.")
+        if len(tokens) >= self.context:
+            raise UsageError(
+                f"The prompt has {len(tokens)} tokens, but the context holds {self.context} and at least one "
+                "must be left for the answer; shorten the prompt."
+            )
+        return tokens
+
+    def encode_chat(self, messages: Items[Mapping[str, str]]) -> list[int]:
+        """Token ids of a conversation up to where the assistant's turn begins. Raises as :meth:`encode`."""
+        return self.encode([*self._start, *chat.encode(self.tokenizer, messages)])
+
+    def add(self, prompt: Prompt, params: SamplingParams) -> Sequence:
+        """Queue a request; it advances with every :meth:`step`. Raises what :meth:`encode` raises."""
+        tokens = self.encode(prompt)
+        seed = secrets.randbits(64) if params.seed is None else params.seed & MASK64
+        room = self.context - len(tokens)
+        limit = room if params.max_tokens is None else min(room, params.max_tokens)
+        text = text_stream(self.tokenizer, tokens, params.stop)
+        sequence = Sequence(tokens, params, seed=seed, limit=limit, text=text)
+        self.scheduler.add(sequence)
+        return sequence
+
+    def abort(self, sequence: Sequence) -> None:
+        """End a request now; its slot is free for the next step."""
+        if not sequence.finished:
+            self._finish(sequence, "abort")
+            sequence.finish_reason = "abort"
+
+    def generate(
+        self, prompts: Items[Prompt], params: SamplingParams | Items[SamplingParams]
+    ) -> list[Completion]:
+        """An answer to each prompt, in order, all worked on together; ``params`` for all or one for each."""
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        sequences: list[Sequence] = []
+        try:
+            for prompt, settings in zip(prompts, each, strict=True):
+                sequences.append(self.add(prompt, settings))
+            while not all(sequence.finished for sequence in sequences):
+                self.step()
+        finally:
+            for sequence in sequences:
+                self.abort(sequence)
+        return [completion(sequence, sequence.take()) for sequence in sequences]
+
+    def stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[str]:
+        """The answer in pieces as they come; leaving the loop early aborts the request."""
+        sequence = self.add(prompt, params)
+        try:
+            while not sequence.finished:
+                self.step()
+                if piece := sequence.take():
+                    yield piece
+        finally:
+            self.abort(sequence)
+
+
+def completion(sequence: Sequence, text: str) -> Completion:
+    """The answer of a finished sequence whose whole text is ``text``."""
+    assert sequence.finish_reason is not None
+    return Completion(text, tuple(sequence.generated), sequence.finish_reason, sequence.prompt_length)
+
+
+def _document_start(tokenizer: Tokenizer) -> tuple[int, ...]:
+    # Weft trains on "eos t1 ... tn" (see weft.data.packing), so its models expect eos at position 0.
+    # Foreign ChatML models, told apart by their own template, were trained without it.
+    own = tokenizer.eos_token == END_OF_TEXT and tokenizer.chat_template == CHATML_TEMPLATE
+    return (tokenizer.eos_id,) if own else ()
+
+
+def _drawing(work: list[Work]) -> list[Sequence]:
+    return [item.sequence for item in work if item.last]

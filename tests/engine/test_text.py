@@ -1,0 +1,109 @@
+"""Text while it comes: whole characters only, and nothing of a stop string."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models
+
+from weft.engine import LLM, SamplingParams
+from weft.engine.text import ByteDetokenizer, TextStream, WindowDetokenizer, text_stream
+from weft.tokenizer import Tokenizer
+
+SAMPLES = ("今天天气很好，语言模型。", "😀🎉👩‍👩‍👧 family", "plain words", "héllo — ß", "混合 mixed 🎈")
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_bytes_become_whole_characters(tiny_tokenizer, text):
+    tokens = [tiny_tokenizer.encode_bytes(bytes([byte]))[0] for byte in text.encode()]
+    stream = TextStream(ByteDetokenizer(tiny_tokenizer))
+    pieces = [stream.push(token) for token in tokens] + [stream.finish()]
+    assert "".join(pieces) == text
+    assert all("\ufffd" not in piece for piece in pieces)
+
+
+def test_any_tokens_stream_to_the_text_they_decode_to(tiny_tokenizer):
+    chance = random.Random(1)
+    for _ in range(50):
+        tokens = [chance.randrange(512) for _ in range(30)]
+        stream = text_stream(tiny_tokenizer, [1])
+        text = "".join([*map(stream.push, tokens), stream.finish()])
+        assert text == tiny_tokenizer.decode(tokens, skip_special=True)
+
+
+def test_half_a_character_at_the_end_shows_as_the_replacement(tiny_tokenizer):
+    half = tiny_tokenizer.encode_bytes("好".encode()[:2])
+    stream = text_stream(tiny_tokenizer, [1])
+    assert [stream.push(token) for token in half] == [""] * len(half)
+    assert stream.finish() == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        (("STOP",), "one ST two STO three "),
+        (("three", "two"), "one ST "),
+        (("nowhere",), "one ST two STO three STOP four"),
+        ((" four",), "one ST two STO three STOP"),
+        (("o",), ""),
+        (("STO three STOP four!",), "one ST two STO three STOP four"),
+    ],
+)
+def test_stop_strings_across_token_borders(tiny_tokenizer, stop, expected):
+    text = "one ST two STO three STOP four"
+    for tokens in (tiny_tokenizer.encode(text), [tiny_tokenizer.encode(c)[0] for c in text]):
+        stream, shown = text_stream(tiny_tokenizer, [1], stop), ""
+        for token in tokens:
+            shown += stream.push(token)
+            assert expected.startswith(shown)
+            if stream.stopped:
+                break
+        assert shown + stream.finish() == expected
+        assert stream.stopped == (expected != text)
+
+
+def test_a_chinese_stop_string_inside_bytes(tiny_tokenizer):
+    tokens = [tiny_tokenizer.encode_bytes(bytes([byte]))[0] for byte in "你好。再见".encode()]
+    stream = text_stream(tiny_tokenizer, [1], ("。",))
+    assert "".join(map(stream.push, tokens[:9])) == "你好"
+    assert stream.stopped
+
+
+def test_the_engine_ends_at_a_stop_string(tiny_decoder, tiny_tokenizer):
+    engine = LLM(tiny_decoder(), tiny_tokenizer)
+    free = engine.generate([[5]], SamplingParams(temperature=0, max_tokens=40, ignore_eos=True))[0]
+    stop = free.text[8:11]
+    cut = engine.generate([[5]], SamplingParams(temperature=0, max_tokens=40, stop=(stop,), ignore_eos=True))[
+        0
+    ]
+    assert cut.finish_reason == "stop"
+    assert cut.text == free.text[: free.text.index(stop)]
+    pieces = engine.stream([5], SamplingParams(temperature=0, max_tokens=40, stop=(stop,), ignore_eos=True))
+    assert "".join(pieces) == cut.text
+
+
+def sentencepiece_like() -> Tokenizer:
+    """Metaspace words and byte fallback, as Llama 2 and Mistral have."""
+    words = ["<unk>", "</s>", "▁Hello", "▁world", "!", "▁", "好"]
+    names = words + [f"<0x{byte:02X}>" for byte in range(256)]
+    bpe = models.BPE(
+        vocab={name: i for i, name in enumerate(names)}, merges=[], byte_fallback=True, unk_token="<unk>"
+    )
+    tokenizer = tokenizers.Tokenizer(bpe)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(["</s>"])
+    return Tokenizer(tokenizer.to_str(), {"eos_token": "</s>"})
+
+
+def test_vocabularies_that_are_not_byte_level():
+    tokenizer = sentencepiece_like()
+    emoji = [tokenizer.token_id(f"<0x{byte:02X}>") for byte in "😀".encode()]
+    tokens = [3, 4, *emoji, 6, 2, 3, 1]
+    stream = text_stream(tokenizer, [2])
+    assert isinstance(stream._detokenizer, WindowDetokenizer)
+    pieces = [stream.push(token) for token in tokens] + [stream.finish()]
+    assert pieces == [" world", "!", "", "", "", "😀", "好", " Hello", " world", "", ""]
