@@ -55,12 +55,22 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float) -> Tensor
     return losses
 
 
+def _without_gradient(hidden: Tensor, work: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    total = torch.zeros((), device=hidden.device, dtype=torch.float64)
+    for start in range(0, hidden.shape[0], chunk):
+        rows = slice(start, start + chunk)
+        total += cross_entropy_plain(hidden[rows], work, targets[rows]).sum(dtype=torch.float64)
+    return total.float()
+
+
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: int
     ) -> Tensor:
         work = weight.to(hidden.dtype)
+        if not any(ctx.needs_input_grad):
+            return _without_gradient(hidden, work, targets, chunk) * scale
         dhidden = torch.empty_like(hidden)
         # The master's dtype: chunks are many, and bf16 sums of them would round each time.
         dweight = torch.zeros_like(weight, dtype=torch.float32)

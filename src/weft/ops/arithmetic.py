@@ -1,0 +1,63 @@
+"""Which kind of arithmetic this machine does fastest, and how fast: a probe and a short measurement."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from weft.core.errors import ResourceError
+from weft.core.hardware import probe, usable_cores
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """``dtype`` of matrix work, ``peak`` its measured matrix rate in FLOP/s, ``reason`` for people."""
+
+    dtype: torch.dtype
+    peak: float
+    reason: str
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` takes a GPU when there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ResourceError(f"The device {name!r} cannot be used here; try --set device=cpu.") from error
+    return device
+
+
+def choose(device: torch.device, wish: str = "auto") -> Arithmetic:
+    """Measure fp32 and, where the processor has it in hardware, bf16; take the faster unless told."""
+    if device.type == "cpu":
+        torch.set_num_threads(usable_cores())
+    fp32 = matrix_rate(device, torch.float32)
+    native = device.type != "cpu" or {"avx512_bf16", "amx_bf16"} & set(probe().instruction_sets)
+    if wish == "fp32" or (wish == "auto" and not native):
+        why = "asked for" if wish == "fp32" else "this processor has no bf16 instructions"
+        return Arithmetic(torch.float32, fp32, f"fp32, {fp32 / 1e9:,.0f} GFLOP/s measured: {why}")
+    bf16 = matrix_rate(device, torch.bfloat16)
+    figures = f"bf16 {bf16 / 1e9:,.0f} GFLOP/s, fp32 {fp32 / 1e9:,.0f} GFLOP/s measured"
+    if wish == "bf16" or bf16 > 1.2 * fp32:
+        return Arithmetic(torch.bfloat16, bf16, f"bf16 matrix work on fp32 masters: {figures}")
+    return Arithmetic(torch.float32, fp32, f"fp32: {figures}")
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """Best FLOP/s of square matrix products seen within about ``seconds``."""
+    size = 1024 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best, spent = 0.0, 0.0
+    while spent < seconds:
+        started = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        elapsed = time.perf_counter() - started
+        best, spent = max(best, 2 * size**3 / elapsed), spent + elapsed
+    return best

@@ -1,0 +1,107 @@
+"""The run file of training. What is left out is derived from the time budget, see :mod:`weft.train.dial`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from weft.core.config import duration
+from weft.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """``path``: a folder made by ``weft data``; ``sequence_length``: positions of a packed row."""
+
+    path: str = ""
+    sequence_length: int = 512
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The shape of a fresh decoder, unset sizes following from the budget; or ``start``, a checkpoint."""
+
+    start: str | None = None
+    architecture: str = "Qwen3ForCausalLM"
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_hidden_layers: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    rope_theta: float = 10000.0
+    tie_word_embeddings: bool = True
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """``budget``: the one dial, a duration; ``steps``: a fixed length instead."""
+
+    budget: str | None = None
+    steps: int | None = None
+    batch_tokens: int | None = None
+    micro_rows: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    arithmetic: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = False
+    clip: float = 1.0
+    ema: float = 0.0
+    save_steps: int | None = None
+    keep_checkpoints: int = 2
+    validate_steps: int | None = None
+    validate_rows: int = 32
+
+
+@dataclass(frozen=True)
+class OptimizerSection:
+    """``learning_rate`` is the peak for matrices in AdamW's scale; see :mod:`weft.train.optim`."""
+
+    name: Literal["muon", "adamw"] = "muon"
+    learning_rate: float | None = None
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    momentum: float = 0.95
+    schedule: Literal["wsd", "cosine", "constant"] = "wsd"
+    warmup_steps: int | None = None
+    decay_share: float = 0.6
+    final_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """One training run, complete."""
+
+    data: DataSection = field(default_factory=DataSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+
+    def __post_init__(self) -> None:
+        if self.train.budget is not None:
+            duration(self.train.budget)
+        for name, value, least in (
+            ("data.sequence_length", self.data.sequence_length, 2),
+            ("train.steps", self.train.steps, 1),
+            ("train.batch_tokens", self.train.batch_tokens, 1),
+            ("train.micro_rows", self.train.micro_rows, 1),
+            ("train.save_steps", self.train.save_steps, 1),
+            ("train.validate_steps", self.train.validate_steps, 1),
+            ("train.keep_checkpoints", self.train.keep_checkpoints, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"{name} = {value} must be at least {least}.")
+        for name, share in (
+            ("train.ema", self.train.ema),
+            ("optimizer.decay_share", self.optimizer.decay_share),
+            ("optimizer.final_share", self.optimizer.final_share),
+            ("optimizer.beta1", self.optimizer.beta1),
+            ("optimizer.beta2", self.optimizer.beta2),
+            ("optimizer.momentum", self.optimizer.momentum),
+        ):
+            if not 0.0 <= share <= 1.0:
+                raise ConfigError(f"{name} = {share} must lie between 0 and 1.")
+        rate = self.optimizer.learning_rate
+        if rate is not None and not 0.0 < rate < float("inf"):
+            raise ConfigError(f"optimizer.learning_rate = {rate} must be positive.")

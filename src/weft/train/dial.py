@@ -1,0 +1,177 @@
+"""The one dial: from a time budget to size, tokens, batch, learning rate, each with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from weft.core.config import duration
+from weft.core.errors import TrainingError
+from weft.models import DecoderConfig
+from weft.models.presets import LADDER
+from weft.train.calibrate import Speed
+from weft.train.config import ModelSection, TrainRun
+
+CALIBRATION_SHARE = 0.05
+"""At most this share of the budget goes into measuring."""
+RESERVE_SHARE = 0.04
+"""Kept back for checkpoints, validation and the machine's moods."""
+LEAST_STEPS = 20
+"""A schedule with fewer steps teaches nothing."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One value that followed from the budget, and why."""
+
+    name: str
+    value: object
+    reason: str
+
+
+def foretold_loss(parameters: int, tokens: float, unique_tokens: int) -> float:
+    """Nats a token by the scaling law of Hoffmann et al. (arXiv:2203.15556, approach 3).
+
+    Repeated tokens count less, as in Muennighoff et al. (arXiv:2305.16264): U + U R (1 - exp(-(e-1)/R))
+    for e epochs of U tokens, R = 15. Only the order of sizes is taken from it, never the value.
+    """
+    repeats = max(tokens / unique_tokens - 1, 0.0)
+    effective = min(tokens, unique_tokens) + unique_tokens * 15.0 * (1 - math.exp(-repeats / 15.0))
+    return 1.69 + 406.4 / parameters**0.34 + 410.7 / effective**0.28
+
+
+def batch_tokens(tokens: float, sequence_length: int) -> int:
+    """Positions of a step: 4,096 for 4 M training tokens, growing with tokens^0.4, whole power-of-two rows.
+
+    The exponent is that of the critical batch size in arXiv:2505.13738; the base is measured
+    (docs/experiments.md).
+    """
+    wanted = 4096 * (tokens / 4e6) ** 0.4
+    rows = max(1, 2 ** round(math.log2(max(wanted / sequence_length, 1))))
+    return rows * sequence_length
+
+
+def learning_rate(width: int) -> float:
+    """Peak rate for matrices: measured best at width 192 (docs/experiments.md), falling with width^-0.5."""
+    return 0.01 * (192 / width) ** 0.5
+
+
+def sizes(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
+    """The decoders to choose from: the ladder, or the one that the run file fixes."""
+    ladder = [size.config(vocab_size, run.data.sequence_length, run.model.architecture) for size in LADDER]
+    fixed = fixed_size(run.model, vocab_size, run.data.sequence_length)
+    return [fixed] if fixed else ladder
+
+
+def fixed_size(section: ModelSection, vocab_size: int, context: int) -> DecoderConfig | None:
+    """The decoder whose width the run file gives; unset parts follow the width. None without a width."""
+    if section.hidden_size is None:
+        return None
+    nearest = min(LADDER, key=lambda size: abs(size.width - (section.hidden_size or 0)))
+    width, head_dim = section.hidden_size, section.head_dim or nearest.head_dim
+    heads = section.num_attention_heads or max(1, width // head_dim)
+    return DecoderConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=section.intermediate_size or -(-width * 8 // 3 // 64) * 64,
+        num_hidden_layers=section.num_hidden_layers or nearest.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=section.num_key_value_heads or heads,
+        head_dim=head_dim,
+        architecture=section.architecture,
+        max_position_embeddings=context,
+        rope_theta=section.rope_theta,
+        tie_word_embeddings=section.tie_word_embeddings,
+        qk_norm=section.architecture.startswith("Qwen3"),
+        attention_bias=section.architecture.startswith("Qwen2"),
+    )
+
+
+def derive(run: TrainRun, choices: list[DecoderConfig], speed: Speed, unique_tokens: int) -> list[Derived]:
+    """Size, steps, batch and rates for the budget. Raises TrainingError when the budget is too short."""
+    assert run.train.budget is not None
+    budget = duration(run.train.budget)
+    seconds = budget * (1 - RESERVE_SHARE) - speed.seconds
+    context = run.data.sequence_length
+    plans = [_Plan.fit(config, speed, seconds, context, run.train.batch_tokens) for config in choices]
+    able = [plan for plan in plans if plan.steps >= LEAST_STEPS]
+    if not able:
+        needed = min(plan.step_seconds for plan in plans) * LEAST_STEPS * 1.15 + speed.seconds
+        raise TrainingError(
+            f"A budget of {run.train.budget} is too short for this machine: the smallest model needs about "
+            f"{math.ceil(needed)}s for {LEAST_STEPS} steps; give more, or set data.sequence_length lower."
+        )
+    best = min(able, key=lambda p: foretold_loss(p.config.parameters, p.tokens, unique_tokens))
+    return _explain(best, run, budget, speed, unique_tokens, len(able))
+
+
+def apply(run: TrainRun, derived: list[Derived]) -> TrainRun:
+    """The run with every derived value written into it; what the user set stays."""
+    for item in derived:
+        section_name, _, key = item.name.partition(".")
+        section = getattr(run, section_name)
+        if getattr(section, key, None) is None:
+            run = dataclasses.replace(
+                run, **{section_name: dataclasses.replace(section, **{key: item.value})}
+            )
+    return run
+
+
+@dataclass(frozen=True)
+class _Plan:
+    config: DecoderConfig
+    batch: int
+    steps: int
+    step_seconds: float
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.steps
+
+    @staticmethod
+    def fit(config: DecoderConfig, speed: Speed, seconds: float, context: int, batch: int | None) -> _Plan:
+        size = batch or context
+        for _ in range(3):
+            # The batch depends on the tokens, and the tokens (through the update's cost) on the batch.
+            step_seconds = speed.step_seconds(config, size, context)
+            tokens = max(seconds, 0.0) / step_seconds * size
+            size = batch or batch_tokens(max(tokens, 1.0), context)
+        step_seconds = speed.step_seconds(config, size, context)
+        return _Plan(config, size, int(max(seconds, 0.0) / step_seconds), step_seconds)
+
+
+def _explain(
+    plan: _Plan, run: TrainRun, budget: float, speed: Speed, unique: int, choices: int
+) -> list[Derived]:
+    config, context = plan.config, run.data.sequence_length
+    rate = learning_rate(config.hidden_size)
+    measured = ", ".join(f"{m.rate / 1e9:,.0f} GFLOP/s at width {m.width}" for m in speed.measurements)
+    size = (
+        f"least foretold loss of {choices} sizes for {plan.tokens / 1e6:.1f} M tokens "
+        f"({config.parameters / 1e6:.1f} M parameters, {plan.tokens / config.parameters:.0f} tokens each)"
+        if choices > 1
+        else "fixed by the run file"
+    )
+    minute = max(1, round(60 / plan.step_seconds))
+    return [
+        Derived("model.hidden_size", config.hidden_size, size),
+        Derived("model.num_hidden_layers", config.num_hidden_layers, "the ladder's depth for this width"),
+        Derived("model.num_attention_heads", config.num_attention_heads, f"heads of {config.head_dim}"),
+        Derived("model.head_dim", config.head_dim, "the ladder's head size for this width"),
+        Derived("model.intermediate_size", config.intermediate_size, "8/3 of the width, in 64s"),
+        Derived("train.batch_tokens", plan.batch, "4,096 at 4 M tokens, growing with tokens^0.4"),
+        Derived(
+            "train.steps",
+            plan.steps,
+            f"{plan.steps * plan.step_seconds:.0f} s of {budget:.0f} s at {plan.step_seconds:.2f} s a step "
+            f"({measured}); {plan.tokens / unique:.1f} epochs of {unique / 1e6:.1f} M tokens",
+        ),
+        Derived("optimizer.learning_rate", round(rate, 6), "0.01 at width 192, falling with width^-0.5"),
+        Derived(
+            "optimizer.warmup_steps", min(100, max(1, plan.steps // 20)), "5 % of the steps, at most 100"
+        ),
+        Derived("train.save_steps", minute, "about one minute of work is lost at most"),
+        Derived("train.validate_steps", max(1, plan.steps // 8), "eight looks at the validation split"),
+        Derived("train.micro_rows", max(1, min(plan.batch, 16384) // context), "16,384 positions at a time"),
+    ]

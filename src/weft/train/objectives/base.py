@@ -1,0 +1,23 @@
+"""What differs between pretraining, fine-tuning, preference training and distillation: the objective."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from weft.data.batch import Batch
+from weft.models import Decoder
+
+
+class Objective(Protocol):
+    """A loss over batches. One trainer serves all objectives."""
+
+    def count(self, batch: Batch) -> int:
+        """Targets of the batch: what the loss of a whole step is divided by."""
+        ...
+
+    def loss(self, model: Decoder, batch: Batch, scale: float, dtype: torch.dtype) -> Tensor:
+        """fp32 scalar: ``scale`` times the summed loss of the batch, ready for backward."""
+        ...

@@ -1,0 +1,78 @@
+"""Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
+
+Muon (Jordan et al. 2024; the scale of arXiv:2502.16982) orthogonalises the momentum of a matrix; its
+update is scaled to the root mean square that AdamW's has, so one learning rate serves both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from weft.train.config import OptimizerSection
+
+
+class Optimizer:
+    """One or two PyTorch optimisers driven as one, with their state under names."""
+
+    def __init__(self, model: nn.Module, config: OptimizerSection, peak: float):
+        self.peak = peak
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        matrices, flat, embeddings = _split(model)
+        self.parts: dict[str, torch.optim.Optimizer] = {}
+        decay = config.weight_decay
+        if config.name == "muon":
+            self.parts["muon"] = torch.optim.Muon(
+                matrices,
+                lr=peak,
+                weight_decay=decay,
+                momentum=config.momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": flat, "weight_decay": 0.0}]
+        else:
+            groups = [
+                {"params": [*matrices, *embeddings], "weight_decay": decay},
+                {"params": flat, "weight_decay": 0.0},
+            ]
+        self.parts["adamw"] = torch.optim.AdamW(
+            groups, lr=peak, betas=(config.beta1, config.beta2), eps=1e-10, fused=True
+        )
+
+    def step(self, factor: float) -> None:
+        """Update at ``factor`` times the peak rate and drop the gradients."""
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = self.peak * factor
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of the state under ``part/parameter/key``: independent of any ordering."""
+        return {
+            f"{part_name}/{self._names[parameter]}/{key}": value
+            for part_name, part in self.parts.items()
+            for parameter, entry in part.state.items()
+            for key, value in entry.items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`."""
+        by_name = {name: parameter for parameter, name in self._names.items()}
+        for path, value in state.items():
+            part_name, rest = path.split("/", 1)
+            name, key = rest.rsplit("/", 1)
+            self.parts[part_name].state[by_name[name]][key] = value
+
+
+def _split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    matrices, flat, embeddings = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            flat.append(parameter)
+        elif name.startswith(("embedding.", "output.")):
+            embeddings.append(parameter)
+        else:
+            matrices.append(parameter)
+    return matrices, flat, embeddings

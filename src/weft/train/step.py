@@ -1,0 +1,55 @@
+"""One optimiser step: micro-batches, the global normalisation, clipping, the update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from weft.core.errors import TrainingError
+from weft.data.batch import Batch
+from weft.models import Decoder
+from weft.train.objectives.base import Objective
+from weft.train.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """``loss``: mean over the step's targets; ``gradient_norm``: before clipping; ``targets``: counted."""
+
+    loss: float
+    gradient_norm: float
+    targets: int
+
+
+class Step:
+    """Accumulates micro-batches so that their sum is the large batch: every target weighs the same."""
+
+    def __init__(
+        self, model: Decoder, objective: Objective, optimizer: Optimizer, clip: float, dtype: torch.dtype
+    ):
+        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.clip, self.dtype = clip, dtype
+
+    def run(self, micro_batches: Sequence[Batch], factor: float) -> StepResult:
+        """Train on the micro-batches as one batch at ``factor`` times the peak learning rate.
+
+        Raises TrainingError before the weights are touched when the loss or a gradient is not finite.
+        """
+        targets = sum(self.objective.count(batch) for batch in micro_batches)
+        loss = 0.0
+        for batch in micro_batches:
+            part = self.objective.loss(self.model, batch, 1.0 / max(targets, 1), self.dtype)
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.item()
+        norm = float(clip_grad_norm_(self.model.parameters(), self.clip))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(
+                f"the loss became {loss:g} with a gradient norm of {norm:g}; "
+                "lower optimizer.learning_rate or look at the data of this step"
+            )
+        self.optimizer.step(factor)
+        return StepResult(loss, norm, targets)
