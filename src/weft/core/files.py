@@ -78,10 +78,13 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
                 if file.is_file():
                     with file.open("rb") as stream:
                         os.fsync(stream.fileno())
+            replaced = folder.with_name(f".{folder.name}.replaced")
+            shutil.rmtree(replaced, ignore_errors=True)
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(replaced)
             temporary.rename(folder)
             sync_directory(folder.parent)
+            shutil.rmtree(replaced, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

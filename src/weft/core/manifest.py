@@ -15,6 +15,7 @@ from typing import Any
 
 from weft.core.errors import DataError
 from weft.core.files import hash_file, write_text_atomic
+from weft.core.version import __version__
 
 NAME = "manifest.json"
 
@@ -33,8 +34,6 @@ def write(
     ``config`` is the resolved TOML text, ``inputs`` maps a name to its hash, ``outputs`` are file names
     inside ``folder`` whose hashes are recorded.
     """
-    from weft import __version__
-
     record = {
         "command": command,
         "weft": __version__,

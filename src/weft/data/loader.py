@@ -77,6 +77,11 @@ class Loader:
         """Fingerprint of the tokenizer that made the shards."""
         return self._shards.tokenizer_fingerprint
 
+    @property
+    def data_fingerprint(self) -> str:
+        """Fingerprint of the tokens and their order in the shards."""
+        return self._shards.fingerprint
+
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """DataError unless the shards were made with exactly this tokenizer."""
         self._shards.check_tokenizer(tokenizer)

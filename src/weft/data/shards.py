@@ -76,6 +76,7 @@ class Shards:
     vocab_size: int
     tokenizer_fingerprint: str
     index_hash: str
+    fingerprint: str
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """DataError unless these shards were made with exactly this tokenizer."""
@@ -118,6 +119,7 @@ def open_split(folder: str | Path, split: str, *, verify: bool = True) -> Shards
         vocab_size=figures["vocab_size"],
         tokenizer_fingerprint=record["inputs"]["tokenizer"],
         index_hash=record["outputs"][f"{split}.idx"],
+        fingerprint=record["outputs"][f"{split}.bin"],
     )
 
 

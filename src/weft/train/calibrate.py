@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _interpolate(points: list[tuple[int, float]], x: int) -> float:
     """Log-log through the two nearest points, continued beyond the ends; a single point is a constant."""
     if len(points) == 1:
         return points[0][1]
-    pairs = list(zip(points, points[1:], strict=False))
+    pairs = list(itertools.pairwise(points))
     (x0, y0), (x1, y1) = next((pair for pair in pairs if x <= pair[1][0]), pairs[-1])
     slope = math.log(y1 / y0) / math.log(x1 / x0)
-    return y0 * (x / x0) ** slope
+    return float(y0 * (x / x0) ** slope)

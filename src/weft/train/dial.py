@@ -17,6 +17,8 @@ CALIBRATION_SHARE = 0.05
 """At most this share of the budget goes into measuring."""
 RESERVE_SHARE = 0.04
 """Kept back for checkpoints, validation and the machine's moods."""
+MICRO_POSITIONS = 16384
+"""Positions whose activations are alive at a time; larger batches are accumulated."""
 LEAST_STEPS = 20
 """A schedule with fewer steps teaches nothing."""
 
@@ -38,7 +40,7 @@ def foretold_loss(parameters: int, tokens: float, unique_tokens: int) -> float:
     """
     repeats = max(tokens / unique_tokens - 1, 0.0)
     effective = min(tokens, unique_tokens) + unique_tokens * 15.0 * (1 - math.exp(-repeats / 15.0))
-    return 1.69 + 406.4 / parameters**0.34 + 410.7 / effective**0.28
+    return float(1.69 + 406.4 / parameters**0.34 + 410.7 / effective**0.28)
 
 
 def batch_tokens(tokens: float, sequence_length: int) -> int:
@@ -48,13 +50,13 @@ def batch_tokens(tokens: float, sequence_length: int) -> int:
     (docs/experiments.md).
     """
     wanted = 4096 * (tokens / 4e6) ** 0.4
-    rows = max(1, 2 ** round(math.log2(max(wanted / sequence_length, 1))))
+    rows: int = max(1, 2 ** round(math.log2(max(wanted / sequence_length, 1))))
     return rows * sequence_length
 
 
 def learning_rate(width: int) -> float:
     """Peak rate for matrices: measured best at width 192 (docs/experiments.md), falling with width^-0.5."""
-    return 0.01 * (192 / width) ** 0.5
+    return float(0.01 * (192 / width) ** 0.5)
 
 
 def sizes(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
@@ -106,6 +108,13 @@ def derive(run: TrainRun, choices: list[DecoderConfig], speed: Speed, unique_tok
     return _explain(best, run, budget, speed, unique_tokens, len(able))
 
 
+def defaults(run: TrainRun, config: DecoderConfig) -> list[Derived]:
+    """What a run with fixed ``train.steps`` leaves unset."""
+    assert run.train.steps is not None
+    batch = run.train.batch_tokens or batch_tokens(4e6, run.data.sequence_length)
+    return [*_shape(config, "the smallest rung of the ladder"), *_pace(run, config, batch, run.train.steps)]
+
+
 def apply(run: TrainRun, derived: list[Derived]) -> TrainRun:
     """The run with every derived value written into it; what the user set stays."""
     for item in derived:
@@ -144,8 +153,7 @@ class _Plan:
 def _explain(
     plan: _Plan, run: TrainRun, budget: float, speed: Speed, unique: int, choices: int
 ) -> list[Derived]:
-    config, context = plan.config, run.data.sequence_length
-    rate = learning_rate(config.hidden_size)
+    config = plan.config
     measured = ", ".join(f"{m.rate / 1e9:,.0f} GFLOP/s at width {m.width}" for m in speed.measurements)
     size = (
         f"least foretold loss of {choices} sizes for {plan.tokens / 1e6:.1f} M tokens "
@@ -154,24 +162,35 @@ def _explain(
         else "fixed by the run file"
     )
     minute = max(1, round(60 / plan.step_seconds))
+    length = Derived(
+        "train.steps",
+        plan.steps,
+        f"{plan.steps * plan.step_seconds:.0f} s of {budget:.0f} s at {plan.step_seconds:.2f} s a step "
+        f"({measured}); {plan.tokens / unique:.1f} epochs of {unique / 1e6:.1f} M tokens",
+    )
+    save = Derived("train.save_steps", minute, "about one minute of work is lost at most")
+    return [*_shape(config, size), length, save, *_pace(run, config, plan.batch, plan.steps)]
+
+
+def _shape(config: DecoderConfig, reason: str) -> list[Derived]:
     return [
-        Derived("model.hidden_size", config.hidden_size, size),
+        Derived("model.hidden_size", config.hidden_size, reason),
         Derived("model.num_hidden_layers", config.num_hidden_layers, "the ladder's depth for this width"),
         Derived("model.num_attention_heads", config.num_attention_heads, f"heads of {config.head_dim}"),
         Derived("model.head_dim", config.head_dim, "the ladder's head size for this width"),
         Derived("model.intermediate_size", config.intermediate_size, "8/3 of the width, in 64s"),
-        Derived("train.batch_tokens", plan.batch, "4,096 at 4 M tokens, growing with tokens^0.4"),
-        Derived(
-            "train.steps",
-            plan.steps,
-            f"{plan.steps * plan.step_seconds:.0f} s of {budget:.0f} s at {plan.step_seconds:.2f} s a step "
-            f"({measured}); {plan.tokens / unique:.1f} epochs of {unique / 1e6:.1f} M tokens",
-        ),
-        Derived("optimizer.learning_rate", round(rate, 6), "0.01 at width 192, falling with width^-0.5"),
-        Derived(
-            "optimizer.warmup_steps", min(100, max(1, plan.steps // 20)), "5 % of the steps, at most 100"
-        ),
-        Derived("train.save_steps", minute, "about one minute of work is lost at most"),
-        Derived("train.validate_steps", max(1, plan.steps // 8), "eight looks at the validation split"),
-        Derived("train.micro_rows", max(1, min(plan.batch, 16384) // context), "16,384 positions at a time"),
+    ]
+
+
+def _pace(run: TrainRun, config: DecoderConfig, batch: int, steps: int) -> list[Derived]:
+    context = run.data.sequence_length
+    rate = round(learning_rate(config.hidden_size), 6)
+    micro = max(1, min(batch, MICRO_POSITIONS) // context)
+    return [
+        Derived("train.batch_tokens", batch, "4,096 at 4 M tokens, growing with tokens^0.4"),
+        Derived("optimizer.learning_rate", rate, "0.01 at width 192, falling with width^-0.5"),
+        Derived("optimizer.warmup_steps", min(100, max(1, steps // 20)), "5 % of the steps, at most 100"),
+        Derived("train.save_steps", max(1, steps // 10), "ten checkpoints a run"),
+        Derived("train.validate_steps", max(1, steps // 8), "eight looks at the validation split"),
+        Derived("train.micro_rows", micro, f"{MICRO_POSITIONS:,} positions at a time bound the memory"),
     ]

@@ -1,0 +1,40 @@
+"""``weft train RUN.toml --budget 30m``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weft.cli.command import weft_command
+
+
+@weft_command("train")
+@click.argument("run_file", metavar="[RUN.toml]", required=False, type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+@click.option("--data", metavar="FOLDER", help="A folder made by `weft data`; short for data.path=FOLDER.")
+@click.option("--budget", metavar="TIME", help="The one dial, for instance 30m; short for train.budget=TIME.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True)
+def command(
+    run_file: Path | None, overrides: tuple[str, ...], data: str | None, budget: str | None, out: Path
+) -> dict[str, Any]:
+    """Train a model from a run file within a time budget, or continue an interrupted run."""
+    from weft.core import config
+    from weft.train.config import TrainRun
+    from weft.train.session import train
+
+    if run_file is not None and "=" in run_file.name and not run_file.exists():
+        run_file, overrides = None, (str(run_file), *overrides)
+    short = [f"data.path={data}"] if data else []
+    short += [f"train.budget={budget}"] if budget else []
+    run = config.load(TrainRun, run_file, [*overrides, *short])
+    record = train(run, out, say=lambda text: click.echo(text, err=True))
+    figures = record["figures"]
+    click.echo(
+        f"trained {figures['parameters'] / 1e6:.1f} M parameters on "
+        f"{figures['tokens'] / 1e6:.1f} M tokens in "
+        f"{figures['seconds']:.0f} s ({figures['tokens_per_second']:,.0f} tokens/s, "
+        f"{100 * figures['peak_share']:.0f} % of the measured peak); the model is {out / 'model'}"
+    )
+    return {"run": str(out), **figures}
