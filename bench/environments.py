@@ -1,0 +1,52 @@
+"""The peers' environments: one virtual environment each, made from the package registry on first use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+PEERS = Path(__file__).parent / "peers"
+DEFAULT = Path.home() / ".cache" / "weft-bench"
+TORCH = "torch==2.13.0"
+_PROBE = {
+    "huggingface": "import torch, transformers, accelerate",
+    "litgpt": "import torch, litgpt.pretrain, requests",
+}
+
+
+def python_of(peer: str, folder: Path, torch_index: str | None = None) -> str:
+    """The Python of a peer's environment in ``folder/peer``, made there first when it is missing or unfinished.
+
+    torch goes in before the peer, from ``torch_index`` where one is given, so that nothing the peer asks for
+    can choose another build. Exits with one sentence when the build is for CUDA.
+    """
+    home = folder.expanduser().absolute() / peer
+    python = home / "bin" / "python"
+    if not _works(python, peer):
+        print(f"making the environment {home} ...", file=sys.stderr, flush=True)
+        venv.create(home, with_pip=True, clear=home.exists())
+        _pip(python, *(["--index-url", torch_index] if torch_index else []), TORCH)
+        _pip(python, "-r", str(PEERS / f"constraints-{peer}.txt"))
+        if not _works(python, peer):
+            sys.exit(f"The environment {home} was made, but `{_PROBE[peer]}` fails there; see its message.")
+    probe = [str(python), "-c", "import torch; print(torch.version.cuda or '')"]
+    if build := subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip():
+        sys.exit(
+            f"{home} has torch for CUDA {build}; delete it and give --torch-index "
+            "https://download.pytorch.org/whl/cpu for a build without."
+        )
+    return str(python)
+
+
+def _works(python: Path, peer: str) -> bool:
+    if not python.exists():
+        return False
+    return subprocess.run([str(python), "-c", _PROBE[peer]], capture_output=True, check=False).returncode == 0
+
+
+def _pip(python: Path, *arguments: str) -> None:
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    if subprocess.run(command, check=False).returncode:
+        sys.exit(f"pip could not install {arguments[-1]}; its message is above. Check the network and the index.")
