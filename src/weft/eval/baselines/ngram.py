@@ -100,9 +100,10 @@ class NgramModel:
             if number < 0:
                 break
             table = self._orders[n]
-            first, last = np.searchsorted(table.key, [number * self.vocab_size, (number + 1) * self.vocab_size])
+            lowest = number * self.vocab_size
+            first, last = np.searchsorted(table.key, [lowest, lowest + self.vocab_size])
             chance *= table.backoff[number]
-            chance[table.key[first:last] - number * self.vocab_size] = table.probability[first:last]
+            chance[table.key[first:last] - lowest] = table.probability[first:last]
         return chance
 
     def generate(

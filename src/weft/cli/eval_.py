@@ -1,0 +1,110 @@
+"""``weft eval``: a checkpoint on held-out text, beside baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weft.cli.command import Record, weft_command
+from weft.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from weft.api import Model
+    from weft.eval.decoder_model import Generate
+    from weft.eval.protocol import GenerateRequest, Generation
+
+NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram": "n-gram model (Kneser-Ney)"}
+
+
+@weft_command("eval")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of weft data; by default the run's.")
+@click.option("--split", default="test", show_default=True, help="train, valid or test.")
+@click.option("--overlap", type=int, help="Tokens that windows share; by default half of the context.")
+@click.option("--ngram-order", default=5, show_default=True, help="Tokens of the longest n-gram.")
+@click.option("--prompts", default=100, show_default=True, help="Function headers to continue; 0 is none.")
+@click.option("--max-new-tokens", default=120, show_default=True, help="Tokens of each body, at most.")
+@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token each time.")
+@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal functions.")
+@click.option("--dtype", help="float32 or bfloat16; by default what this machine computes fastest.")
+@click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
+def command(
+    checkpoint: Path, data: Path | None, dtype: str | None, device: str | None, **settings: Any
+) -> Record:
+    """Measure CHECKPOINT, a training run or a Hugging Face folder, beside LZMA and an n-gram model."""
+    from weft.api import load
+    from weft.core.progress import Progress
+    from weft.eval.runner import EvalConfig, evaluate
+
+    config = EvalConfig(**settings)
+    if config.prompts < 0 or config.max_new_tokens < 1:
+        raise UsageError("--prompts must be at least 0 and --max-new-tokens at least 1.")
+    model = load(checkpoint, dtype, device, max_sequences=16)
+    folder = data or _data_of(checkpoint)
+    with Progress("eval") as progress:
+        record = evaluate(
+            model.llm.runner.model,
+            model.tokenizer,
+            folder,
+            generator(model) if config.prompts else None,
+            config,
+            progress.say,
+        )
+    click.echo(table(record), err=True)
+    return {"checkpoint": str(checkpoint), "data": str(folder), **record}
+
+
+def generator(model: Model) -> Generate:
+    """The engine of a loaded model as evaluation wants it."""
+    from weft.engine import SamplingParams
+    from weft.eval.protocol import Generation
+
+    def generate(requests: Sequence[GenerateRequest]) -> list[Generation]:
+        params = [
+            SamplingParams(
+                max_tokens=request.max_new_tokens,
+                temperature=request.temperature,
+                seed=request.seed,
+                stop=request.until,
+            )
+            for request in requests
+        ]
+        answers = model.llm.generate([request.context for request in requests], params)
+        return [Generation(answer.text, answer.finish_reason == "stop") for answer in answers]
+
+    return generate
+
+
+def table(record: Record) -> str:
+    """The result for people."""
+    lines = [
+        f"bits per byte on {record['split']}: {record['documents']:,} documents, {record['bytes']:,} bytes",
+        *_rows(record["bits_per_byte"], "{:.3f}"),
+    ]
+    parse = record["parse"]
+    if parse:
+        shares = {name: parse[name] for name in ("model", "ngram")}
+        lines += [f"generated functions that parse, of {parse['functions']}", *_rows(shares, "{:.0%}")]
+    return "\n".join(lines)
+
+
+def _rows(estimates: dict[str, dict[str, float]], form: str) -> list[str]:
+    return [
+        f"  {NAMES[name]:<30} {form.format(found['value']):>6}   "
+        f"95 %: {form.format(found['low'])} to {form.format(found['high'])}"
+        for name, found in estimates.items()
+    ]
+
+
+def _data_of(checkpoint: Path) -> Path:
+    from weft.core import config
+    from weft.train.config import TrainRun
+
+    file = checkpoint / "run.toml"
+    path = config.load(TrainRun, file).data.path if file.is_file() else ""
+    if not path:
+        raise UsageError(f"{checkpoint} does not say which data it was trained on; give --data FOLDER.")
+    return Path(path)
