@@ -17,7 +17,7 @@ _PROBE = {
 
 
 def python_of(peer: str, folder: Path, torch_index: str | None = None) -> str:
-    """The Python of a peer's environment in ``folder/peer``, made there first when it is missing or unfinished.
+    """The Python of a peer's environment in ``folder/peer``, made there first when it does not work.
 
     torch goes in before the peer, from ``torch_index`` where one is given, so that nothing the peer asks for
     can choose another build. Exits with one sentence when the build is for CUDA.
@@ -49,4 +49,6 @@ def _works(python: Path, peer: str) -> bool:
 def _pip(python: Path, *arguments: str) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, check=False).returncode:
-        sys.exit(f"pip could not install {arguments[-1]}; its message is above. Check the network and the index.")
+        sys.exit(
+            f"pip could not install {arguments[-1]}; its message is above. Check the network and the index."
+        )

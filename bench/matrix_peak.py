@@ -1,7 +1,7 @@
 """Print the best bf16 matrix product of this machine in FLOP/s: python matrix_peak.py THREADS.
 
-Several large shapes, each repeated; the fastest single product counts. torch.mm of prepared bf16 matrices is what
-all three systems end in, so the share of this peak says how much of a step is anything else.
+Several large shapes, each repeated; the fastest single product counts. torch.mm of prepared bf16 matrices
+is what all three systems end in, so the share of this peak says how much of a step is anything else.
 """
 
 from __future__ import annotations

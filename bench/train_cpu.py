@@ -2,25 +2,26 @@
 
     python bench/train_cpu.py [--rounds 2] [--steps 12] [--json FILE]
 
-The same for all: the 34M Llama of workload.py; the same first weights (drawn once by transformers; LitGPT takes
-them through its own converter, Weft through its importer); the same rows of 512 targets in the same order, full
-causal rows without document masks, 8 rows a step; AdamW, learning rate 1e-3 after 3 steps of warm-up from 0,
-betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1.0; fp32 weights with bf16 matrix work; the same
-number of threads; a process of its own for each; torch of the same version. Systems take turns in rounds,
-A B C A B C, so that a machine that slows down slows all of them.
+The same for all: the 34M Llama of workload.py; the same first weights (drawn once by transformers; LitGPT
+takes them through its own converter, Weft through its importer); the same rows of 512 targets in the same
+order, full causal rows without document masks, 8 rows a step; AdamW, learning rate 1e-3 after 3 steps of
+warm-up from 0, betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1.0; fp32 weights with bf16
+matrix work; the same number of threads; a process of its own for each; torch of the same version. Systems
+take turns in rounds, A B C A B C, so that a machine that slows down slows all of them.
 
-What differs, because each system runs as its makers ship it: Trainer is eager unless `huggingface-compiled` is
-asked for, its AdamW is fused and leaves norms undecayed; LitGPT compiles the whole model, its AdamW is not fused
-on CPUs and decays everything; Weft uses what its own defaults choose. `--peers-keep-memory` gives the peers the
-allocator setting that Weft sets for itself, which their makers do not.
+What differs, because each system runs as its makers ship it: Trainer is eager unless `huggingface-compiled`
+is asked for, its AdamW is fused and leaves norms undecayed; LitGPT compiles the whole model, its AdamW is
+not fused on CPUs and decays everything; Weft uses what its own defaults choose. `--peers-keep-memory` gives
+the peers the allocator setting that Weft sets for itself, which their makers do not.
 
-Tokens/s is from the median step after 3 warm-up steps, over all rounds; compilation falls in the start-up and in
-the first steps and is printed beside, not counted. Share of peak is the FLOPs of workload.flops_per_token over
-the best bf16 matrix product measured in this run. `cpu` is processor time over wall time and threads: far below
-100 % means that the machine was shared and the figures are worth little.
+Tokens/s is from the median step after 3 warm-up steps, over all rounds; compilation falls in the start-up
+and in the first steps and is printed beside, not counted. Share of peak is the FLOPs of
+workload.flops_per_token over the best bf16 matrix product measured in this run. `cpu` is processor time
+over wall time and threads: far below 100 % means that the machine was shared and the figures are worth
+little.
 
-Losses at equal steps must agree with Weft's within --tolerance (relative, 2 % by default: bf16 keeps 8 bits and
-the systems round in different places); exits with 1 when they do not.
+Losses at equal steps must agree with Weft's within --tolerance (relative, 2 % by default: bf16 keeps 8 bits
+and the systems round in different places); exits with 1 when they do not.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import environments
 import numpy as np
+
+import environments
 import workload
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
@@ -46,7 +48,9 @@ SYSTEMS = ("weft", "huggingface", "litgpt", "huggingface-compiled")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--systems", default="weft,huggingface,litgpt", help=f"of {','.join(SYSTEMS)}")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12, help=f"measured, after {WARM_UP} to warm up")
@@ -147,7 +151,9 @@ def print_table(table: dict[str, dict[str, Any]], peak: float, tolerance: float)
     for row in table.values():
         start = statistics.median(row["startup_and_first_steps_seconds"])
         print(f"{row['system']:28} {row['tokens_per_second']:9,.0f} {row['share_of_peak']:8.1%}", end=" ")
-        print(f"{row['peak_memory_bytes'] / 2**30:5.2f} GB {start:8.1f} {row['processor_share']:5.0%}", end="")
+        print(
+            f"{row['peak_memory_bytes'] / 2**30:5.2f} GB {start:8.1f} {row['processor_share']:5.0%}", end=""
+        )
         if ours and row is not ours:
             row["weft_over_it"] = ours["tokens_per_second"] / row["tokens_per_second"]
             row["loss_difference"] = loss_difference(ours, row)

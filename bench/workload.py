@@ -32,7 +32,7 @@ SHAPE: dict[str, Any] = {
 }
 """The 34M Llama, in Hugging Face's names."""
 
-KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.top_pad=268435456"
+KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.top_pad=67108864"
 """GLIBC_TUNABLES that stop the allocator from handing memory back between steps."""
 
 

@@ -1,12 +1,12 @@
-"""Bits per byte of Hugging Face folders on given documents, with transformers in fp32: one judge for all systems.
+"""Bits per byte of Hugging Face folders on given documents, by transformers in fp32: one judge for all.
 
     python evaluate.py REQUEST.json RESULT.json      (run with the Python of the Hugging Face environment)
 
-The request: {"checkpoints": {name: folder}, "tokens": .npy of all documents one after another, "lengths": .npy
-int64 of the tokens of each, "bytes": of their text, "start_id": the token before each document, "context": T,
-"threads": n}. A document is its tokens and the end of text that closes it; all of them are scored. No document
-sees another one. One longer than T is read in windows of T tokens that overlap by half, and each token is scored
-once, in the first window that has it. The result: {name: bits per byte}.
+The request: {"checkpoints": {name: folder}, "tokens": .npy of all documents one after another, "lengths":
+.npy int64 of the tokens of each, "bytes": of their text, "start_id": the token before each document,
+"context": T, "threads": n}. A document is its tokens and the end of text that closes it; all of them are
+scored. No document sees another one. One longer than T is read in windows of T tokens that overlap by half,
+and each token is scored once, in the first window that has it. The result: {name: bits per byte}.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Train a Hugging Face folder with transformers' own Trainer: run with the peer's Python, as `bench/peers/job.py`.
+"""Train a Hugging Face folder with transformers' own Trainer: run with the peer's Python.
 
     python huggingface_trainer.py JOB.json RESULT.json
 
-Nothing of Trainer is replaced or subclassed. Its options are the ones a user would set on a CPU: bf16 autocast
-over fp32 weights, its default optimiser (fused AdamW), no evaluation and no saving while it runs. It is handed
-`shift_labels`, so that a row of T + 1 tokens gives T targets here as it does in the other systems, and it reads
-the rows in their order. Trainer leaves norms out of weight decay; LitGPT does not.
+Nothing of Trainer is replaced or subclassed. Its options are the ones a user would set on a CPU: bf16
+autocast over fp32 weights, its default optimiser (fused AdamW), no evaluation and no saving while it runs.
+It is handed `shift_labels`, so that a row of T + 1 tokens gives T targets here as it does in the other
+systems, and it reads the rows in their order. Trainer leaves norms out of weight decay; LitGPT does not.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ def main(job_file: str, result_file: str) -> None:
     )
     recorder = Recorder(StepClock())
     trainer = Trainer(
-        model=model, args=arguments, train_dataset=Rows(np.load(job.rows, mmap_mode="r")), callbacks=[recorder]
+        model=model,
+        args=arguments,
+        train_dataset=Rows(np.load(job.rows, mmap_mode="r")),
+        callbacks=[recorder],
     )
     trainer.train()
     if job.export:

@@ -1,4 +1,4 @@
-"""What a runner is asked and what it answers. Standard library only: every system's environment reads this file.
+"""What a runner is asked and what it answers. Standard library only: every environment reads this file.
 
 A job is a JSON object with the fields of `Job`. The answer is a JSON object:
 
@@ -6,7 +6,8 @@ A job is a JSON object with the fields of `Job`. The answer is a JSON object:
     versions             {package: version}
     step_seconds         seconds of each step, from the end of the step before it to its own end: fetching the
                          rows, forward, backward, clipping, update and the system's own logging
-    step_cpu_seconds     processor seconds (user and system, all threads) of the same steps: beside the wall time
+    step_cpu_seconds     processor seconds (user and system, all threads) of the same steps: beside the
+                         wall time
                          they show whether the machine was shared
     losses               mean cross-entropy in nats over the targets of each step, before its update
     peak_memory_bytes    largest resident size of the process up to the end of the last step
@@ -87,7 +88,13 @@ class StepClock:
 
 
 def write_result(
-    path: Path, *, system: str, versions: dict[str, str], clock: StepClock, losses: list[float], startup_seconds: float
+    path: Path,
+    *,
+    system: str,
+    versions: dict[str, str],
+    clock: StepClock,
+    losses: list[float],
+    startup_seconds: float,
 ) -> None:
     record = {
         "system": system,

@@ -2,12 +2,13 @@
 
     python litgpt_pretrain.py JOB.json RESULT.json
 
-This is what `litgpt pretrain` calls: torch.compile of the whole model, Lightning Fabric in bf16-mixed, its loop,
-its chunked cross-entropy, its cosine schedule (a constant one is a cosine whose minimum is its maximum). The
-weights go through LitGPT's own `convert_hf_checkpoint`, and back through its `convert_lit_checkpoint`. Given from
-here are only a data module that yields the rows in order, and a registered configuration of the same shape.
-LitGPT leaves AdamW unfused on CPUs and decays all parameters; both stay as it has them.
-The two validation batches that its loop runs before the first step, and its final checkpoint, are not timed.
+This is what `litgpt pretrain` calls: torch.compile of the whole model, Lightning Fabric in bf16-mixed, its
+loop, its chunked cross-entropy, its cosine schedule (a constant one is a cosine whose minimum is its
+maximum). The weights go through LitGPT's own `convert_hf_checkpoint`, and back through its
+`convert_lit_checkpoint`. Given from here are only a data module that yields the rows in order, and a
+registered configuration of the same shape. LitGPT leaves AdamW unfused on CPUs and decays all parameters;
+both stay as it has them. The two validation batches that its loop runs before the first step, and its final
+checkpoint, are not timed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ NAME = "Llama-bench"
 
 
 class Rows(IterableDataset):
-    """The rows in order, each int64 [T + 1]; starts the clock at the first, and marks a step at each batch."""
+    """The rows in order, each int64 [T + 1]; marks the start, and a step at each batch after it."""
 
     def __init__(self, rows: np.ndarray, batch_rows: int, clock: StepClock | None) -> None:
         self.rows, self.batch_rows, self.clock = rows, batch_rows, clock
@@ -65,7 +66,9 @@ class Given(DataModule):
         return DataLoader(Rows(self.rows, self.batch_size, self.clock), batch_size=self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(Rows(self.rows[: self.batch_size], self.batch_size, None), batch_size=self.batch_size)
+        return DataLoader(
+            Rows(self.rows[: self.batch_size], self.batch_size, None), batch_size=self.batch_size
+        )
 
 
 def configuration(model: Path, context: int) -> dict[str, object]:
@@ -133,7 +136,11 @@ def train(job: Job, scratch: Path, checkpoint: Path, clock: StepClock) -> None:
         eval=EvalArgs(interval=job.steps + 1, max_iters=1, final_validation=False),
         optimizer={
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": job.learning_rate, "betas": list(job.betas), "weight_decay": job.weight_decay},
+            "init_args": {
+                "lr": job.learning_rate,
+                "betas": list(job.betas),
+                "weight_decay": job.weight_decay,
+            },
         },
         logger_name="csv",
         seed=0,
@@ -164,6 +171,6 @@ def main(job_file: str, result_file: str) -> None:
 
 if __name__ == "__main__":
     job_file, result_file = sys.argv[1:3]
-    # LitGPT writes its hyperparameters beside the final checkpoint by parsing the command line that it expects.
+    # LitGPT writes its hyperparameters beside the final checkpoint by parsing its own command line.
     sys.argv[1:] = [NAME]
     main(job_file, result_file)
