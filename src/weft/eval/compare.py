@@ -61,7 +61,7 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> Estimate:
     scale = 1 + z * z / trials
     middle = (share + z * z / (2 * trials)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+    return Estimate(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))
 
 
 def _draw(columns: tuple[Floats, ...], seed: int, draws: int) -> Floats:

@@ -84,7 +84,7 @@ class LzmaBits:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.__exit__(kind, error, trace)
 
 
 def _serve(source: BinaryIO) -> list[int]:

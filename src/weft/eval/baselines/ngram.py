@@ -15,7 +15,6 @@ Every n-gram has a number in the sorted table of its order. Its key is ``number 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -212,14 +211,16 @@ def _smooth(key: Ints, count: Ints, lower: Floats | float, contexts: int, vocab_
 def _discounts(count: Ints) -> Floats:
     """float64 [4]: what is taken from a count of 0, 1, 2, and 3 or more.
 
-    A tiny corpus may lack a count of counts; then the usual absolute discount of 0.5 serves.
+    In a tiny or strange corpus a count of counts may be missing, or the closed form may fall outside
+    (0, k), which would leave an unseen token no probability; then the absolute discount of 0.5 serves.
     """
     ones, twos, threes, fours = (int((count == k).sum()) for k in (1, 2, 3, 4))
-    if not (ones and twos and threes and fours):
-        return np.array([0.0, 0.5, 0.5, 0.5])
-    base = ones / (ones + 2.0 * twos)
-    closed = [1 - 2 * base * twos / ones, 2 - 3 * base * threes / twos, 3 - 4 * base * fours / threes]
-    return np.array([0.0, *(min(max(d, 0.0), math.nextafter(k, 0)) for k, d in enumerate(closed, start=1))])
+    if ones and twos and threes:
+        base = ones / (ones + 2.0 * twos)
+        closed = [1 - 2 * base * twos / ones, 2 - 3 * base * threes / twos, 3 - 4 * base * fours / threes]
+        if all(0 < discount < k for k, discount in enumerate(closed, start=1)):
+            return np.array([0.0, *closed])
+    return np.array([0.0, 0.5, 0.5, 0.5])
 
 
 def _find(keys: Ints, wanted: Ints) -> Ints:

@@ -72,7 +72,10 @@ def _headers(text: str) -> Iterator[str]:
         first = node.body[0].lineno
         if first == node.lineno:
             continue
-        header = textwrap.dedent("\n".join(lines[node.lineno - 1 : first - 1])).rstrip() + "\n"
+        own = lines[node.lineno - 1 : first - 1]
+        while own[-1].lstrip().startswith("#") or not own[-1].strip():
+            own.pop()
+        header = textwrap.dedent("\n".join(own)).rstrip() + "\n"
         if len(header) <= LONGEST_HEADER and header.endswith(":\n") and _parse(header + "    pass\n"):
             yield header
 
