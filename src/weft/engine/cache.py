@@ -46,20 +46,17 @@ class SlotCache:
         # Zeros, not empty: attention multiplies hidden positions by 0, and 0 * NaN would be NaN.
         shape = (self.slots, capacity, self.config.num_key_value_heads, self.config.head_dim)
         try:
-            for stored in (self.keys, self.values):
-                grown = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers)
-                if not stored:
-                    stored.extend(grown)
-                    continue
-                for layer, larger in enumerate(grown):
-                    larger[:, : self.capacity] = stored[layer]
-                    stored[layer] = larger
+            keys, values = (
+                [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers] for _ in range(2)
+            )
         except (RuntimeError, MemoryError) as error:
             raise ResourceError(
                 f"There is no memory for a cache of {self.slots} x {capacity} positions; "
                 "allow fewer sequences at once."
             ) from error
-        self.capacity = capacity
+        for old, new in zip(self.keys + self.values, keys + values, strict=False):
+            new[:, : self.capacity] = old
+        self.keys, self.values, self.capacity = keys, values, capacity
 
 
 def fit(config: DecoderConfig, slots: int, dtype: torch.dtype, memory_bytes: int) -> tuple[int, int]:

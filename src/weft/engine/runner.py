@@ -59,6 +59,6 @@ def prepare(model: Decoder, device: torch.device, dtype: torch.dtype) -> Decoder
     """Move the model, in place; matrices and biases become ``dtype``, norms and frequencies keep fp32."""
     model.to(device).requires_grad_(False)
     for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 or name.endswith("bias"):
-            parameter.data = parameter.data.to(dtype)
+        matrix = parameter.ndim > 1 or name.endswith("bias")
+        parameter.data = parameter.data.to(dtype if matrix else torch.float32)
     return model.eval()

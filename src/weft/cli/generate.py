@@ -1,0 +1,111 @@
+"""``weft generate``: continue a prompt with a checkpoint."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from weft.cli.command import Record, weft_command
+from weft.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from weft.api import Model
+    from weft.engine import SamplingParams
+
+
+@weft_command("generate")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--prompt", help="The text to continue; without it and --prompt-file, standard input.")
+@click.option("--prompt-file", type=click.Path(path_type=Path), help="A UTF-8 file with the prompt.")
+@click.option("--num-samples", default=1, show_default=True, help="How many continuations.")
+@click.option("--max-new-tokens", default=200, show_default=True, help="Length of each, at most.")
+@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token each time.")
+@click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest tokens; 0 is off.")
+@click.option("--top-p", default=1.0, show_default=True, help="Keep the likeliest up to this probability.")
+@click.option("--min-p", default=0.0, show_default=True, help="Keep those this likely beside the best.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: repeat less.")
+@click.option("--seed", type=int, help="Equal seeds give equal texts.")
+@click.option("--stop", multiple=True, help="End before this text; may be given several times.")
+@click.option("--dtype", help="float32 or bfloat16; by default what this machine computes fastest.")
+@click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
+def command(
+    checkpoint: Path,
+    prompt: str | None,
+    prompt_file: Path | None,
+    num_samples: int,
+    max_new_tokens: int,
+    dtype: str | None,
+    device: str | None,
+    **settings: Any,
+) -> Record:
+    """Continue a prompt with CHECKPOINT, a training run or a Hugging Face folder.
+
+    One sample streams to the terminal as it is written; several are printed one after another.
+    """
+    text = _prompt(prompt, prompt_file)
+    from weft.api import load
+    from weft.engine import SamplingParams
+
+    if num_samples < 1:
+        raise UsageError(f"--num-samples {num_samples} must be at least 1.")
+    params = SamplingParams(max_tokens=max_new_tokens, **settings)
+    model = load(checkpoint, dtype, device, max_sequences=min(num_samples, 16))
+    started = time.perf_counter()
+    # With `--json -` standard output belongs to the record.
+    out = sys.stderr if click.get_current_context().params["json_file"] == "-" else sys.stdout
+    if num_samples == 1:
+        samples = [_stream(model, text, params, out)]
+    else:
+        samples = _batch(model, text, params, num_samples, out)
+    seconds = time.perf_counter() - started
+    tokens = sum(sample["tokens"] for sample in samples)
+    return {
+        "prompt": text,
+        "prompt_tokens": len(model.llm.encode(text)),
+        "samples": samples,
+        "tokens": tokens,
+        "seconds": round(seconds, 4),
+        "tokens_per_second": round(tokens / seconds, 2),
+    }
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise UsageError("Give --prompt or --prompt-file, not both.")
+    if prompt is not None:
+        return prompt
+    try:
+        raw = file.read_bytes() if file is not None else sys.stdin.buffer.read()
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{file or 'Standard input'} is not UTF-8 text.") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}); check the path.") from None
+
+
+def _stream(model: Model, text: str, params: SamplingParams, out: TextIO) -> Record:
+    sequence = model.llm.add(text, params)
+    pieces = []
+    click.echo(text, out, nl=False)
+    while not sequence.finished:
+        model.llm.step()
+        pieces.append(sequence.take())
+        click.echo(pieces[-1], out, nl=False)
+        out.flush()
+    click.echo(file=out)
+    return _record("".join(pieces), sequence.generated_length, sequence.finish_reason)
+
+
+def _batch(model: Model, text: str, params: SamplingParams, count: int, out: TextIO) -> list[Record]:
+    samples = model.llm.generate([text] * count, [params.sample(index) for index in range(count)])
+    for number, sample in enumerate(samples, 1):
+        click.echo(f"--- sample {number} of {count}\n{text}{sample.text}\n", out)
+    return [_record(sample.text, len(sample.tokens), sample.finish_reason) for sample in samples]
+
+
+def _record(text: str, tokens: int, reason: str | None) -> Record:
+    return {"text": text, "tokens": tokens, "finish_reason": reason}

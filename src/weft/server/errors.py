@@ -1,0 +1,89 @@
+"""Errors as OpenAI's API spells them: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from weft.core.errors import DataError, UsageError
+from weft.server.schema import ChatRequest, CompletionRequest
+
+_KNOWN = sorted({*CompletionRequest.model_fields, *ChatRequest.model_fields})
+
+
+class ApiError(Exception):
+    """An answer other than 200, with its one sentence."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = headers
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        """The HTTP answer."""
+        return JSONResponse(self.body(), self.status, self.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of ``app`` leave in this form."""
+
+    @app.exception_handler(ApiError)
+    async def _api(request: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(UsageError)
+    @app.exception_handler(DataError)
+    async def _request(request: Request, error: Exception) -> Response:
+        return ApiError(400, str(error)).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> Response:
+        return _explain(error).response()
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        return ApiError(error.status_code, f"{error.detail}.", headers=error.headers).response()
+
+    @app.exception_handler(Exception)
+    async def _fault(request: Request, error: Exception) -> Response:
+        return ApiError(500, "The server made a mistake; its log says more.").response()
+
+
+def _explain(error: RequestValidationError) -> ApiError:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"][1:]]
+    if first["type"] == "json_invalid":
+        return ApiError(400, "The body is not valid JSON.")
+    if first["type"] == "extra_forbidden":
+        field = ".".join(place)
+        # Closer than elsewhere: a real field of OpenAI's that is not supported here is no typing error.
+        near = difflib.get_close_matches(field, _KNOWN, n=1, cutoff=0.8)
+        hint = f"did you mean {near[0]}?" if near else "leave it out."
+        return ApiError(400, f"The field {field} is not supported; {hint}", param=field, code="unknown_field")
+    if not place:
+        return ApiError(400, "The body must be a JSON object, sent with Content-Type: application/json.")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    # Pydantic names the member of a union that it tried ("str", "list[int]"); a client knows only fields.
+    named = [part for part in place if part != "str" and "[" not in part]
+    return ApiError(400, f"{'.'.join(named)}: {message}.", param=place[0])

@@ -1,0 +1,80 @@
+"""weft generate, run as people run it but in this process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from weft.checkpoint.huggingface import save_model
+from weft.cli.generate import command
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_decoder, tiny_tokenizer) -> str:
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    save_model(folder, tiny_decoder(), tiny_tokenizer)
+    return str(folder)
+
+
+def run(*arguments: str, text: str | bytes | None = None):
+    return CliRunner().invoke(command, [*arguments, "--dtype", "float32"], input=text)
+
+
+def test_one_sample_is_streamed_and_recorded(checkpoint, tmp_path):
+    file = tmp_path / "record.json"
+    ended = run(checkpoint, "--prompt", "今天", "--max-new-tokens", "12", "--seed", "1", "--json", str(file))
+    assert ended.exit_code == 0, ended.output
+    record = json.loads(file.read_text())
+    assert ended.stdout == "今天" + record["samples"][0]["text"] + "\n"
+    assert record["tokens"] == record["samples"][0]["tokens"] <= 12
+    assert record["tokens_per_second"] > 0
+
+
+def test_several_samples_differ_and_the_first_is_that_of_one(checkpoint):
+    options = (checkpoint, "--prompt", "a", "--max-new-tokens", "12", "--seed", "1", "--json", "-")
+    five = json.loads(run(*options, "--num-samples", "5").stdout)
+    one = json.loads(run(*options).stdout)
+    assert len({sample["text"] for sample in five["samples"]}) == 5
+    assert five["samples"][0] == one["samples"][0]
+
+
+def test_prompts_from_a_file_and_from_standard_input(checkpoint, tmp_path):
+    file = tmp_path / "prompt.txt"
+    file.write_text("天气", encoding="utf-8")
+    settings = ("--seed", "3", "--max-new-tokens", "8")
+    from_file = run(checkpoint, "--prompt-file", str(file), *settings)
+    from_input = run(checkpoint, *settings, text="天气")
+    assert from_file.exit_code == 0
+    assert from_file.stdout == from_input.stdout == run(checkpoint, "--prompt", "天气", *settings).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--prompt", "a", "--temperature", "-1"], 2, "temperature"),
+        (["--prompt", "a", "--temperature", "nan"], 2, "temperature"),
+        (["--prompt", "a", "--num-samples", "0"], 2, "num-samples"),
+        (["--prompt", "a", "--max-new-tokens", "0"], 2, "max_tokens"),
+        (["--prompt", "a", "--prompt-file", "b"], 2, "not both"),
+        (["--prompt-file", "nowhere.txt"], 2, "nowhere.txt"),
+        (["--prompt", "word " * 500], 2, "context holds 128"),
+        (["--prompt", "a", "--dtype", "int2"], 2, "dtype"),
+        (["--prompt", "a", "--stop", ""], 2, "stop"),
+    ],
+)
+def test_mistakes_are_one_sentence(checkpoint, arguments, code, message):
+    ended = CliRunner().invoke(command, [checkpoint, *arguments])
+    assert ended.exit_code == code
+    assert message in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_standard_input_that_is_not_text(checkpoint):
+    ended = run(checkpoint, text=b"\xff\xfe\x00\x81")
+    assert ended.exit_code == 2 and "not UTF-8" in ended.stderr
+
+
+def test_a_missing_checkpoint(tmp_path):
+    ended = run(str(tmp_path / "nowhere"), "--prompt", "a")
+    assert ended.exit_code == 1 and "nowhere" in ended.stderr

@@ -1,0 +1,145 @@
+"""What a well-behaved client gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+
+def events(text: str) -> list:
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def test_models(client):
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    assert listed["data"][0]["id"] == "tiny"
+    assert listed["data"][0]["max_model_len"] == 128
+    assert client.get("/v1/models/tiny").json() == listed["data"][0]
+    assert client.get("/v1/models/other").status_code == 404
+
+
+def test_health(client):
+    answer = client.get("/health")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "active": 0, "waiting": 0, "slots": 4}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices"),
+    [("今天天气", 1), (["a", "b", "😀"], 3), ([5, 6, 7], 1), ([[5, 6], [7]], 2), ("", 1)],
+)
+def test_completions_of_texts_and_token_ids(client, prompt, choices):
+    answer = client.post("/v1/completions", {"model": "tiny", "prompt": prompt, "max_tokens": 5}).json()
+    assert answer["object"] == "text_completion"
+    assert [choice["index"] for choice in answer["choices"]] == list(range(choices))
+    assert all(choice["finish_reason"] in ("length", "stop") for choice in answer["choices"])
+    usage = answer["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] <= 5 * choices
+
+
+def test_sixteen_tokens_by_default_as_openai_does(client):
+    answer = client.post("/v1/completions", {"prompt": [5], "temperature": 0, "seed": 1}).json()
+    assert answer["usage"]["completion_tokens"] <= 16
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_completion_streams_the_same_text(client, seed):
+    body = {"prompt": "今天天气很好", "max_tokens": 60, "seed": seed, "n": 3, "temperature": 1.5}
+    whole = client.post("/v1/completions", body).json()
+    streamed = client.post(
+        "/v1/completions", {**body, "stream": True, "stream_options": {"include_usage": True}}
+    )
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    parts = events(streamed.text)
+    assert parts.pop() == "[DONE]"
+    last = parts.pop()
+    assert last["choices"] == [] and last["usage"] == whole["usage"]
+    texts, reasons = ["", "", ""], [None] * 3
+    for part in parts:
+        assert part["usage"] is None
+        (choice,) = part["choices"]
+        texts[choice["index"]] += choice["text"]
+        reasons[choice["index"]] = reasons[choice["index"]] or choice["finish_reason"]
+    assert texts == [choice["text"] for choice in whole["choices"]]
+    assert reasons == [choice["finish_reason"] for choice in whole["choices"]]
+    assert len(set(texts)) == 3
+
+
+def test_chat_whole_and_streamed(client):
+    body = {
+        "model": "tiny",
+        "messages": [
+            {"role": "system", "content": "你是助手"},
+            {"role": "user", "content": [{"type": "text", "text": "你好 😀"}]},
+        ],
+        "max_completion_tokens": 30,
+        "seed": 3,
+    }
+    whole = client.post("/v1/chat/completions", body).json()
+    assert whole["object"] == "chat.completion"
+    message = whole["choices"][0]["message"]
+    assert message["role"] == "assistant"
+    parts = events(client.post("/v1/chat/completions", {**body, "stream": True}).text)
+    assert parts.pop() == "[DONE]"
+    assert all(part["object"] == "chat.completion.chunk" and "usage" not in part for part in parts)
+    assert parts[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    text = "".join(part["choices"][0]["delta"].get("content", "") for part in parts)
+    assert text == message["content"]
+    assert parts[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+
+
+def test_chat_may_fill_the_context(client):
+    body = {"messages": [{"role": "user", "content": "a"}], "temperature": 0}
+    usage = client.post("/v1/chat/completions", body).json()["usage"]
+    assert usage["total_tokens"] <= 128
+    assert usage["completion_tokens"] > 16 or usage["total_tokens"] < 128
+
+
+def test_stop_strings_and_extensions(client):
+    body = {"prompt": [5], "max_tokens": 60, "seed": 4, "top_k": 20, "min_p": 0.01, "repetition_penalty": 1.2}
+    free = client.post("/v1/completions", body).json()["choices"][0]["text"]
+    stop = free[4:6]
+    for form in (stop, [stop, "never"]):
+        cut = client.post("/v1/completions", {**body, "stop": form}).json()["choices"][0]
+        assert (cut["text"], cut["finish_reason"]) == (free[: free.index(stop)], "stop")
+
+
+def test_null_is_the_default_and_neutral_values_are_welcome(client):
+    body = {"prompt": [5], "seed": 1, "max_tokens": 8}
+    null = dict.fromkeys(("temperature", "top_p", "n", "stop", "stream", "logprobs", "echo", "suffix"))
+    neutral = {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "best_of": 1}
+    expected = client.post("/v1/completions", body).json()["choices"]
+    assert client.post("/v1/completions", {**body, **null, **neutral}).json()["choices"] == expected
+
+
+def test_many_at_once_equal_one_by_one(client, worker):
+    bodies = [{"prompt": [i + 1, 5], "max_tokens": 20, "seed": i} for i in range(12)]
+
+    async def together():
+        async with client.open() as http:
+            return await asyncio.gather(*(http.post("/v1/completions", json=body) for body in bodies))
+
+    answers = [answer.json()["choices"] for answer in asyncio.run(together())]
+    assert answers == [client.post("/v1/completions", body).json()["choices"] for body in bodies]
+    assert worker.active == 0 and worker.free_slots == 4
+
+
+def test_the_page_is_whole_and_asks_nobody_else(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for file in ("style.css", "app.js", "index.html"):
+        answer = client.get(f"/page/{file}")
+        assert answer.status_code == 200
+        assert "http://" not in answer.text and "https://" not in answer.text
+        assert file == "index.html" or f"/page/{file}" in page.text
+
+
+def test_the_schema_is_published_and_no_page_loads_scripts_from_elsewhere(client):
+    assert "/v1/completions" in client.get("/openapi.json").json()["paths"]
+    assert client.get("/docs").status_code == client.get("/redoc").status_code == 404

@@ -1,0 +1,182 @@
+"""Hostile and mistaken requests: a 4xx with one sentence in OpenAI's form, never a 5xx or silence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def error(answer, status=400):
+    assert answer.status_code == status, answer.text
+    record = answer.json()["error"]
+    assert set(record) == {"message", "type", "param", "code"}
+    assert record["message"].endswith((".", "?")) and "\n" not in record["message"]
+    return record
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -1),
+        ("temperature", 1e300),
+        ("temperature", "0.5"),
+        ("temperature", True),
+        ("top_p", 0),
+        ("top_p", -0.5),
+        ("top_k", -1),
+        ("top_k", 10**40),
+        ("min_p", 2),
+        ("repetition_penalty", 0),
+        ("seed", 2**80),
+        ("seed", 1.5),
+        ("n", 0),
+        ("n", -3),
+        ("n", 10**9),
+        ("n", 33),
+        ("max_tokens", 0),
+        ("max_tokens", -1),
+        ("max_tokens", 10**12),
+        ("max_tokens", 129),
+        ("stop", ""),
+        ("stop", [1]),
+        ("stop", ["a"] * 17),
+        ("stop", "x" * 257),
+        ("stream", "yes"),
+        ("stream_options", {"include_usage": True}),
+        ("stream_options", {"other": 1}),
+        ("logprobs", 5),
+        ("echo", True),
+        ("best_of", 4),
+        ("suffix", "end"),
+        ("frequency_penalty", 0.5),
+        ("presence_penalty", -1),
+        ("logit_bias", {"5": 100}),
+        ("prompt", []),
+        ("prompt", [[]]),
+        ("prompt", [[1], []]),
+        ("prompt", None),
+        ("prompt", 7),
+        ("prompt", {"text": "a"}),
+        ("prompt", [1, "a"]),
+        ("prompt", [10**30]),
+        ("prompt", [-1]),
+        ("prompt", [512]),
+        ("prompt", [True]),
+        ("prompt", ["a"] * 33),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_values_that_make_no_sense(client, field, value, stream):
+    if field == "stream_options" and stream and "include_usage" in value:
+        return
+    body = {"prompt": "a", **({"stream": True} if stream else {}), field: value}
+    record = error(client.post("/v1/completions", body))
+    assert record["type"] == "invalid_request_error"
+    assert field.split("_")[0] in record["message"].lower() or record["param"] == field
+
+
+def test_unknown_fields_are_named_and_never_ignored(client):
+    record = error(client.post("/v1/completions", {"prompt": "a", "temprature": 1}))
+    assert "temprature" in record["message"] and "temperature?" in record["message"]
+    assert (record["param"], record["code"]) == ("temprature", "unknown_field")
+    error(client.post("/v1/chat/completions", {**CHAT, "functions": []}))
+    error(client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "a", "x": 1}]}))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [{}],
+        "hello",
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        [{"role": "robot", "content": "a"}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}],
+        [{"role": "user", "content": "\ud800"}],
+    ],
+)
+def test_messages_that_are_none(client, messages):
+    body = json.dumps({"messages": messages})
+    answer = client.request(
+        "POST", "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    error(answer)
+
+
+@pytest.mark.parametrize(
+    "field", ["tools", "logprobs", "top_logprobs", "tool_choice", "response_format", "user"]
+)
+def test_chat_fields_that_are_not_supported(client, field):
+    value = {"tools": [{"type": "function"}], "logprobs": True, "top_logprobs": 3, "tool_choice": "required"}
+    error(client.post("/v1/chat/completions", {**CHAT, field: value.get(field, "x")}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "a", "temperature": NaN}',
+        b'{"prompt": "a", "temperature": Infinity}',
+        b'{"prompt": "a", "temperature": 1e999}',
+        b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
+        b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"prompt": "\\ud800"}',
+        b'{"prompt": "a"}{"prompt": "b"}',
+    ],
+)
+def test_malformed_bodies(client, body):
+    answer = client.request(
+        "POST", "/v1/completions", content=body, headers={"content-type": "application/json"}
+    )
+    error(answer)
+
+
+def test_a_body_that_is_not_json_by_its_type(client):
+    answer = client.request(
+        "POST", "/v1/completions", content=b'{"prompt": "a"}', headers={"content-type": "text/plain"}
+    )
+    assert "application/json" in error(answer)["message"]
+
+
+def test_over_long_prompts_give_the_lengths(client):
+    record = error(client.post("/v1/completions", {"prompt": [1] * 500, "max_tokens": 5}))
+    assert "500 tokens" in record["message"] and "128" in record["message"]
+    long = [{"role": "user", "content": "天气" * 500}]
+    assert "128" in error(client.post("/v1/chat/completions", {"messages": long}))["message"]
+
+
+def test_bodies_that_are_too_large(client):
+    error(client.post("/v1/completions", {"prompt": "a" * (5 * 2**20)}), 413)
+
+    async def chunks():
+        for _ in range(80):
+            yield b" " * 65536
+
+    answer = client.request(
+        "POST", "/v1/completions", content=chunks(), headers={"content-type": "application/json"}
+    )
+    error(answer, 413)
+
+
+def test_unknown_models_routes_and_methods(client):
+    record = error(client.post("/v1/completions", {"model": "gpt", "prompt": "a"}), 404)
+    assert record["code"] == "model_not_found" and "tiny" in record["message"]
+    error(client.get("/v1/nothing"), 404)
+    error(client.get("/v1/completions"), 405)
+    error(client.get("/page/../app.py"), 404)
+    error(client.get("/page/%2e%2e/app.py"), 404)
+
+
+def test_nothing_of_this_leaves_work_behind(client, worker):
+    assert worker.active == 0 and worker.free_slots == worker.slots
+    assert client.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
