@@ -91,7 +91,7 @@ class Tokenizer:
         encoder = self._special if allow_special else self._ordinary
         try:
             encodings = encoder.encode_batch_fast(list(texts), add_special_tokens=False)
-        except UnicodeEncodeError:
+        except (UnicodeEncodeError, TypeError):  # the library says TypeError for a whole batch
             raise DataError(
                 "A text holds lone surrogates, which UTF-8 cannot spell; clean it first."
             ) from None
