@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import lzma
 import sys
 
@@ -32,7 +33,7 @@ def test_equals_the_difference_of_whole_compressions() -> None:
     with LzmaBits(TRAIN, TEST) as job:
         bits = job.result()
     prefixes = [b"".join(TRAIN + TEST[:n]) for n in range(len(TEST) + 1)]
-    assert bits.tolist() == [8 * (size(b) - size(a)) for a, b in zip(prefixes, prefixes[1:], strict=False)]
+    assert bits.tolist() == [8 * (size(b) - size(a)) for a, b in itertools.pairwise(prefixes)]
     assert bits[0] < 8 * len(TEST[0]) / 4, "text that stands in the training text must be cheap"
 
 
