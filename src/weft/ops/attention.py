@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops.kernels import address, kernels
+from weft.ops.kernels import address, kernels, usable
 
 
 def visible(document_start_BT: Tensor, window: int | None = None) -> Tensor:
@@ -51,7 +51,7 @@ def attention(
 ) -> Tensor:
     """The fastest path this machine has for :func:`attention_plain`. Returns [B, T, H, D]."""
     q = q_BTHD
-    native = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-1] % 32 == 0
+    native = usable(q) and q.dtype == torch.bfloat16 and q.shape[-1] % 32 == 0
     if not native or kernels().attention is None:
         return attention_sdpa(q, k_BTGD, v_BTGD, document_start_BT, window)
     q, k, v, start = (x.contiguous() for x in (q, k_BTGD, v_BTGD, document_start_BT.int()))

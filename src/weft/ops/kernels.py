@@ -1,7 +1,8 @@
 """The native kernels: compiled once per machine with its own compiler, loaded through ctypes.
 
-They are an acceleration, never a need: without a compiler, on another processor or with
-``WEFT_KERNELS=off`` every operation has its plain PyTorch twin, and :func:`status` says which is in use.
+They are an acceleration, never a need: without a compiler, on another processor, under ``torch.compile``
+or with ``WEFT_KERNELS=off`` every operation has its plain PyTorch twin, and ``kernels().status`` says which
+is in use. ``WEFT_KERNELS=pointwise`` or ``attention`` switches one library on alone, for measurements.
 A plain C interface keeps the build at a few seconds and free of PyTorch's own headers and ABI.
 """
 
@@ -44,26 +45,35 @@ class Kernels:
 @functools.cache
 def kernels() -> Kernels:
     """Compile what this machine can run (about ten seconds, once; then cached on disk) and load it."""
-    if os.environ.get("WEFT_KERNELS", "").lower() in ("off", "0"):
+    wish = os.environ.get("WEFT_KERNELS", "on").lower()
+    if wish in ("off", "0"):
         return Kernels(None, None, "off (WEFT_KERNELS)")
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
     if compiler is None:
         return Kernels(None, None, "off (no C++ compiler found; install g++ for faster training)")
     # torch's OpenMP runtime is already in the process under the same name, so both share one thread pool.
     torch.get_num_threads()
-    wanted = {"avx512f", "avx512_bf16"}
+    able = {"pointwise"}
+    if {"avx512f", "avx512_bf16"} <= set(probe().instruction_sets):
+        able.add("attention")
+    if wish in able:
+        able = {wish}
     try:
-        pointwise = _load(compiler, "pointwise")
-        attention = _load(compiler, "attention") if wanted <= set(probe().instruction_sets) else None
+        pointwise = _load(compiler, "pointwise") if "pointwise" in able else None
+        attention = _load(compiler, "attention") if "attention" in able else None
     except (OSError, subprocess.CalledProcessError) as error:
         return Kernels(None, None, f"off (they do not build here: {_last_line(error)})")
-    names = "pointwise and attention" if attention else "pointwise"
-    return Kernels(pointwise, attention, f"on ({names})")
+    return Kernels(pointwise, attention, f"on ({' and '.join(sorted(able))})")
+
+
+def usable(x: Tensor) -> bool:
+    """Whether native code may take ``x``: on a CPU, and not while torch.compile traces."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def suffix(x: Tensor) -> str | None:
     """The kernels' name for the dtype of ``x``, or None if they cannot take it."""
-    if x.device.type != "cpu":
+    if not usable(x):
         return None
     return {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(x.dtype)
 
