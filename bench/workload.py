@@ -32,14 +32,14 @@ SHAPE: dict[str, Any] = {
 }
 """The 34M Llama, in Hugging Face's names."""
 
-KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.top_pad=67108864"
+KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
 """GLIBC_TUNABLES that stop the allocator from handing memory back between steps."""
 
 
 def flops_per_token(shape: dict[str, Any], context: int) -> float:
     """Matrix floating-point operations of one training step, per token.
 
-    A multiplication and an addition forward and four of them backward for each weight of a matrix: q, k, v, o,
+    One multiply-add forward and two backward for each weight of a matrix, two operations each: q, k, v, o,
     gate, up, down and the output matrix (the input embedding is a look-up). Attention's two products cost
     2 * 2 * context * heads * head_dim forward and twice that backward, halved because a causal position sees
     half the row on average. Norms, rotary positions, softmax and the optimiser are not counted, and nothing
