@@ -174,7 +174,7 @@ async function send() {
   at("input").value = "";
   if (!turns.length) at("transcript").replaceChildren();
   turns.push({ role: "user", content: text });
-  addTurn("user", text);
+  const asked = addTurn("user", text);
   const place = addTurn("assistant", "");
   place.parentElement.scrollIntoView({ block: "end" });
   const system = at("system").value ? [{ role: "system", content: at("system").value }] : [];
@@ -183,6 +183,8 @@ async function send() {
     turns.push({ role: "assistant", content: answer });
   } else {
     turns.pop();
+    asked.parentElement.remove();
+    place.parentElement.remove();
     if (!at("input").value) at("input").value = text;
   }
   at("input").focus();
