@@ -10,6 +10,7 @@ import torch
 
 from weft.checkpoint.huggingface import load_model, read_generation, resolve
 from weft.core.errors import ResourceError, UsageError
+from weft.core.hardware import usable_cores
 from weft.core.registry import nearest
 from weft.engine import LLM, Completion, SamplingParams
 from weft.engine.runner import best_dtype, prepare
@@ -145,6 +146,8 @@ def load(
     Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
     """
     place = _device(device)
+    # PyTorch counts cores that a container's quota forbids, and threads beyond the quota wait for each other.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     folder = resolve(path)
     model = prepare(load_model(folder), place, best_dtype(place, dtype))
     ends = read_generation(folder).get("eos_token_id") or []
