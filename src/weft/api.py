@@ -14,6 +14,7 @@ from weft.core.hardware import usable_cores
 from weft.core.registry import nearest
 from weft.engine import LLM, Completion, SamplingParams
 from weft.engine.runner import best_dtype, prepare
+from weft.eval.protocol import GenerateRequest, Generation
 from weft.models import Decoder
 from weft.tokenizer import Tokenizer
 
@@ -120,6 +121,20 @@ class Model:
         tokens = self.llm.encode(prompt)
         params = _params(_new_tokens(len(tokens), max_length, max_new_tokens), settings)
         return self.llm.stream(tokens, params)
+
+    def generate_until(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
+        """Evaluation's third method (:class:`weft.eval.protocol.LanguageModel`), done by the engine."""
+        params = [
+            SamplingParams(
+                max_tokens=request.max_new_tokens,
+                temperature=request.temperature,
+                seed=request.seed,
+                stop=request.until,
+            )
+            for request in requests
+        ]
+        answers = self.llm.generate([request.context for request in requests], params)
+        return [Generation(answer.text, answer.finish_reason == "stop") for answer in answers]
 
     def chat(
         self,

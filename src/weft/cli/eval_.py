@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from weft.cli.command import Record, weft_command
 from weft.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from weft.api import Model
-    from weft.eval.decoder_model import Generate
-    from weft.eval.protocol import GenerateRequest, Generation
 
 NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram": "n-gram model (Kneser-Ney)"}
 
@@ -49,33 +43,12 @@ def command(
             model.llm.runner.model,
             model.tokenizer,
             folder,
-            generator(model) if config.prompts else None,
+            model.generate_until if config.prompts else None,
             config,
             progress.say,
         )
     click.echo(table(record), err=True)
     return {"checkpoint": str(checkpoint), "data": str(folder), **record}
-
-
-def generator(model: Model) -> Generate:
-    """The engine of a loaded model as evaluation wants it."""
-    from weft.engine import SamplingParams
-    from weft.eval.protocol import Generation
-
-    def generate(requests: Sequence[GenerateRequest]) -> list[Generation]:
-        params = [
-            SamplingParams(
-                max_tokens=request.max_new_tokens,
-                temperature=request.temperature,
-                seed=request.seed,
-                stop=request.until,
-            )
-            for request in requests
-        ]
-        answers = model.llm.generate([request.context for request in requests], params)
-        return [Generation(answer.text, answer.finish_reason == "stop") for answer in answers]
-
-    return generate
 
 
 def table(record: Record) -> str:
@@ -103,7 +76,7 @@ def _data_of(checkpoint: Path) -> Path:
     from weft.core import config
     from weft.train.config import TrainRun
 
-    file = checkpoint / "run.toml"
+    file = checkpoint / "resolved.toml"
     path = config.load(TrainRun, file).data.path if file.is_file() else ""
     if not path:
         raise UsageError(f"{checkpoint} does not say which data it was trained on; give --data FOLDER.")
