@@ -67,11 +67,11 @@ def peak_memory() -> int:
 
 def _cgroup_quota() -> float | None:
     v2 = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(v2) == 2 and v2[0] != "max":
-        return int(v2[0]) / int(v2[1])
-    quota, period = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    if quota.isdigit() and period.isdigit() and int(period):
-        return int(quota) / int(period)
+    v1 = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
+    for numbers in (v2, v1):
+        # "max" and -1 mean no limit.
+        if len(numbers) == 2 and all(part.isdigit() for part in numbers) and int(numbers[1]):
+            return int(numbers[0]) / int(numbers[1])
     return None
 
 
