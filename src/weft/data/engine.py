@@ -1,4 +1,4 @@
-"""The data engine, Daft, imported in one place: quiet, and with a clear word when it is missing.
+"""The data engine, Daft, imported in one place: quiet, and safe to stop.
 
 Only the pipeline's modules import this; tokenizer, shards and loader work without the engine.
 """
@@ -6,9 +6,14 @@ Only the pipeline's modules import this; tokenizer, shards and loader work witho
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from weft.core.errors import ResourceError
@@ -25,30 +30,111 @@ except ImportError as error:
         f"The data engine is not installed ({error.name}); run pip install 'weft[data]'."
     ) from error
 
-__all__ = ["batch_function", "daft", "engine_errors", "xxhash"]
+__all__ = ["batch_function", "daft", "guard", "xxhash"]
 
 _DISK_FULL = ("No space left", "os error 28", "StorageFull", "File too large", "os error 27", "quota")
+_DRAIN_SECONDS = 5.0
+
+_stopping = threading.Event()
+_running = 0
+_counting = threading.Lock()
 
 
 def batch_function(
     returns: Any, rows: int | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A function of whole columns, called on at most ``rows`` rows at a time, for use in expressions."""
-    decorator: Callable[[Callable[..., Any]], Callable[..., Any]]
-    decorator = daft.func.batch(return_dtype=returns, batch_size=rows)
-    return decorator
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*columns: Any) -> Any:
+            return tracked(function, columns)
+
+        decorated: Callable[..., Any] = daft.func.batch(return_dtype=returns, batch_size=rows)(run)
+        return decorated
+
+    return decorate
+
+
+def tracked(function: Callable[..., Any], columns: tuple[Any, ...]) -> Any:
+    """Call ``function`` and count it as running. Of this module, because the engine pickles functions."""
+    global _running
+    if _stopping.is_set():
+        raise RuntimeError("the engine is stopping")
+    with _counting:
+        _running += 1
+    try:
+        return function(*columns)
+    finally:
+        with _counting:
+            _running -= 1
 
 
 @contextlib.contextmanager
-def engine_errors(folder: Path) -> Iterator[None]:
-    """Turn the engine's own report of a full disk into ResourceError; other errors pass."""
+def guard(folder: Path) -> Iterator[Callable[[], None]]:
+    """Around all work of the engine that ends in ``folder``; yields a check to call before results count.
+
+    The engine has its own handler of Ctrl-C, which ends a query early and returns what there is as if
+    it were all. Where Python does not raise the interrupt (a background job that ignores SIGINT) the check
+    does, so partial results never pass for whole ones. When the block fails, functions still running in
+    the engine's threads are waited for, because leaving Python under them aborts the process. Reports
+    of a full disk become ResourceError.
+    """
+    with _noted_interrupts() as interrupted:
+
+        def check() -> None:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+        try:
+            yield check
+            check()
+        except BaseException as error:
+            _drain()
+            if not isinstance(error, Exception) or interrupted.is_set():
+                raise KeyboardInterrupt from error
+            if not isinstance(error, OSError) and any(sign in str(error) for sign in _DISK_FULL):
+                raise ResourceError(
+                    f"Could not write {folder}: there is no disk space left; free some or choose another "
+                    "folder."
+                ) from error
+            raise
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[threading.Event]:
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may handle signals; there Python raises the interrupt itself.
+        yield noted
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.set()
+        earlier = before[signal.SIGINT]
+        if callable(earlier):
+            earlier(number, frame)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        # The engine listens to SIGINT only, and stops in good order on it.
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGINT, note)
+    if callable(before[signal.SIGTERM]):
+        signal.signal(signal.SIGTERM, pass_on)
     try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        if any(sign in str(error) for sign in _DISK_FULL):
-            raise ResourceError(
-                f"Could not write {folder}: there is no disk space left; free some or choose another folder."
-            ) from error
-        raise
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drain() -> None:
+    _stopping.set()
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while _running and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # What the engine does with the last results after our function has returned.
+    time.sleep(0.1)
+    _stopping.clear()

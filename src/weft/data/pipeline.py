@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from weft.core.progress import Progress
 from weft.data import sources as source_files
 from weft.data.config import DataConfig
 from weft.data.documents import COMMAND
-from weft.data.engine import daft, engine_errors
+from weft.data.engine import daft, guard
 from weft.data.schema import DOCUMENTS, DROPPED, ID, REASON, SOURCE, TEXT, VALUE
 from weft.data.sources import Found
 from weft.data.steps.exact import drop_exact_duplicates
@@ -52,10 +52,23 @@ def build(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dict[
     inputs = {"sources": source_files.fingerprint(listing)}
     if manifest.is_done(out / DOCUMENTS, command=COMMAND, config=text, inputs=inputs):
         return manifest.read(out / DOCUMENTS) or {}
-    seconds: dict[str, float] = {}
+    with guard(out) as check:
+        return _build(config, listing, out, text, inputs, started, check)
+
+
+def _build(
+    config: DataConfig,
+    listing: Sequence[Found],
+    out: Path,
+    text: str,
+    inputs: dict[str, str],
+    started: float,
+    check: Callable[[], None],
+) -> dict[str, Any]:
     work = out / ".work"
+    seconds: dict[str, float] = {}
     with _stage("find, read and clean", seconds, "clean", started):
-        _clean(config, listing, work / _CLEAN, text, inputs)
+        _clean(config, listing, work / _CLEAN, text, inputs, check)
     with _stage("compare documents", seconds, "deduplicate"):
         verdicts = _judge(work / _CLEAN, config)
     funnel = Funnel()
@@ -67,6 +80,7 @@ def build(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dict[
             atomic_directory(out / DROPPED) as dropped,
         ):
             outputs = write_documents(work / _CLEAN, verdicts, kept, dropped, funnel)
+            check()
             if not funnel.kept:
                 raise DataError(f"Nothing is left of {funnel}; give other text or loosen the rules.")
             figures = funnel.figures() | {"seconds": seconds}
@@ -81,7 +95,12 @@ def build(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dict[
 
 
 def _clean(
-    config: DataConfig, listing: Sequence[Found], folder: Path, text: str, inputs: dict[str, str]
+    config: DataConfig,
+    listing: Sequence[Found],
+    folder: Path,
+    text: str,
+    inputs: dict[str, str],
+    check: Callable[[], None],
 ) -> None:
     """Steps 1 to 4, one document at a time, into ``folder``."""
     if manifest.is_done(folder, command=_CLEAN, config=text, inputs=inputs):
@@ -91,8 +110,9 @@ def _clean(
     frame = normalise(frame)
     frame = drop_junk(frame, config.junk)
     frame = identify(frame, buckets=1 + size // _PARTITION_BYTES)
-    with atomic_directory(folder) as partial, engine_errors(folder):
+    with atomic_directory(folder) as partial:
         frame.write_parquet(str(partial), compression="zstd", partition_cols=[BUCKET])
+        check()
         manifest.write(partial, command=_CLEAN, config=text, inputs=inputs, figures={})
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from weft.data.engine import daft, engine_errors
+from weft.data.engine import daft
 from weft.data.schema import BYTES, ID, KIND, LANGUAGE, REASON, SOURCE, SPLITS, TEXT, VALUE
 from weft.data.steps.split import SPLIT
 
@@ -92,8 +92,7 @@ def write_documents(clean: Path, verdicts: Any, kept: Path, dropped: Path, funne
 def _partition(folder: Path, verdicts: Any) -> pa.Table:
     columns = [SOURCE, ID, KIND, LANGUAGE, BYTES, TEXT]
     frame = daft.read_parquet(str(folder / "*.parquet")).select(*columns).join(verdicts, on=SOURCE)
-    with engine_errors(folder):
-        return frame.to_arrow().sort_by([(ID, "ascending"), (SOURCE, "ascending")])
+    return frame.to_arrow().sort_by([(ID, "ascending"), (SOURCE, "ascending")])
 
 
 def _write(table: pa.Table, file: Path) -> None:
