@@ -51,7 +51,7 @@ from job import Job
 
 PEERS = {"huggingface": "huggingface_trainer.py", "litgpt": "litgpt_pretrain.py"}
 WARM_UP = 3
-CALIBRATION_STEPS = 10
+CALIBRATION_STEPS = 20
 GRID = "1e-3:8,2e-3:8,2e-3:4"
 
 
@@ -138,7 +138,7 @@ def train_peer(
             (Path(scratch) / "run").mkdir()
             return list(workload.train(python, script, job, Path(scratch))["step_seconds"])
 
-    median = statistics.median(run(CALIBRATION_STEPS, None)[WARM_UP:])
+    median = statistics.median(run(CALIBRATION_STEPS, None)[CALIBRATION_STEPS // 2 :])
     steps = max(CALIBRATION_STEPS, round(given.minutes * 60 / median))
     began = time.perf_counter()
     seconds = run(steps, out)
