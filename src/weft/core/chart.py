@@ -61,7 +61,7 @@ def line_chart(
     y_label: str,
     log_x: bool = False,
     log_y: bool = False,
-    width: int = 640,
+    width: int = 720,
     height: int = 280,
 ) -> str:
     """The SVG of several lines on common axes, a legend above; a chart without points says so."""
@@ -86,7 +86,7 @@ def line_chart(
     return _svg(width, height, f"{y_label} / {x_label}", "".join(parts))
 
 
-def bar_chart(bars: Sequence[Bar], *, title: str, width: int = 640) -> str:
+def bar_chart(bars: Sequence[Bar], *, title: str, width: int = 720) -> str:
     """The SVG of horizontal bars from 0, one a row, label left and note right.
 
     Negative and non-finite values are drawn as 0.

@@ -93,6 +93,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not UTF-8 text; run files are TOML in UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is not valid TOML: its values are nested too deeply.") from None
 
 
 def _override(schema: type[Any], table: dict[str, Any], text: str) -> None:
@@ -110,13 +112,17 @@ def _override(schema: type[Any], table: dict[str, Any], text: str) -> None:
         if depth < len(parts) - 1:
             current = typing.get_type_hints(current)[part]
             here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                raise ConfigError(
+                    f"{prefix + part} = {here!r} must be a table of keys, so {key} cannot be set."
+                )
     here[parts[-1]] = _parse_value(raw)
 
 
 def _parse_value(raw: str) -> Any:
     try:
         return tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return raw
 
 
@@ -181,5 +187,5 @@ def _toml(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    escaped = "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in text)
+    escaped = "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in text)
     return f'"{escaped}"'

@@ -24,6 +24,9 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
             errno.EROFS: "the file system is read-only; choose another folder",
             errno.EACCES: "permission was denied; choose a folder you may write to",
+            errno.ENOTDIR: "a file stands where a folder must be; choose another path",
+            errno.EEXIST: "a file stands where a folder must be; choose another path",
+            errno.EISDIR: "a folder stands where the file must be; choose another path",
             errno.EFBIG: "the file would be larger than this process may write; raise the limit (ulimit -f)",
         }
         if error.errno not in reasons:

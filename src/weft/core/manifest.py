@@ -18,6 +18,7 @@ from weft.core.files import hash_file, write_text_atomic
 from weft.core.version import __version__
 
 NAME = "manifest.json"
+_KEYS = {"command", "weft", "config", "inputs", "outputs", "figures"}
 
 
 def write(
@@ -52,10 +53,12 @@ def read(folder: Path) -> dict[str, Any] | None:
     file = folder / NAME
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DataError(f"{file} is damaged; delete the folder {folder} and run its command again.") from None
+    except (ValueError, RecursionError):
+        record = {}
+    if not isinstance(record, dict) or not record.keys() >= _KEYS:
+        raise DataError(f"{file} is damaged; delete the folder {folder} and run its command again.")
     return record
 
 

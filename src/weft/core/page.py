@@ -37,7 +37,8 @@ th,td{text-align:left;padding:.28rem .9rem .28rem 0;vertical-align:top;
  border-bottom:1px solid color-mix(in srgb,currentColor 12%,transparent);overflow-wrap:anywhere}
 th{font-weight:600}td.n,th.n{text-align:right;overflow-wrap:normal;white-space:nowrap}
 pre{font:13px/1.45 ui-monospace,"DejaVu Sans Mono","Noto Sans Mono CJK SC",monospace;overflow-x:auto;
- padding:.7rem .9rem;border-radius:6px;background:color-mix(in srgb,currentColor 7%,transparent);margin:.5rem 0 1rem;tab-size:4}
+ padding:.7rem .9rem;border-radius:6px;background:color-mix(in srgb,currentColor 7%,transparent);
+ margin:.5rem 0 1rem;tab-size:4}
 pre b{font-weight:700}details>summary{cursor:pointer;margin:.5rem 0}
 .scroll{overflow-x:auto}
 nav{display:flex;gap:.2rem;justify-content:flex-end;font-size:.9rem}

@@ -11,7 +11,7 @@ from weft.core import manifest
 from weft.core.chart import Bar, Series, bar_chart, line_chart, number
 from weft.core.errors import DataError
 from weft.core.hardware import probe
-from weft.core.page import Page, Words
+from weft.core.page import Page, Text, Words
 
 Record = dict[str, Any]
 
@@ -59,10 +59,11 @@ def write_report(folder: Path, out_html: Path) -> None:
 
 
 def _summary(page: Page, trained: Record | None, evaluation: Record | None, data: Record | None) -> None:
-    rows: list[tuple[Words, str]] = []
+    rows: list[tuple[Words, Text]] = []
     if data is not None:
         kept = data["figures"]["kept"]
-        rows.append((Words("text", "文本"), f"{kept['documents']:,} documents, {_bytes(kept['bytes'])}"))
+        count, size = f"{kept['documents']:,}", _bytes(kept["bytes"])
+        rows.append((Words("text", "文本"), Words(f"{count} documents, {size}", f"{count} 篇，{size}")))
     if trained is not None:
         figures = trained["figures"]
         for key, words, spell in (
@@ -151,7 +152,8 @@ def _training(page: Page, metrics: Sequence[Record]) -> None:
         xs, ys = [p[0] for p in points], [p[1] for p in points]
 
         def draw(words: Words, language: str) -> str:
-            lines = [Series(getattr(words, language), xs, _smooth(ys) if smooth else ys)]
+            name = {"en": "training, smoothed", "zh": "训练（平滑）"}[language]
+            lines = [Series(name, xs, _smooth(ys) if smooth else ys)]
             if smooth:
                 lines.insert(0, Series("", xs, ys, faint=True))
             if key == "loss":
