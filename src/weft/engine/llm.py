@@ -66,7 +66,7 @@ class LLM:
         self.scheduler = Scheduler(slots, token_budget)
         self.runner = Runner(model, SlotCache(model.config, slots, self.context, weight.dtype, weight.device))
         self._ends = {tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends} - {None}
-        self._start = _document_start(tokenizer)
+        self._start = tokenizer.start_ids
 
     def step(self) -> list[Sequence]:
         """One step of the model for everything under way; returns the sequences that got a token."""
@@ -172,13 +172,6 @@ def completion(sequence: Sequence, text: str) -> Completion:
     """The answer of a finished sequence whose whole text is ``text``."""
     assert sequence.finish_reason is not None
     return Completion(text, tuple(sequence.generated), sequence.finish_reason, sequence.prompt_length)
-
-
-def _document_start(tokenizer: Tokenizer) -> tuple[int, ...]:
-    # Weft trains on "eos t1 ... tn" (see weft.data.packing), so its models expect eos at position 0.
-    # Foreign ChatML models, told apart by their own template, were trained without it.
-    own = tokenizer.eos_token == END_OF_TEXT and tokenizer.chat_template == CHATML_TEMPLATE
-    return (tokenizer.eos_id,) if own else ()
 
 
 def _drawing(work: list[Work]) -> list[Sequence]:

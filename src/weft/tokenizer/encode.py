@@ -71,6 +71,7 @@ class Tokenizer:
         folder = Path(folder)
         config = self._config or {
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.eos_token,
             "eos_token": self.eos_token,
             "pad_token": self.eos_token,
             "clean_up_tokenization_spaces": False,
@@ -136,6 +137,12 @@ class Tokenizer:
         """The id of a token by its exact name, such as ``<|im_end|>``; None when it has none."""
         found: int | None = self._special.token_to_id(token)
         return found
+
+    @functools.cached_property
+    def start_ids(self) -> tuple[int, ...]:
+        """What stands before the text of a prompt: end of text in Weft's own, ``bos`` in Llama's, nothing
+        in Qwen's."""
+        return tuple(self._special.encode("", add_special_tokens=True).ids)
 
     @property
     def special_ids(self) -> frozenset[int]:

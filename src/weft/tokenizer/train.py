@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 
 from weft.core.errors import UsageError
 from weft.tokenizer.encode import Tokenizer
-from weft.tokenizer.special import SPECIAL_TOKENS
+from weft.tokenizer.special import END_OF_TEXT, SPECIAL_TOKENS
 
 # Qwen2's split: GGUF converters know it as "qwen2". Digits stay single; Han text is split by the merges.
 SPLIT = (
@@ -38,7 +38,6 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         [pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"), pre_tokenizers.ByteLevel(**byte_level)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False, **byte_level)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(SPECIAL_TOKENS),
         min_frequency=2,
@@ -49,6 +48,12 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     missing = vocab_size - len(SPECIAL_TOKENS) - tokenizer.get_vocab_size()
     names = [*SPECIAL_TOKENS, *(f"<|reserved_{i}|>" for i in range(missing))]
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    # Every document starts after an end of text in training, so every program that encodes a prompt with
+    # this file must put one there too.
+    start = END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B", special_tokens=[start]
+    )
     return Tokenizer(tokenizer.to_str())
 
 
