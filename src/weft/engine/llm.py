@@ -18,7 +18,7 @@ from weft.engine.sequence import FinishReason, Sequence
 from weft.engine.text import text_stream
 from weft.models import Decoder
 from weft.tokenizer import Tokenizer, chat
-from weft.tokenizer.special import CHATML_TEMPLATE, END_OF_TEXT, TURN_END
+from weft.tokenizer.special import TURN_END
 
 Prompt = str | Items[int]
 

@@ -11,6 +11,8 @@
 
 namespace {
 
+constexpr long SMALL = 16384;  // numbers below which waking other threads costs more than they save
+
 // Rows [first, last) of this thread: a static split, the same on every call.
 struct Share {
     long first, last;
@@ -34,7 +36,7 @@ struct Partials {
 
 template <typename T>
 void rms_norm_forward(const T *x, const float *weight, T *y, float *inverse, long rows, long D, float eps) {
-#pragma omp parallel
+#pragma omp parallel if (rows * D > SMALL)
     {
         Share share(rows);
         for (long r = share.first; r < share.last; r++) {
@@ -53,7 +55,7 @@ template <typename T>
 void rms_norm_backward(const T *x, const float *weight, const float *inverse, const T *grad, T *dx, float *dweight,
                        long rows, long D) {
     Partials partials(D);
-#pragma omp parallel
+#pragma omp parallel if (rows * D > SMALL)
     {
         Share share(rows);
         float *dw = partials.mine();
@@ -78,7 +80,7 @@ template <typename T>
 void rotary_forward(const T *x, const float *weight, const float *cos, const float *sin, T *y, float *inverse,
                     long rows, long H, long D, float eps) {
     long half = D / 2;
-#pragma omp parallel
+#pragma omp parallel if (rows * H * D > SMALL)
     {
         Share share(rows);
         for (long r = share.first; r < share.last; r++) {
@@ -109,7 +111,7 @@ void rotary_backward(const T *x, const float *weight, const float *cos, const fl
                      const T *grad, T *dx, float *dweight, long rows, long H, long D) {
     long half = D / 2;
     Partials partials(weight ? D : 1);
-#pragma omp parallel
+#pragma omp parallel if (rows * H * D > SMALL)
     {
         Share share(rows);
         float *dw = partials.mine();
@@ -145,7 +147,7 @@ void rotary_backward(const T *x, const float *weight, const float *cos, const fl
 
 template <typename T>
 void swiglu_forward(const T *gate, const T *up, T *y, long count) {
-#pragma omp parallel
+#pragma omp parallel if (count > SMALL)
     {
         Share share(count);
         for (long i = share.first; i < share.last; i++) {
@@ -157,7 +159,7 @@ void swiglu_forward(const T *gate, const T *up, T *y, long count) {
 
 template <typename T>
 void swiglu_backward(const T *gate, const T *up, const T *grad, T *dgate, T *dup, long count) {
-#pragma omp parallel
+#pragma omp parallel if (count > SMALL)
     {
         Share share(count);
         for (long i = share.first; i < share.last; i++) {
@@ -172,7 +174,7 @@ void swiglu_backward(const T *gate, const T *up, const T *grad, T *dgate, T *dup
 // Loss of each row, and the logits replaced by their gradient times `scale`; target < 0 carries no loss.
 template <typename T>
 void cross_entropy(T *logits, const int64_t *targets, float *loss, long rows, long V, float scale) {
-#pragma omp parallel
+#pragma omp parallel if (rows * V > SMALL)
     {
         Share share(rows);
         std::vector<float> buffer(V);
