@@ -129,7 +129,10 @@ def _parse_value(raw: str) -> Any:
 def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ConfigError(f"{key} in {where} must be a table of keys, not {value!r}.")
+            first = dataclasses.fields(hint)[0].name
+            raise ConfigError(
+                f"{key} in {where} is a table of keys, not {value!r}; write for instance {key}.{first}=..."
+            )
         return build(typing.cast(Any, hint), value, where, prefix=key + ".")
     origin, args = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, typing.Union):

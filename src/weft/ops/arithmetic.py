@@ -28,7 +28,7 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ResourceError(f"The device {name!r} cannot be used here; try --set device=cpu.") from error
+        raise ResourceError(f"The device {name!r} cannot be used here; try train.device=cpu.") from error
     return device
 
 

@@ -115,6 +115,17 @@ def defaults(run: TrainRun, config: DecoderConfig) -> list[Derived]:
     return [*_shape(config, "the smallest rung of the ladder"), *_pace(run, config, batch, run.train.steps)]
 
 
+def settle(run: TrainRun, derived: list[Derived]) -> list[Derived]:
+    """Each name once, with the user's own value where there is one."""
+    settled: dict[str, Derived] = {}
+    for item in derived:
+        section, _, key = item.name.partition(".")
+        asked = getattr(getattr(run, section), key)
+        kept = item if asked is None else Derived(item.name, asked, "set by the run")
+        settled.setdefault(item.name, kept)
+    return list(settled.values())
+
+
 def apply(run: TrainRun, derived: list[Derived]) -> TrainRun:
     """The run with every derived value written into it; what the user set stays."""
     for item in derived:

@@ -33,7 +33,7 @@ class Trainer:
     model: Decoder
     step: Step
     loader: Loader
-    validation: Loader | None
+    validation: Loader
     average: Average | None
     peak: float
     identity: dict[str, Any]
@@ -135,8 +135,6 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
         rows = min(self.run.train.validate_rows, self.validation.rows)
         total, targets = 0.0, 0
         for batch in self.validation.sequential(8):

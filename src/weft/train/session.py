@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 
 from weft.checkpoint.huggingface import load_model, save_model
 from weft.core import config, manifest
-from weft.core.errors import ConfigError, ResourceError
+from weft.core.errors import ConfigError, DataError, ResourceError
 from weft.core.files import disk_errors, write_text_atomic
 from weft.core.hardware import probe
 from weft.data.loader import Loader
@@ -31,10 +32,10 @@ from weft.tokenizer import Tokenizer
 from weft.train import dial
 from weft.train.calibrate import Speed, measure
 from weft.train.config import TrainRun
-from weft.train.dial import Derived
 from weft.train.ema import Average
 from weft.train.hooks import Console, Hook, MetricsLog, TensorBoard
 from weft.train.loop import Trainer
+from weft.train.objectives.base import Objective
 from weft.train.objectives.pretrain import Pretrain
 from weft.train.optim import Optimizer
 from weft.train.step import Step
@@ -42,48 +43,73 @@ from weft.train.step import Step
 Say = Callable[[str], None]
 
 
-def train(run: TrainRun, folder: Path, *, say: Say = print, hooks: Sequence[Hook] = ()) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Place:
+    """Where a run happens and on what."""
+
+    folder: Path
+    shards: Path
+    tokenizer: Tokenizer
+    device: torch.device
+    arithmetic: Arithmetic
+    objective: Objective
+
+
+def train(
+    run: TrainRun,
+    folder: Path,
+    *,
+    objective: Objective | None = None,
+    say: Say = print,
+    hooks: Sequence[Hook] = (),
+) -> dict[str, Any]:
     """Train ``run`` in ``folder``, or go on with it, and return the manifest.
 
-    Calling it again on a finished folder does nothing. Raises ConfigError when the folder holds a run
-    with other settings, and every error of the loop.
+    ``objective`` is what is minimised, by default causal language modelling. Calling it again on a
+    finished folder does nothing. Raises ConfigError when the folder holds a run with other settings, and
+    every error of the loop.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
-        requested = config.dump(run)
         done = manifest.read(folder)
-        _check_same(folder, requested)
+        _check_same(folder, config.dump(run))
         if done is not None:
             say(f"{folder} is already trained; nothing to do.")
             return done
-        return _train(run, folder, say, hooks)
+        return _train(run, _prepare(run, folder, objective or Pretrain(), say), say, hooks)
 
 
 def data_folders(path: str) -> tuple[Path, Path]:
-    """(shards, tokenizer) of a data folder; ConfigError when the run file names none."""
+    """(shards, tokenizer) of a data folder; ConfigError when none is named, DataError when it is not one."""
     if not path:
         raise ConfigError("data.path is not set; name the folder that `weft data` made.")
+    if not (Path(path) / "shards").is_dir():
+        raise DataError(f"{path} is no finished data folder; check the path, or make it with weft data.")
     return Path(path) / "shards", Path(path) / "tokenizer"
 
 
-def _train(run: TrainRun, folder: Path, say: Say, hooks: Sequence[Hook]) -> dict[str, Any]:
+def _prepare(run: TrainRun, folder: Path, objective: Objective, say: Say) -> _Place:
     keep_memory()
+    shards, tokenizer_folder = data_folders(run.data.path)
+    tokenizer = Tokenizer.load(tokenizer_folder)
     device = choose_device(run.train.device)
     arithmetic = choose(device, run.train.arithmetic)
     say(f"machine: {probe().describe()}")
     say(f"arithmetic: {arithmetic.reason}; native kernels {kernels().status}")
-    shards, tokenizer_folder = data_folders(run.data.path)
-    tokenizer = Tokenizer.load(tokenizer_folder)
-    resolved = _resolve(run, folder, shards, device, arithmetic, say)
-    trainer = _assemble(resolved, folder, shards, tokenizer, device, arithmetic)
+    return _Place(folder, shards, tokenizer, device, arithmetic, objective)
+
+
+def _train(run: TrainRun, place: _Place, say: Say, hooks: Sequence[Hook]) -> dict[str, Any]:
+    resolved = _resolve(run, place, say)
+    trainer = _assemble(resolved, place)
     first = trainer.resume()
+    assert resolved.train.steps is not None
     if first:
         say(f"continuing after step {first} of {resolved.train.steps}")
-    assert resolved.train.steps is not None
     beside: list[Hook] = [
-        MetricsLog(folder / "metrics.jsonl", first),
-        TensorBoard(folder / "tensorboard", first),
+        MetricsLog(place.folder / "metrics.jsonl", first),
+        TensorBoard(place.folder / "tensorboard", first),
         Console(resolved.train.steps, first),
         *hooks,
     ]
@@ -92,36 +118,30 @@ def _train(run: TrainRun, folder: Path, say: Say, hooks: Sequence[Hook]) -> dict
     finally:
         for hook in beside:
             hook.close()
-    return _finish(trainer, folder, shards, tokenizer)
+    return _finish(trainer, place)
 
 
-def _resolve(
-    run: TrainRun, folder: Path, shards: Path, device: torch.device, arithmetic: Arithmetic, say: Say
-) -> TrainRun:
-    file = folder / "resolved.toml"
+def _resolve(run: TrainRun, place: _Place, say: Say) -> TrainRun:
+    file = place.folder / "resolved.toml"
     if file.exists():
         return config.load(TrainRun, file)
     if run.train.steps is None and run.train.budget is None:
         raise ConfigError(
             "The run has no length; set train.budget (for instance --budget 30m) or train.steps."
         )
-    loader = Loader(shards, "train", run.data.sequence_length, 1, run.train.seed)
-    resolved, derived = run, list[Derived]()
+    loader = Loader(place.shards, "train", run.data.sequence_length, 1, run.train.seed)
+    choices = _choices(run, loader.vocab_size)
     if run.train.budget is not None:
-        speed = _calibrate(run, loader, device, arithmetic)
-        choices = _choices(run, loader.vocab_size)
+        speed = _calibrate(run, place, loader, choices)
         derived = dial.derive(run, choices, speed, loader.tokens_per_epoch)
         say(f"calibration: {speed.seconds:.1f} s")
     else:
-        derived = dial.defaults(run, _choices(run, loader.vocab_size)[0])
-    resolved = dial.apply(run, derived)
-    for item in derived:
-        section, _, key = item.name.partition(".")
-        asked = getattr(getattr(run, section), key)
-        value, reason = (item.value, item.reason) if asked is None else (asked, "set by the run")
-        say(f"  {item.name} = {value}: {reason}")
-    notes = [dataclasses.asdict(item) for item in derived]
-    write_text_atomic(folder / "derived.json", json.dumps(notes, indent=1) + "\n")
+        derived = dial.defaults(run, choices[0])
+    resolved, settled = dial.apply(run, derived), dial.settle(run, derived)
+    for item in settled:
+        say(f"  {item.name} = {item.value}: {item.reason}")
+    notes = [dataclasses.asdict(item) for item in settled]
+    write_text_atomic(place.folder / "derived.json", json.dumps(notes, indent=1) + "\n")
     config.save(resolved, file)
     return resolved
 
@@ -132,45 +152,42 @@ def _choices(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
     return dial.sizes(run, vocab_size)
 
 
-def _calibrate(run: TrainRun, loader: Loader, device: torch.device, arithmetic: Arithmetic) -> Speed:
+def _calibrate(run: TrainRun, place: _Place, loader: Loader, choices: list[DecoderConfig]) -> Speed:
     assert run.train.budget is not None
     limit = config.duration(run.train.budget) * dial.CALIBRATION_SHARE
-    choices = _choices(run, loader.vocab_size)
     wanted = choices[1::3] if len(choices) > 1 else choices
     batch = loader.gather(range(max(1, 4096 // run.data.sequence_length)))
-    return measure(wanted, batch, Pretrain(), run.optimizer, arithmetic.dtype, device, limit)
+    return measure(wanted, batch, place.objective, run.optimizer, place.arithmetic.dtype, place.device, limit)
 
 
-def _assemble(
-    run: TrainRun,
-    folder: Path,
-    shards: Path,
-    tokenizer: Tokenizer,
-    device: torch.device,
-    arithmetic: Arithmetic,
-) -> Trainer:
+def _assemble(run: TrainRun, place: _Place) -> Trainer:
     length, settings = run.data.sequence_length, run.train
     assert settings.batch_tokens and run.optimizer.learning_rate
     rows = max(1, settings.batch_tokens // length)
-    loader = Loader(shards, "train", length, rows, settings.seed)
-    loader.check_tokenizer(tokenizer)
-    validation = Loader(shards, "valid", length, 8, 0)
-    model = _model(run, loader.vocab_size, device)
-    objective = Pretrain()
+    loader = Loader(place.shards, "train", length, rows, settings.seed)
+    loader.check_tokenizer(place.tokenizer)
+    validation = Loader(place.shards, "valid", length, 8, 0)
+    model = _model(run, loader.vocab_size, place.device)
     optimizer = Optimizer(model, run.optimizer, run.optimizer.learning_rate)
-    step = Step(model, objective, optimizer, settings.clip, arithmetic.dtype)
+    step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
     if settings.compile:
         model.compile()
-    average = Average(model, settings.ema) if settings.ema else None
     identity = {
-        "tokenizer": tokenizer.fingerprint,
+        "tokenizer": place.tokenizer.fingerprint,
         "data": loader.data_fingerprint,
-        "arithmetic": str(arithmetic.dtype),
+        "arithmetic": str(place.arithmetic.dtype),
     }
     return Trainer(
-        run, folder, model, step, loader, validation if validation.rows else None, average,
-        arithmetic.peak, identity,
-    )  # fmt: skip
+        run=run,
+        folder=place.folder,
+        model=model,
+        step=step,
+        loader=loader,
+        validation=validation,
+        average=Average(model, settings.ema) if settings.ema else None,
+        peak=place.arithmetic.peak,
+        identity=identity,
+    )
 
 
 def _model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
@@ -186,11 +203,12 @@ def _model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
     return model.to(device)
 
 
-def _finish(trainer: Trainer, folder: Path, shards: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+def _finish(trainer: Trainer, place: _Place) -> dict[str, Any]:
+    folder = place.folder
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model))
-        save_model(folder / "model", trainer.model, tokenizer, dtype=torch.float32)
+        save_model(folder / "model", trainer.model, place.tokenizer, dtype=torch.float32)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
