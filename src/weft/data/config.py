@@ -16,6 +16,8 @@ class ReadConfig:
     """A larger file, or a longer record, is dropped as ``too_large`` without being read."""
     exclude: tuple[str, ...] = ("__pycache__", "site-packages", "dist-packages", "node_modules")
     """Names of folders that are not entered (hidden ones never are)."""
+    suffixes: tuple[str, ...] = ()
+    """Only files whose names end so, for instance ".py"; others found in folders are ``other_suffix``."""
     invalid: Literal["drop", "replace"] = "drop"
     """Bytes of no known encoding: drop the document, or put U+FFFD in their place."""
     text_field: str = "text"
@@ -33,6 +35,8 @@ class JunkConfig:
     max_line_text: int = 100_000
     max_repeated_text: float = 0.3
     max_repeated_code: float = 0.8
+    generated_code: Literal["drop", "keep"] = "drop"
+    """What to do with code whose first lines say that a program wrote it."""
 
 
 @dataclass(frozen=True)

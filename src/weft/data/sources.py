@@ -110,6 +110,8 @@ def _inspect(path: Path, source: str, given: bool, config: ReadConfig) -> Found:
     if not stat.S_ISREG(status.st_mode):
         what = "folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         return Found(source, str(path), kind, language, 0, 0, "unreadable", what)
+    if reason is None and config.suffixes and not given and not path.name.endswith(config.suffixes):
+        reason = "other_suffix"
     size = status.st_size
     value = (path.suffix or None) if reason else None
     if reason is None and kind != kinds.LINES and size > config.max_document_bytes:

@@ -9,6 +9,9 @@ long_mean_line        code: over 100 characters a line (both StarCoder, arXiv:23
 repeated_lines        share of characters in repeated lines (Gopher, arXiv:2112.11446, has 0.2
                       for web pages; code repeats short lines by nature)
 not_text              fewer than a quarter letters and digits (StarCoder)
+generated             code whose first five lines say that a program wrote it: tables, parsers and
+                      bindings repeat one template (The Stack v2, arXiv:2402.19173, with the
+                      words of Python's own generators added)
 ====================  ======================================================================
 """
 
@@ -26,6 +29,10 @@ from weft.data.measure import measure
 from weft.data.schema import BYTES, KIND, LANGUAGE, REASON, TEXT, VALUE
 
 _T = daft.DataType
+_GENERATED = (
+    r"(?i)\A(?:[^\n]*\n){0,4}[^\n]*(?:auto-?generated|automatically generated|generated automatically"
+    r"|generated (?:by|from|with)|do not edit)"
+)
 _MEASURES = {
     "alphanumeric": _T.float64(),
     "longest_line": _T.int64(),
@@ -47,6 +54,9 @@ def drop_junk(frame: Any, config: JunkConfig) -> Any:
     repeated = daft.functions.when(code, lit(config.max_repeated_code)).otherwise(
         lit(config.max_repeated_text)
     )
+    generated = code & daft.functions.regexp(col(TEXT), _GENERATED)
+    if config.generated_code == "keep":
+        generated = lit(False)
     rules = (
         ("empty", blank, size),
         ("too_short", size < config.min_bytes, size),
@@ -55,6 +65,7 @@ def drop_junk(frame: Any, config: JunkConfig) -> Any:
         ("long_line", long_text, figure["longest_line"]),
         ("long_mean_line", code & (figure["mean_line"] > config.max_mean_line_code), figure["mean_line"]),
         ("repeated_lines", figure["repeated"] > repeated, figure["repeated"]),
+        ("generated", generated, size),
     )
     reason = daft.functions.when(~col(REASON).is_null(), col(REASON))
     value = daft.functions.when(~col(REASON).is_null(), col(VALUE))
