@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import signal
 import threading
@@ -17,6 +18,9 @@ from types import FrameType
 from typing import Any
 
 from weft.core.errors import ResourceError
+
+# An interrupted query is closed by the garbage collector, of which asyncio would print a traceback.
+logging.getLogger("asyncio").addFilter(lambda record: "NativeExecutor" not in record.getMessage())
 
 # Both are read when Daft is imported.
 os.environ["DO_NOT_TRACK"] = "1"
