@@ -150,6 +150,7 @@ def test_our_folder_opens_unchanged_and_continues_with_the_same_text(
     save_model(tmp_path / "model", model, tiny_tokenizer)
     prompt = tiny_tokenizer.encode("今天天气很好，def add(")
     their_tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
+    prompt = [*tiny_tokenizer.start_ids, *prompt]
     assert their_tokenizer("今天天气很好，def add(")["input_ids"] == prompt
 
     tokens = torch.tensor([prompt])
