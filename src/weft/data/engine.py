@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from weft.core.errors import ResourceError
+from weft.core.files import disk_errors
 
 # An interrupted query is closed by the garbage collector, of which asyncio would print a traceback.
 logging.getLogger("asyncio").addFilter(lambda record: "NativeExecutor" not in record.getMessage())
@@ -34,9 +35,9 @@ except ImportError as error:
         f"The data engine is not installed ({error.name}); run pip install 'weft[data]'."
     ) from error
 
-__all__ = ["batch_function", "daft", "guard", "xxhash"]
+__all__ = ["batch_function", "daft", "guard", "write_errors", "xxhash"]
 
-_DISK_FULL = ("No space left", "os error 28", "StorageFull", "File too large", "os error 27", "quota")
+_PROBE_BYTES = 4 << 20
 _DRAIN_SECONDS = 5.0
 
 _stopping = threading.Event()
@@ -75,14 +76,32 @@ def tracked(function: Callable[..., Any], columns: tuple[Any, ...]) -> Any:
 
 
 @contextlib.contextmanager
-def guard(folder: Path) -> Iterator[Callable[[], None]]:
-    """Around all work of the engine that ends in ``folder``; yields a check to call before results count.
+def write_errors(folder: Path) -> Iterator[None]:
+    """Around a write of the engine into ``folder``: a full disk becomes ResourceError.
+
+    The engine loses the reason of a failed write ("channel closed"), so a probe finds it: a file is
+    written beside what the engine could not write, whose OSError says what is wrong.
+    """
+    try:
+        yield
+    except Exception:
+        probe = folder / "probe"
+        with disk_errors(folder):
+            try:
+                probe.write_bytes(bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def guard() -> Iterator[Callable[[], None]]:
+    """Around all work of the engine; yields a check to call before its results count.
 
     The engine has its own handler of Ctrl-C, which ends a query early and returns what there is as if
     it were all. Where Python does not raise the interrupt (a background job that ignores SIGINT) the check
     does, so partial results never pass for whole ones. When the block fails, functions still running in
-    the engine's threads are waited for, because leaving Python under them aborts the process. Reports
-    of a full disk become ResourceError.
+    the engine's threads are waited for, because leaving Python under them aborts the process.
     """
     with _noted_interrupts() as interrupted:
 
@@ -97,11 +116,6 @@ def guard(folder: Path) -> Iterator[Callable[[], None]]:
             _drain()
             if not isinstance(error, Exception) or interrupted.is_set():
                 raise KeyboardInterrupt from error
-            if not isinstance(error, OSError) and any(sign in str(error) for sign in _DISK_FULL):
-                raise ResourceError(
-                    f"Could not write {folder}: there is no disk space left; free some or choose another "
-                    "folder."
-                ) from error
             raise
 
 

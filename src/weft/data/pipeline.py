@@ -24,7 +24,7 @@ from weft.core.progress import Progress
 from weft.data import sources as source_files
 from weft.data.config import DataConfig
 from weft.data.documents import COMMAND
-from weft.data.engine import daft, guard
+from weft.data.engine import daft, guard, write_errors
 from weft.data.schema import DOCUMENTS, DROPPED, ID, REASON, SOURCE, TEXT, VALUE
 from weft.data.sources import Found
 from weft.data.steps.exact import drop_exact_duplicates
@@ -52,7 +52,7 @@ def build(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dict[
     inputs = {"sources": source_files.fingerprint(listing)}
     if manifest.is_done(out / DOCUMENTS, command=COMMAND, config=text, inputs=inputs):
         return manifest.read(out / DOCUMENTS) or {}
-    with guard(out) as check:
+    with guard() as check:
         return _build(config, listing, out, text, inputs, started, check)
 
 
@@ -111,7 +111,8 @@ def _clean(
     frame = drop_junk(frame, config.junk)
     frame = identify(frame, buckets=1 + size // _PARTITION_BYTES)
     with atomic_directory(folder) as partial:
-        frame.write_parquet(str(partial), compression="zstd", partition_cols=[BUCKET])
+        with write_errors(partial):
+            frame.write_parquet(str(partial), compression="zstd", partition_cols=[BUCKET])
         check()
         manifest.write(partial, command=_CLEAN, config=text, inputs=inputs, figures={})
 

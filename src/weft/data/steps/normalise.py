@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +34,8 @@ def normalise_texts(texts: pa.Array, is_code: pa.Array) -> pa.Array:
     prose = pc.and_(pc.invert(pc.fill_null(is_code, False)), pc.is_valid(texts))
     if not pc.any(prose).as_py():
         return texts
-    chosen = pc.utf8_normalize(pc.filter(texts, prose), form="NFC")
-    chosen = pc.replace_substring_regex(chosen, _CONTROLS, "")
+    chosen = pc.filter(texts, prose)
+    # Arrow's own utf8_normalize leaves decomposed text as it is under "NFC" (pyarrow 25).
+    composed = [text if text.isascii() else unicodedata.normalize("NFC", text) for text in chosen.to_pylist()]
+    chosen = pc.replace_substring_regex(pa.array(composed, pa.large_string()), _CONTROLS, "")
     return pc.replace_with_mask(texts, prose, chosen)
