@@ -67,7 +67,7 @@ def _save(
 
 
 def _sample(data_folder: Path, share: float) -> Iterator[str]:
-    # Bits 32 to 63 of the hash: neither those of the split (low 53) alone nor of the partition (high).
+    # Bits of the hash that decide neither the split nor the partition.
     limit = int(share * (1 << 32))
     for table in documents.read(data_folder, "train", [ID, TEXT, BYTES]):
         ids, texts = table.column(ID).to_pylist(), table.column(TEXT).to_pylist()
