@@ -46,8 +46,8 @@ def foretold_loss(parameters: int, tokens: float, unique_tokens: int) -> float:
 def batch_tokens(tokens: float, sequence_length: int) -> int:
     """Positions of a step: 4,096 for 4 M training tokens, growing with tokens^0.4, whole power-of-two rows.
 
-    The exponent is that of the critical batch size in arXiv:2505.13738; the base is measured
-    (docs/experiments.md).
+    The exponent is that of the critical batch size in arXiv:2505.13738; the base is a choice that trained
+    well (docs/experiments.md).
     """
     wanted = 4096 * (tokens / 4e6) ** 0.4
     rows: int = max(1, 2 ** round(math.log2(max(wanted / sequence_length, 1))))
@@ -55,7 +55,7 @@ def batch_tokens(tokens: float, sequence_length: int) -> int:
 
 
 def learning_rate(width: int) -> float:
-    """Peak rate for matrices: measured best at width 192 (docs/experiments.md), falling with width^-0.5."""
+    """Peak rate for matrices: 0.01 at width 192, falling with width^-0.5 (docs/experiments.md)."""
     return float(0.01 * (192 / width) ** 0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,6 +137,12 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         rows = min(self.run.train.validate_rows, self.validation.rows)
+        # What is measured is what will be written as the model.
+        averaged = self.average.swapped_in(self.model) if self.average else contextlib.nullcontext()
+        with averaged:
+            return self._validation_loss(rows)
+
+    def _validation_loss(self, rows: int) -> dict[str, float]:
         total, targets = 0.0, 0
         for batch in self.validation.sequential(8):
             if rows <= 0:
