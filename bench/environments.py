@@ -16,10 +16,10 @@ _PROBE = {
 }
 
 
-def python_of(peer: str, folder: Path, torch_index: str | None = None) -> str:
+def python_of(peer: str, folder: Path) -> str:
     """The Python of a peer's environment in ``folder/peer``, made there first when it does not work.
 
-    torch goes in before the peer, from ``torch_index`` where one is given, so that nothing the peer asks for
+    torch goes in before the peer, so that nothing the peer asks for
     can choose another build. Exits with one sentence when the build is for CUDA.
     """
     home = folder.expanduser().absolute() / peer
@@ -27,16 +27,13 @@ def python_of(peer: str, folder: Path, torch_index: str | None = None) -> str:
     if not _works(python, peer):
         print(f"making the environment {home} ...", file=sys.stderr, flush=True)
         venv.create(home, with_pip=True, clear=home.exists())
-        _pip(python, *(["--index-url", torch_index] if torch_index else []), TORCH)
+        _pip(python, TORCH)
         _pip(python, "-r", str(PEERS / f"constraints-{peer}.txt"))
         if not _works(python, peer):
             sys.exit(f"The environment {home} was made, but `{_PROBE[peer]}` fails there; see its message.")
     probe = [str(python), "-c", "import torch; print(torch.version.cuda or '')"]
     if build := subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip():
-        sys.exit(
-            f"{home} has torch for CUDA {build}; delete it and give --torch-index "
-            "https://download.pytorch.org/whl/cpu for a build without."
-        )
+        sys.exit("https://download.pytorch.org/whl/cpu for a build without.")
     return str(python)
 
 

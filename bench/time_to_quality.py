@@ -68,7 +68,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, help="keep the models here")
     parser.add_argument("--environments", type=Path, default=environments.DEFAULT)
-    parser.add_argument("--torch-index", help="index to take the peers' torch from")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     unknown = set(given.systems.split(",")) - {"weft", *PEERS}
@@ -116,7 +115,7 @@ def train_peer(
     peer: str, rate: float, rows: int, given: argparse.Namespace, stream: np.ndarray, model: Path, out: Path
 ) -> dict[str, Any]:
     """Calibrate, then train for the minutes; the model is then in ``out``."""
-    python = environments.python_of(peer, given.environments, given.torch_index)
+    python = environments.python_of(peer, given.environments)
     script = environments.PEERS / PEERS[peer]
 
     def run(steps: int, export: Path | None) -> list[float]:
@@ -199,7 +198,7 @@ def evaluate(
     say(
         f"judging {len(checkpoints)} models on {request['bytes']:,} bytes of {len(chosen)} test documents ..."
     )
-    python = environments.python_of("huggingface", given.environments, given.torch_index)
+    python = environments.python_of("huggingface", given.environments)
     script = environments.PEERS / "evaluate.py"
     workload.run([python, str(script), str(folder / "request.json"), str(folder / "judged.json")])
     judged: dict[str, float] = json.loads((folder / "judged.json").read_text(encoding="utf-8"))
@@ -211,7 +210,7 @@ def train_all(given: argparse.Namespace, data: Path, folder: Path) -> list[dict[
     shape = {**workload.SHAPE, "vocab_size": train.vocab_size}
     if given.shape:
         shape |= json.loads(given.shape.read_text(encoding="utf-8"))
-    python = environments.python_of("huggingface", given.environments, given.torch_index)
+    python = environments.python_of("huggingface", given.environments)
     model = workload.initial_weights(python, shape, folder / "shape")
     stream = peer_stream(train)
     runs: list[dict[str, Any]] = []

@@ -59,7 +59,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tolerance", type=float, default=0.02)
     parser.add_argument("--peers-keep-memory", action="store_true")
     parser.add_argument("--environments", type=Path, default=environments.DEFAULT)
-    parser.add_argument("--torch-index", help="index to take the peers' torch from")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     unknown = set(given.systems.split(",")) - set(SYSTEMS)
@@ -74,14 +73,14 @@ def runner_of(system: str, given: argparse.Namespace) -> tuple[str, Path]:
         return sys.executable, workload.HERE / "weft_train.py"
     peer = system.partition("-")[0]
     script = {"huggingface": "huggingface_trainer.py", "litgpt": "litgpt_pretrain.py"}[peer]
-    return environments.python_of(peer, given.environments, given.torch_index), environments.PEERS / script
+    return environments.python_of(peer, given.environments), environments.PEERS / script
 
 
 def measure(given: argparse.Namespace, folder: Path) -> tuple[dict[str, list[dict[str, Any]]], float]:
     """Results of every round of every system, and the best matrix product seen between them."""
     systems = given.systems.split(",")
     runners = {system: runner_of(system, given) for system in systems}
-    python = environments.python_of("huggingface", given.environments, given.torch_index)
+    python = environments.python_of("huggingface", given.environments)
     model = workload.initial_weights(python, workload.SHAPE, folder / "initial")
     steps = WARM_UP + given.steps
     rows = workload.standard_library_rows(steps * given.rows, workload.CONTEXT, workload.SHAPE["vocab_size"])
