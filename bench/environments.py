@@ -33,7 +33,7 @@ def python_of(peer: str, folder: Path) -> str:
             sys.exit(f"The environment {home} was made, but `{_PROBE[peer]}` fails there; see its message.")
     probe = [str(python), "-c", "import torch; print(torch.version.cuda or '')"]
     if build := subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip():
-        sys.exit("https://download.pytorch.org/whl/cpu for a build without.")
+        sys.exit(f"{home} has torch for CUDA {build}; install a CPU build of {TORCH} there and start again.")
     return str(python)
 
 

@@ -97,8 +97,8 @@ class DecoderConfig:
         for name, fixed in (("qk_norm", family.qk_norm), ("attention_bias", family.attention_bias)):
             if fixed is not None and getattr(self, name) != fixed:
                 raise ConfigError(
-                    f"{name} = {getattr(self, name)} does not fit architecture = {self.architecture!r}, where it "
-                    f"is always {fixed}; set it so, or choose another architecture."
+                    f"{name} = {getattr(self, name)} does not fit architecture = {self.architecture!r}, "
+                    f"where it is always {fixed}; set it so, or choose another architecture."
                 )
         if self.sliding_window is not None and not family.sliding_window:
             raise ConfigError(
