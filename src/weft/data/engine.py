@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +21,18 @@ from typing import Any
 from weft.core.errors import ResourceError
 from weft.core.files import disk_errors
 
-# An interrupted query is closed by the garbage collector, of which asyncio would print a traceback.
+# An interrupted query is closed by the garbage collector, of which asyncio, or the interpreter when no loop
+# runs any more, would print a traceback beside the one sentence that matters.
 logging.getLogger("asyncio").addFilter(lambda record: "NativeExecutor" not in record.getMessage())
+_earlier_hook = sys.unraisablehook
+
+
+def _quiet_hook(unraisable: Any) -> None:
+    if "NativeExecutor" not in repr(unraisable.object):
+        _earlier_hook(unraisable)
+
+
+sys.unraisablehook = _quiet_hook
 
 # Both are read when Daft is imported.
 os.environ["DO_NOT_TRACK"] = "1"
