@@ -1,0 +1,99 @@
+"""Ctrl-C: exit code 130 and one sentence, whatever the verb was doing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from weft.cli.main import main
+from weft.data.sources import standard_library
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run, whose data lies beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    sources = [str(standard_library() / name) for name in ("json", "email", "http")]
+    for arguments in (
+        ["data", *sources, "--out", str(folder / "data"), "tokenizer.vocab_size=512", "split.test=0.3"],
+        ["train", "--data", str(folder / "data"), "--out", str(folder / "run"), "--budget", "10s"],
+    ):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "weft", *(str(argument) for argument in arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def interrupt(process: subprocess.Popen[str]) -> str:
+    """Press Ctrl-C; what the process wrote to standard error, which must be a sentence at its end."""
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.rstrip().splitlines()[-1].startswith("weft: Interrupted"), errors
+    return errors
+
+
+@pytest.mark.parametrize("seconds", [0.7, 6.0], ids=["while it loads", "while it works"])
+@pytest.mark.parametrize("verb", ["eval", "generate"])
+def test_measuring_and_generating_stop_with_one_sentence(trained: Path, verb: str, seconds: float) -> None:
+    if verb == "eval":
+        process = start("eval", trained, "--prompts", 50_000, "--json", trained.parent / "eval.json")
+    else:
+        process = start("generate", trained, "--prompt", "def ", "--num-samples", 50_000, "--seed", 1)
+    time.sleep(seconds)
+    assert process.poll() is None
+    interrupt(process)
+    assert not (trained.parent / "eval.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_demo_interrupted_in_each_stage_goes_on_and_ends(tmp_path: Path) -> None:
+    """Each start is stopped in the next stage; what earlier ones finished is not done again."""
+    out = tmp_path / "demo"
+    for stage, finished in ((1, None), (2, "data"), (3, "run"), (4, "eval.json")):
+        process = start("demo", "--budget", "20s", "--out", out)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"{stage}/4"):
+                break
+        time.sleep(1.0)
+        interrupt(process)
+        if finished is not None:
+            assert (out / finished).exists()
+            assert not (out / "report.html").exists()
+    process = start("demo", "--budget", "20s", "--out", out)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert "already trained" in errors
+    assert (out / "report.html").exists() and "bits per byte: model" in output
+
+
+@pytest.mark.parametrize("budget", ["1s", "100ms", "0s"])
+def test_demo_says_that_a_budget_is_too_short(tmp_path: Path, budget: str) -> None:
+    out = tmp_path / "demo"
+    process = start("demo", "--budget", budget, "--out", out)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode in (1, 2)
+    assert "Traceback" not in errors
+    assert re.search(r"weft: .*budget", errors), errors
+    shutil.rmtree(out, ignore_errors=True)
