@@ -13,6 +13,7 @@ from weft.data import shards
 from weft.data.indexed import ShardReader, token_type, write_index
 from weft.data.shards import open_split
 from weft.tokenizer import Tokenizer, train
+from weft.tokenizer.fast import FastEncoder, ParityError
 
 
 @pytest.mark.parametrize(("dtype", "code"), [(np.uint16, 8), (np.int32, 4)])
@@ -114,3 +115,26 @@ def test_a_full_disk_leaves_no_folder(
     with pytest.raises(ResourceError, match="no disk space left"):
         shards.write(shards_folder.parent, tokenizer, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fast_encoder_that_goes_wrong_leaves_the_plain_ids(
+    data_folder: Path,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shards.write(data_folder, tokenizer, tmp_path / "right")
+    calls = 0
+
+    def wrong(self: FastEncoder, texts: list[str], ids: object, ends: object, index: int) -> None:
+        nonlocal calls
+        calls += 1
+        raise ParityError
+
+    assert tokenizer.fast_encoder is not None
+    monkeypatch.setattr(FastEncoder, "check", wrong)
+    shards.write(data_folder, tokenizer, tmp_path / "again")
+    assert calls > 0 and "the plain one starts it again" in capsys.readouterr().err
+    for name in ("train.bin", "train.idx", "test.bin"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "right" / name).read_bytes()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers
 
 from weft.core.errors import DataError, UsageError
 from weft.tokenizer import Tokenizer, chat, train
+from weft.tokenizer.fast import FastEncoder, ParityError
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. It's 2024, isn't it?\n" * 3,
@@ -170,3 +172,38 @@ def test_end_of_text_comes_from_the_configuration(tokenizer: Tokenizer, tmp_path
     for named in ("<|im_end|>", {"content": "<|im_end|>", "lstrip": False}):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": named}))
         assert Tokenizer.load(tmp_path).eos_id == tokenizer.token_id("<|im_end|>")
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts=st.lists(st.text(max_size=200), max_size=4))
+def test_fast_encoder_gives_the_same_ids(tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert tokenizer.fast_encoder is not None
+    ids, ends = tokenizer.encode_flat(texts)
+    plain, plain_ends = tokenizer.encode_flat(texts, fast=False)
+    assert ids.tolist() == plain.tolist() == [i for text in texts for i in tokenizer.encode(text)]
+    assert ends.tolist() == plain_ends.tolist() and len(ends) == len(texts)
+
+
+def test_fast_encoder_is_not_taken_when_it_differs(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    content = (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
+    assert FastEncoder.open(content, tokenizer.encode_batch, ["<|endoftext|>"]) is not None
+    assert FastEncoder.open(content, lambda texts: [[1] for _ in texts], []) is None
+    assert FastEncoder.open("{}", tokenizer.encode_batch, []) is None
+
+
+def test_fast_encoder_that_goes_wrong_is_noticed_and_one_that_fails_replaced(tokenizer: Tokenizer) -> None:
+    class Wrong:
+        def encode_batch_flat(self, texts: list[str], *rest: bool) -> tuple[bytes, bytes]:
+            return bytes(4 * len(texts)), np.arange(len(texts) + 1, dtype=np.uint64).tobytes()
+
+    class Failing:
+        def encode_batch_flat(self, texts: list[str], *rest: bool) -> tuple[bytes, bytes]:
+            raise ValueError("match limit")
+
+    other = train(iter(TEXTS), 512)
+    other.__dict__["fast_encoder"] = FastEncoder(Wrong(), other.encode_batch)
+    with pytest.raises(ParityError):
+        other.encode_flat(["wrong 错"])
+    other.__dict__["fast_encoder"] = FastEncoder(Failing(), other.encode_batch)
+    assert other.encode_flat(TEXTS)[0].tolist() == tokenizer.encode_flat(TEXTS, fast=False)[0].tolist()

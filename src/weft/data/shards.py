@@ -27,6 +27,7 @@ from weft.data import documents
 from weft.data.indexed import ShardReader, token_type, write_index
 from weft.data.schema import BYTES, ID, LANGUAGE, SOURCE, SPLITS, TEXT, TOKENS
 from weft.tokenizer import Tokenizer
+from weft.tokenizer.fast import ParityError
 
 COMMAND = "shards"
 _BATCH_BYTES = 1 << 20
@@ -126,6 +127,18 @@ def open_split(folder: str | Path, split: str, *, verify: bool = True) -> Shards
 def _write_split(
     data_folder: Path, split: str, tokenizer: Tokenizer, folder: Path, progress: Progress
 ) -> dict[str, int]:
+    try:
+        return _encode_split(data_folder, split, tokenizer, folder, progress, fast=True)
+    except ParityError:
+        progress.say(
+            f"The fast encoder and the plain one disagree on {split}; the plain one starts it again."
+        )
+        return _encode_split(data_folder, split, tokenizer, folder, progress, fast=False)
+
+
+def _encode_split(
+    data_folder: Path, split: str, tokenizer: Tokenizer, folder: Path, progress: Progress, *, fast: bool
+) -> dict[str, int]:
     dtype = token_type(tokenizer.vocab_size)
     lengths: list[int] = []
     byte_count = 0
@@ -136,12 +149,10 @@ def _write_split(
     ):
         for table in documents.read(data_folder, split, columns):
             for part in _by_bytes(table):
-                encoded = tokenizer.encode_batch(part.column(TEXT).to_pylist())
-                for ids in encoded:
-                    ids.append(tokenizer.eos_id)
-                    stream.write(np.asarray(ids, dtype=dtype).tobytes())
+                ids, ends = tokenizer.encode_flat(part.column(TEXT).to_pylist(), fast=fast)
+                stream.write(np.insert(ids, ends, tokenizer.eos_id).astype(dtype).tobytes())
                 sizes = pc.binary_length(part.column(TEXT)).cast(pa.int64())
-                counts = pa.array([len(ids) for ids in encoded], pa.int32())
+                counts = pa.array(np.diff(ends, prepend=0) + 1, pa.int32())
                 rows = part.drop_columns([TEXT]).append_column(TOKENS, counts).append_column(BYTES, sizes)
                 sidecar.write_table(rows.cast(_SIDECAR))
                 lengths += counts.to_pylist()

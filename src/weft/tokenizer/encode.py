@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from weft.core.errors import DataError
 from weft.core.files import write_text_atomic
 from weft.tokenizer.bytelevel import CHARACTER_OF_BYTE, to_bytes
+from weft.tokenizer.fast import Ends, FastEncoder, Ids
 from weft.tokenizer.special import CHATML_TEMPLATE, FOREIGN_ENDS
 
 FILE = "tokenizer.json"
@@ -40,6 +43,7 @@ class Tokenizer:
         self._ordinary = _parse(content)
         self._ordinary.encode_special_tokens = True
         self._config = config or {}
+        self._content = content
         self._added = {i: token.content for i, token in self._special.get_added_tokens_decoder().items()}
         self.is_byte_level = _has_byte_level_decoder(json.loads(content).get("decoder"))
         self.vocab_size = max(self._special.get_vocab(with_added_tokens=True).values(), default=-1) + 1
@@ -97,6 +101,31 @@ class Tokenizer:
                 "A text holds lone surrogates, which UTF-8 cannot spell; clean it first."
             ) from None
         return [encoding.ids for encoding in encodings]
+
+    def encode_flat(self, texts: Sequence[str], *, fast: bool = True) -> tuple[Ids, Ends]:
+        """:meth:`encode` of many texts at once: all ids [tokens], and where each text ends in them [texts].
+
+        With ``fast`` the fast encoder is used where it is installed and exact, and the shortest text of
+        the batch is compared with the plain one: ParityError (weft.tokenizer.fast) if they disagree.
+        """
+        encoder = self.fast_encoder if fast and len(texts) else None
+        if encoder is not None:
+            try:
+                ids, ends = encoder.encode(texts)
+            except Exception:
+                # It refuses what it cannot do, for instance a pattern that runs too long: not the end.
+                encoder = None
+            else:
+                encoder.check(texts, ids, ends, min(range(len(texts)), key=lambda index: len(texts[index])))
+                return ids, ends
+        encoded = self.encode_batch(texts)
+        flat = np.fromiter(itertools.chain.from_iterable(encoded), np.uint32)
+        return flat, np.cumsum([len(ids) for ids in encoded], dtype=np.int64)
+
+    @functools.cached_property
+    def fast_encoder(self) -> FastEncoder | None:
+        """The fast encoder of ordinary text, or None where it is not installed or not exact."""
+        return FastEncoder.open(self._content, self.encode_batch, list(self._added.values()))
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Token ids of arbitrary bytes, equal to :meth:`encode` where they are valid UTF-8.

@@ -1,0 +1,84 @@
+"""How well and how fast a tokenizer encodes text, by language."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from weft.tokenizer.encode import Tokenizer
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What one tokenizer makes of the texts of one language, or of all."""
+
+    texts: int
+    bytes: int
+    tokens: int
+    single: int
+    """Tokens that stand for one byte; of a tokenizer with byte fallback, the fallback tokens."""
+    exact: int
+    """Texts that come back exactly from their tokens."""
+    seconds: float
+    """Wall time of encoding, on all threads that the library takes."""
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes a token; higher is better."""
+        return self.bytes / max(1, self.tokens)
+
+    @property
+    def single_share(self) -> float:
+        """Share of single-byte tokens; lower is better."""
+        return self.single / max(1, self.tokens)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Speed of encoding."""
+        return self.bytes / max(self.seconds, 1e-9)
+
+
+def compress(tokenizer: Tokenizer, passages: Mapping[str, Sequence[str]]) -> dict[str, Compression]:
+    """The figures of ``tokenizer`` by language."""
+    single = single_byte_tokens(tokenizer)
+    tokenizer.encode_batch(["warm up 热身"] * 8)
+    return {language: _compress(tokenizer, texts, single) for language, texts in passages.items()}
+
+
+def total(figures: Mapping[str, Compression]) -> Compression:
+    """All languages together."""
+    every = list(figures.values())
+    counts = [sum(getattr(one, name) for one in every) for name in ("texts", "bytes", "tokens", "single")]
+    return Compression(*counts, sum(one.exact for one in every), sum(one.seconds for one in every))
+
+
+def single_byte_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+    """Which tokens stand for a single byte, [vocab_size]."""
+    marks = np.zeros(tokenizer.vocab_size, np.bool_)
+    if tokenizer.is_byte_level:
+        marks[:] = [len(tokenizer.token_bytes(token)) == 1 for token in range(tokenizer.vocab_size)]
+    else:
+        fallback = [tokenizer.token_id(f"<0x{byte:02X}>") for byte in range(256)]
+        marks[[token for token in fallback if token is not None]] = True
+    return marks
+
+
+def _compress(tokenizer: Tokenizer, texts: Sequence[str], single: npt.NDArray[np.bool_]) -> Compression:
+    size = tokens = singles = exact = 0
+    seconds = 0.0
+    for batch in itertools.batched(texts, _BATCH):
+        began = time.perf_counter()
+        encoded = tokenizer.encode_batch(batch)
+        seconds += time.perf_counter() - began
+        size += sum(len(text.encode("utf-8")) for text in batch)
+        tokens += sum(map(len, encoded))
+        singles += int(single[np.fromiter(itertools.chain.from_iterable(encoded), np.int64)].sum())
+        exact += sum(tokenizer.decode(ids) == text for ids, text in zip(encoded, batch, strict=True))
+    return Compression(len(texts), size, tokens, singles, exact, seconds)
