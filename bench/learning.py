@@ -17,6 +17,7 @@ from pathlib import Path
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "muon 0.012 (default)": (),
+    "muon 0.003": ("optimizer.learning_rate=0.003",),
     "muon 0.006": ("optimizer.learning_rate=0.006",),
     "muon 0.024": ("optimizer.learning_rate=0.024",),
     "adamw 0.003": ("optimizer.name=adamw", "optimizer.learning_rate=0.003"),

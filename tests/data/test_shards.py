@@ -118,13 +118,12 @@ def test_a_full_disk_leaves_no_folder(
 
 
 def test_a_fast_encoder_that_goes_wrong_leaves_the_plain_ids(
-    data_folder: Path,
+    shards_folder: Path,
     tokenizer: Tokenizer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shards.write(data_folder, tokenizer, tmp_path / "right")
     calls = 0
 
     def wrong(self: FastEncoder, texts: list[str], ids: object, ends: object, index: int) -> None:
@@ -134,7 +133,7 @@ def test_a_fast_encoder_that_goes_wrong_leaves_the_plain_ids(
 
     assert tokenizer.fast_encoder is not None
     monkeypatch.setattr(FastEncoder, "check", wrong)
-    shards.write(data_folder, tokenizer, tmp_path / "again")
+    shards.write(shards_folder.parent, tokenizer, tmp_path / "again")
     assert calls > 0 and "the plain one starts it again" in capsys.readouterr().err
     for name in ("train.bin", "train.idx", "test.bin"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "right" / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (shards_folder / name).read_bytes()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from weft.core.errors import ResourceError
+from weft.core.errors import ResourceError, UsageError
 from weft.core.files import disk_errors
 
 # An interrupted query is closed by the garbage collector, of which asyncio, or the interpreter when no loop
@@ -46,14 +46,57 @@ except ImportError as error:
         f"The data engine is not installed ({error.name}); run pip install 'weft[data]'."
     ) from error
 
-__all__ = ["batch_function", "daft", "guard", "write_errors", "xxhash"]
+__all__ = ["batch_function", "daft", "guard", "use", "write_errors", "xxhash"]
 
 _PROBE_BYTES = 4 << 20
 _DRAIN_SECONDS = 5.0
 
 _stopping = threading.Event()
 _running = 0
+_on: str | None = None
 _counting = threading.Lock()
+
+
+def use(on: str) -> None:
+    """Run on this machine's threads (``local``), on a Ray of this machine (``ray``) or a cluster (``ray://…``).
+
+    Must come before the first query of the process. Raises ResourceError when Ray is not installed or the
+    cluster does not answer, UsageError for another spelling or a second, different choice.
+    """
+    global _on
+    if on == _on:
+        return
+    if on != "local" and on != "ray" and not on.startswith("ray://"):
+        raise UsageError(f"on = {on!r} is not possible; give local, ray or ray://HOST:PORT.")
+    if _on is not None and "local" != _on:
+        raise UsageError(f"This process works on {_on} already; start another one for {on}.")
+    if on != "local":
+        _connect(on)
+    _on = on
+
+
+def _connect(on: str) -> None:
+    try:
+        import ray
+    except ImportError:
+        raise ResourceError("Ray is not installed; run pip install 'weft[ray]'.") from None
+    address = on if on.startswith("ray://") else None
+    try:
+        if not ray.is_initialized():
+            ray.init(
+                address=address,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {"DO_NOT_TRACK": "1", "DAFT_PROGRESS_BAR": "0"}},
+            )
+        daft.set_runner_ray(noop_if_initialized=True)
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        raise ResourceError(
+            f"The Ray cluster {on} does not answer ({said[0][:200] if said else type(error).__name__}); check "
+            "the address and that its versions of Python, Ray and Weft are these."
+        ) from error
 
 
 def batch_function(

@@ -37,7 +37,7 @@ from weft.data.steps.split import SPLIT, split
 from weft.data.steps.write import Funnel, write_documents
 
 _CLEAN = "clean"
-_PARTITION_BYTES = 256 << 20
+_PARTITION_BYTES = 64 << 20
 
 
 def build(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _build(
     with _stage("find, read and clean", seconds, "clean", started):
         _clean(config, listing, work / _CLEAN, text, inputs, check)
     with _stage("compare documents", seconds, "deduplicate"):
-        verdicts = _judge(work / _CLEAN, config)
+        verdicts = _judge(work, config)
     funnel = Funnel()
     try:
         with (
@@ -117,11 +117,15 @@ def _clean(
         manifest.write(partial, command=_CLEAN, config=text, inputs=inputs, figures={})
 
 
-def _judge(clean: Path, config: DataConfig) -> Any:
+def _judge(work: Path, config: DataConfig) -> Any:
     """Steps 5 to 7: a frame with source, id, reason, value and split of every document, in memory."""
-    documents = daft.read_parquet(str(clean / "*" / "*.parquet"))
+    documents = daft.read_parquet(str(work / _CLEAN / "*" / "*.parquet"))
     verdicts = drop_exact_duplicates(documents.select(SOURCE, ID, DRAW, REASON, VALUE)).collect()
-    verdicts = drop_near_duplicates(verdicts, documents.select(SOURCE, TEXT), config.duplicates).collect()
+    texts = documents.select(SOURCE, TEXT)
+    scratch = work / "near"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    verdicts = drop_near_duplicates(verdicts, texts, config.duplicates, scratch).collect()
     return split(verdicts, config.split).select(SOURCE, REASON, VALUE, SPLIT).collect()
 
 

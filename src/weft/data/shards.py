@@ -88,10 +88,13 @@ class Shards:
             )
 
 
-def open_split(folder: str | Path, split: str, *, verify: bool = True) -> Shards:
+def open_split(
+    folder: str | Path, split: str, *, verify: bool = True, reader: ShardReader | None = None
+) -> Shards:
     """Open one split of a shards folder and check it against the hashes in its manifest.
 
     ``verify=False`` skips hashing the tokens (worker processes of a run that has verified already).
+    ``reader`` is given where the tokens are not in the folder.
     Raises DataError when anything is missing, changed or cut short, or the split has no document.
     """
     folder = Path(folder)
@@ -100,7 +103,7 @@ def open_split(folder: str | Path, split: str, *, verify: bool = True) -> Shards
         raise DataError(f"There are no finished shards in {folder}; run weft data first, or check the path.")
     if split not in record["figures"]:
         raise DataError(f"The shards {folder} have no split {split!r}; choose one of {', '.join(SPLITS)}.")
-    reader = ShardReader(folder / split)
+    reader = ShardReader(folder / split) if reader is None else reader
     for name in (f"{split}.idx", f"{split}.bin") if verify else ():
         if hash_file(folder / name) != record["outputs"][name]:
             raise DataError(

@@ -10,7 +10,8 @@ hash stays.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from weft.data.config import DuplicatesConfig
-from weft.data.engine import batch_function, daft
+from weft.data.engine import batch_function, daft, write_errors
 from weft.data.schema import ID, REASON, SOURCE, TEXT, VALUE
-from weft.data.shingles import jaccard, shingle_sets
+from weft.data.shingles import ShingleFile, jaccard, shingle_sets
 
 _HASHES = 128
 _RECALL = 0.995
@@ -28,19 +29,27 @@ _ALL_PAIRS = 32
 _T = daft.DataType
 
 
-def drop_near_duplicates(frame: Any, texts: Any, config: DuplicatesConfig) -> Any:
+def drop_near_duplicates(
+    frame: Any, texts: Any, config: DuplicatesConfig, work: Path, earlier: Any = None
+) -> Any:
     """Set the reason ``near_duplicate``, with the id of the kept document as value.
 
-    ``texts`` has the columns source and text; it is read, never held as a whole.
+    ``texts`` has the columns source and text, ``earlier`` id and text of documents that were kept before
+    and win over these; they are read, never held as a whole. Signatures and the shingles to compare lie in
+    files in the empty folder ``work``.
     """
     if not config.near:
         return frame
     col, lit = daft.col, daft.lit
     kept = frame.where(col(REASON).is_null()).select(SOURCE, ID)
     words = texts.join(kept, on=SOURCE).select(col(ID), spaced_words(col(TEXT)).alias(TEXT))
-    pairs = candidate_pairs(words, config)
-    verified = _verify(words, pairs, config)
-    clusters = components(verified)
+    older: set[str] = set()
+    if earlier is not None:
+        words = words.concat(earlier.select(col(ID), spaced_words(col(TEXT)).alias(TEXT)))
+        older = set(earlier.select(ID).to_arrow().column(ID).to_pylist())
+    pairs = candidate_pairs(words, config, work / "bands")
+    verified = _verify(words, pairs, config, work / "shingles")
+    clusters = components(verified, older)
     if not clusters:
         return frame
     members = sorted(clusters)
@@ -72,34 +81,46 @@ def bands(threshold: float) -> tuple[int, int]:
     return fitting[-1]
 
 
-def candidate_pairs(words: Any, config: DuplicatesConfig) -> list[tuple[str, str]]:
-    """Sorted pairs of ids that share a band; ``words`` has the columns id and text (spaced words)."""
+def candidate_pairs(words: Any, config: DuplicatesConfig, folder: Path) -> list[tuple[str, str]]:
+    """Sorted pairs of ids that share a band; ``words`` has the columns id and text (spaced words).
+
+    The bands go to files in ``folder`` and are compared one after another, so no more than one band
+    of all documents is held at a time.
+    """
     number, rows = bands(config.jaccard)
     signature = daft.functions.minhash(
         daft.col(TEXT), num_hashes=number * rows, ngram_size=config.ngram, seed=1, hash_function="xxhash3_64"
     )
-    buckets = (
-        words.select(daft.col(ID), _band_hashes(signature, rows).alias("band"))
-        .explode("band")
-        .groupby("band")
-        .agg(daft.col(ID).list_agg().alias("ids"), daft.col(ID).count().alias("members"))
-        .where(daft.col("members") > 1)
-        .select("ids")
-    )
+    with write_errors(folder.parent):
+        words.select(daft.col(ID), _band_hashes(signature, rows).alias("bands")).write_parquet(str(folder))
+    signatures = daft.read_parquet(str(folder / "*.parquet"))
     pairs: set[tuple[str, str]] = set()
-    for ids in buckets.to_arrow().column("ids").to_pylist():
-        members = sorted(set(ids))
-        if len(members) <= _ALL_PAIRS:
-            pairs.update(itertools.combinations(members, 2))
-        else:
-            # All pairs of a large bucket would be quadratic: a star and a chain connect it as well.
-            pairs.update((members[0], member) for member in members[1:])
-            pairs.update(itertools.pairwise(members))
+    for band in range(number):
+        shared = (
+            signatures.select(daft.col(ID), daft.col("bands").get(band).alias("band"))
+            .groupby("band")
+            .agg(daft.col(ID).list_agg().alias("ids"), daft.col(ID).count().alias("members"))
+            .where(daft.col("members") > 1)
+            .select("ids")
+        )
+        for ids in shared.to_arrow().column("ids").to_pylist():
+            pairs.update(_pairs_of(sorted(set(ids))))
     return sorted(pairs)
 
 
-def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """For each id that is not the smallest of its connected component, the smallest."""
+def _pairs_of(members: list[str]) -> Iterable[tuple[str, str]]:
+    if len(members) <= _ALL_PAIRS:
+        return itertools.combinations(members, 2)
+    # All pairs of a large bucket would be quadratic: a star and a chain connect it as well.
+    star = ((members[0], member) for member in members[1:])
+    return itertools.chain(star, itertools.pairwise(members))
+
+
+def components(pairs: Iterable[tuple[str, str]], older: Set[str] = frozenset()) -> dict[str, str]:
+    """For each id that is not the first of its connected component, the first; ``older`` ids come first.
+
+    Two older ids of one component both stay: what was kept before is not judged again.
+    """
     parent: dict[str, str] = {}
 
     def root(member: str) -> str:
@@ -109,19 +130,27 @@ def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         return member
 
     for left, right in pairs:
-        first, second = sorted((root(left), root(right)))
+        roots = root(left), root(right)
+        first, second = sorted(roots, key=lambda member: (member not in older, member))
         parent[second] = first
-    return {member: root(member) for member in list(parent) if root(member) != member}
+    return {member: root(member) for member in list(parent) if root(member) != member and member not in older}
 
 
-def _verify(words: Any, pairs: list[tuple[str, str]], config: DuplicatesConfig) -> list[tuple[str, str]]:
+def _verify(
+    words: Any, pairs: list[tuple[str, str]], config: DuplicatesConfig, file: Path
+) -> list[tuple[str, str]]:
     if not pairs:
         return []
     wanted = daft.from_arrow(pa.table({ID: sorted({member for pair in pairs for member in pair})}))
-    table = words.join(wanted, on=ID, how="semi").to_arrow()
-    ids = table.column(ID).to_pylist()
-    sets = dict(zip(ids, shingle_sets(table.column(TEXT).combine_chunks(), config.ngram), strict=True))
-    return [(left, right) for left, right in pairs if jaccard(sets[left], sets[right]) >= config.jaccard]
+    with ShingleFile(file) as sets:
+        for part in words.join(wanted, on=ID, how="semi").to_arrow_iter():
+            table = pa.table(part) if isinstance(part, pa.RecordBatch) else part
+            for batch in table.to_batches():
+                sets.add(batch.column(ID).to_pylist(), shingle_sets(batch.column(TEXT), config.ngram))
+        found = sets.read()
+        return [
+            (left, right) for left, right in pairs if jaccard(found[left], found[right]) >= config.jaccard
+        ]
 
 
 @batch_function(_T.list(_T.uint64()))
