@@ -1,5 +1,6 @@
 """Small data folders, made without the data engine."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,17 @@ def shards_folder(
     folder = make_documents(tmp_path_factory.mktemp("data"), texts)
     shards.write(folder, tokenizer, folder / "shards")
     return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def make_shards(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer
+) -> Callable[[dict[str, list[str]]], Path]:
+    """Makes a shards folder of the given texts by split."""
+
+    def make(texts: dict[str, list[str]]) -> Path:
+        folder = make_documents(tmp_path_factory.mktemp("made"), texts)
+        shards.write(folder, tokenizer, folder / "shards")
+        return folder / "shards"
+
+    return make

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.core.errors import UsageError
-from weft.data.packing import pack, plan
+from weft.data.packing import MOST_PADDING, pack, plan
 from weft.data.shards import open_split
 
 
@@ -43,11 +43,52 @@ def test_placement_is_best_fit_decreasing(lengths: list[int]) -> None:
     assert sorted(filled) == sorted(width - room for room in rooms)
 
 
-@pytest.mark.parametrize("width", [128, 512, 2048])
-def test_padding_is_below_one_percent_on_a_real_mix(width: int) -> None:
-    lengths = np.random.default_rng(3).lognormal(6, 1.4, 5000).astype(np.int64) + 1
-    made = pack(lengths, width)
+@pytest.mark.parametrize("width", [64, 128, 512, 2048, 16384, 131072])
+@pytest.mark.parametrize("kind", ["mix", "books", "half", "window"])
+def test_padding_is_below_one_percent(width: int, kind: str) -> None:
+    random = np.random.default_rng(3)
+    lengths = random.lognormal(6, 1.4, max(3000, 130 * width // 1000)).astype(np.int64) + 1
+    if kind == "books":
+        lengths = random.integers(1, 30 * width, 40)
+    elif kind == "half":
+        lengths = np.full(700, int(0.6 * width))
+    lengths = np.concatenate([lengths, np.full(1, max(0, 110 * width - int(lengths.sum())))])
+    made = pack(lengths, width, max_padding=MOST_PADDING, window_targets=int(kind == "window"))
     assert made.padding < 0.01
+    assert np.array_equal(np.bincount(made.document, made.length, len(lengths)), lengths)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 70), max_size=60),
+    width=st.integers(2, 33),
+    most=st.sampled_from([0.0, 0.009, 0.2]),
+    window=st.sampled_from([0, 1]),
+)
+def test_cutting_to_fill_loses_nothing_and_leaves_less_than_a_row(
+    lengths: list[int], width: int, most: float, window: int
+) -> None:
+    made = pack(np.array(lengths, np.int64), width, max_padding=most, window_targets=window)
+    covered = [np.zeros(length, int) for length in lengths]
+    for document, start, length in zip(made.document, made.start, made.length, strict=True):
+        covered[document][start : start + length] += 1
+    assert all((part == 1).all() for part in covered)
+    filled = [int(made.length[a:b].sum()) for a, b in zip(made.row[:-1], made.row[1:], strict=True)]
+    assert all(0 < total <= width for total in filled)
+    assert made.window[0] == 0 and made.window[-1] == made.rows
+    if len(made.window) == 2:
+        assert made.padding <= most or made.rows * width - sum(lengths) < width
+
+
+def test_windows_hold_documents_that_lie_together() -> None:
+    lengths = np.random.default_rng(1).integers(1, 60, 4000)
+    made = pack(lengths, 32, max_padding=MOST_PADDING, window_targets=8192)
+    assert len(made.window) > 10
+    owner = np.repeat(np.arange(made.rows), np.diff(made.row))
+    window = np.searchsorted(made.window, owner, side="right") - 1
+    first = [made.document[window == w].min() for w in range(len(made.window) - 1)]
+    last = [made.document[window == w].max() for w in range(len(made.window) - 1)]
+    assert all(a < b for a, b in zip(last[:-1], first[1:], strict=True))
     assert made.length.sum() == lengths.sum()
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from weft.core.errors import ConfigError
 
+Policy = Literal["mask", "replace", "drop", "keep"]
+
 
 @dataclass(frozen=True)
 class ReadConfig:
@@ -55,6 +57,40 @@ class DuplicatesConfig:
 
 
 @dataclass(frozen=True)
+class PersonalConfig:
+    """What is done with personal data, kind by kind; the kinds are explained in ``personal/``.
+
+    ``mask`` puts a tag like ``<EMAIL>`` in its place, ``replace`` a fake of the same form (equal values get
+    equal fakes), ``drop`` drops the document, ``keep`` only counts.
+    """
+
+    enabled: bool = True
+    key: Policy = "mask"
+    url_credentials: Policy = "mask"
+    resident_id: Policy = "mask"
+    iban: Policy = "mask"
+    bank_card: Policy = "mask"
+    us_ssn: Policy = "mask"
+    email: Policy = "mask"
+    mac: Policy = "mask"
+    ip: Policy = "mask"
+    phone: Policy = "mask"
+    passport: Policy = "mask"
+    plate: Policy = "mask"
+    address: Policy = "mask"
+    other: Policy = "mask"
+    """For kinds that only further finders know."""
+    private_ip: bool = False
+    """Also addresses that mean nothing outside one network (10.0.0.1, ::1)."""
+    old_resident_id: bool = False
+    """Also resident ids of 15 digits, which have no check digit, after a word that announces them."""
+    presidio: bool = False
+    """Also what the pattern recognisers of Presidio find (extra ``presidio``)."""
+    secret_file: str | None = None
+    """The key of the fakes, at least 16 bytes; without it each run makes one and forgets it."""
+
+
+@dataclass(frozen=True)
 class SplitConfig:
     """Shares of the documents that validation and test get; training gets the rest."""
 
@@ -80,6 +116,51 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
+class MixtureConfig:
+    """Several sources of training rows, in shares that may change with the step.
+
+    Without ``sources`` there is no mixture. Weights and epochs are in the order of the sources.
+    """
+
+    sources: tuple[str, ...] = ()
+    """``"name = folder"``, or ``"name = folder#prefix"`` for the documents whose source begins so. A folder
+    is one that ``weft data`` made, a folder of shards, or the URL of one."""
+    weights: tuple[float, ...] = ()
+    """Share of the rows of each source; by default its share of the tokens."""
+    schedule: tuple[str, ...] = ()
+    """``"step: weight, weight, ..."`` in rising order from step 0, in place of ``weights``."""
+    change: Literal["linear", "step"] = "linear"
+    """Between two steps of the schedule weights move in a line, or stay until the next."""
+    epochs: tuple[float, ...] = ()
+    """How often each source may be read at most (0 without limit); then the others share its part."""
+    temperature: float = 1.0
+    """Weights are raised to 1/temperature: above 1 small sources are read more often."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.temperature < float("inf"):
+            raise ConfigError(f"mixture.temperature = {self.temperature} is not possible; give more than 0.")
+        if self.weights and self.schedule:
+            raise ConfigError("mixture.weights and mixture.schedule both set the weights; give one of them.")
+        for name, values in (("weights", self.weights), ("epochs", self.epochs)):
+            if values and len(values) != len(self.sources):
+                raise ConfigError(
+                    f"mixture.{name} has {len(values)} values for {len(self.sources)} sources; give one each."
+                )
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Where blocks of remote shards are kept, and how much of them."""
+
+    folder: str = "~/.cache/weft/blocks"
+    max_bytes: int = 8 << 30
+    """On disk, for all processes that share the folder."""
+    block_bytes: int = 4 << 20
+    memory_bytes: int = 64 << 20
+    """In the memory of each process."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """One run of ``weft data``."""
 
@@ -87,5 +168,6 @@ class DataConfig:
     read: ReadConfig = field(default_factory=ReadConfig)
     junk: JunkConfig = field(default_factory=JunkConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
+    personal: PersonalConfig = field(default_factory=PersonalConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

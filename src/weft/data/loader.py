@@ -6,17 +6,37 @@ parts by any number of processes. B = rows of a batch, T = positions of a row.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from weft.core.errors import UsageError
-from weft.data.batch import IGNORED, Batch
+from weft.core.errors import DataError, UsageError
+from weft.data import sidecar
+from weft.data.batch import Batch
+from weft.data.cache import BlockCache
+from weft.data.order import Order, Shuffled, Windowed
 from weft.data.packing import plan
-from weft.data.shards import open_split
+from weft.data.remote import CachedTokens, is_remote, open_remote_split
+from weft.data.rows import MappedTokens, Rows, Tokens
+from weft.data.shards import Shards, open_split
+from weft.data.verified import open_verified
 from weft.tokenizer import Tokenizer
+
+WINDOW_TOKENS = 1 << 23
+"""Targets of a window in which documents are packed together when tokens come over a network."""
+
+
+class Gathers(Protocol):
+    """What a trainer reads: rows by their global number. A loader, a mixture, or either with noise."""
+
+    batch_rows: int
+
+    def gather(self, samples: range) -> Batch:
+        """The rows with these global sample numbers."""
+        ...
 
 
 class Loader:
@@ -31,46 +51,66 @@ class Loader:
         seed: int = 0,
         *,
         verify: bool = True,
+        prefix: str = "",
+        stream: int = 0,
+        cache: BlockCache | None = None,
     ) -> None:
-        """Raises DataError for missing or damaged shards, UsageError for impossible sizes."""
-        if batch_rows < 1:
-            raise UsageError(f"A batch of {batch_rows} rows is not possible; give at least 1.")
-        if not 0 <= seed < 1 << 64:
-            raise UsageError(f"The seed {seed} is not possible; give a whole number from 0 to 2^64 - 1.")
-        self._shards = open_split(shards_folder, split, verify=verify)
-        self._plan = plan(self._shards, sequence_length)
+        """``prefix`` takes only documents whose source begins so; ``stream`` tells orders of one seed apart.
+
+        The folder may be a URL (s3, gs, http, https, file); its tokens then pass through ``cache``. Raises
+        DataError for missing or damaged shards, UsageError for impossible sizes, ResourceError when the
+        network fails.
+        """
+        check_sizes(batch_rows, seed)
         self.sequence_length, self.batch_rows, self.seed = sequence_length, batch_rows, seed
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self._shards, tokens, window = _open(str(shards_folder), split, verify, cache)
+        reader = self._shards.reader
+        self._lengths, self._bytes, self._prefix = reader.lengths, self._shards.bytes, prefix
+        if prefix:
+            chosen, self._bytes = sidecar.below(reader.prefix, prefix)
+            self._lengths = np.where(chosen, reader.lengths, 0)
+        made = plan(self._shards, sequence_length, lengths=self._lengths, name=prefix, window_targets=window)
+        self._rows = Rows(made, reader.starts, tokens, self._shards.eos_id)
+        self._order: Order = (
+            Windowed(made.window, _group(cache, reader.dtype.itemsize), seed, stream)
+            if window and cache
+            else Shuffled(made.rows, seed, stream)
+        )
 
     @property
     def rows(self) -> int:
         """Packed rows of one epoch."""
-        return self._plan.rows
+        return self._rows.plan.rows
 
     @property
     def tokens_per_epoch(self) -> int:
         """Targets of one epoch: every token of the split and one end of text a document."""
-        return self._shards.reader.token_count
+        return int(self._lengths.sum())
 
     @property
     def bytes(self) -> int:
         """UTF-8 bytes of the documents of the split: what bits per byte divide by."""
-        return self._shards.bytes
+        return self._bytes
 
     @property
     def documents(self) -> int:
         """Documents of the split."""
-        return len(self._shards.reader)
+        return int(np.count_nonzero(self._lengths))
 
     @property
     def padding(self) -> float:
         """Share of positions without a target."""
-        return self._plan.padding
+        return self._rows.plan.padding
 
     @property
     def vocab_size(self) -> int:
         """Tokens of the vocabulary that the shards were encoded with."""
         return self._shards.vocab_size
+
+    @property
+    def eos_id(self) -> int:
+        """The end of text, which padding positions hold."""
+        return self._shards.eos_id
 
     @property
     def tokenizer_fingerprint(self) -> str:
@@ -79,8 +119,17 @@ class Loader:
 
     @property
     def data_fingerprint(self) -> str:
-        """Fingerprint of the tokens and their order in the shards."""
-        return self._shards.fingerprint
+        """Fingerprint of the tokens and their order in the shards, and of what was chosen from them."""
+        if not self._prefix:
+            return self._shards.fingerprint
+        return hashlib.sha256(f"{self._shards.fingerprint} {self._prefix}".encode()).hexdigest()
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that stays in use: index and plan, at most one epoch's order, not the memory map."""
+        made, reader = self._rows.plan, self._shards.reader
+        arrays = (made.document, made.start, made.length, made.row, reader.starts, self._lengths)
+        return sum(array.nbytes for array in arrays) + 2 * 8 * min(made.rows, 1 << 20)
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """DataError unless the shards were made with exactly this tokenizer."""
@@ -93,41 +142,49 @@ class Loader:
 
     def gather(self, samples: range) -> Batch:
         """The rows with these global sample numbers; sample g is row ``g % rows`` of epoch ``g // rows``."""
-        order = [self._order(g // self.rows)[g % self.rows] for g in samples]
-        return self._assemble(np.asarray(order, np.int64))
+        return self.take(np.arange(samples.start, samples.stop))
+
+    def take(self, places: np.typing.NDArray[np.int64]) -> Batch:
+        """The rows at these places [n] of the endless sequence of epochs."""
+        return self._rows.assemble(self._order.at(places))
 
     def sequential(self, batch_rows: int | None = None) -> Iterator[Batch]:
         """Every row exactly once in the order of the plan; the last batch may have fewer rows."""
         size = batch_rows or self.batch_rows
         for first in range(0, self.rows, size):
-            yield self._assemble(np.arange(first, min(first + size, self.rows)))
+            yield self._rows.assemble(np.arange(first, min(first + size, self.rows)))
 
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        known = self._orders.get(epoch)
-        if known is None:
-            # Raw bits of a counter-based generator: numpy fixes this stream for all its versions, which
-            # it does not promise of Generator.permutation.
-            bits = np.random.Philox(key=np.array([self.seed, epoch], np.uint64)).random_raw(self.rows)
-            known = np.argsort(bits, kind="stable")
-            # A batch touches two epochs at most.
-            self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) == 1} | {epoch: known}
-        return known
 
-    def _assemble(self, rows: npt.NDArray[np.int64]) -> Batch:
-        pack, reader = self._plan, self._shards.reader
-        eos, width = self._shards.eos_id, self.sequence_length
-        tokens = np.full((len(rows), width), eos, np.int64)
-        targets = np.full((len(rows), width), IGNORED, np.int64)
-        document_start = np.tile(np.arange(width, dtype=np.int32), (len(rows), 1))
-        for index, row in enumerate(rows.tolist()):
-            at = 0
-            for piece in range(pack.row[row], pack.row[row + 1]):
-                start, length = int(pack.start[piece]), int(pack.length[piece])
-                begin = int(reader.starts[pack.document[piece]]) + start
-                span = slice(at, at + length)
-                targets[index, span] = reader.tokens[begin : begin + length]
-                tokens[index, at] = eos if start == 0 else reader.tokens[begin - 1]
-                tokens[index, at + 1 : at + length] = targets[index, at : at + length - 1]
-                document_start[index, span] = at
-                at += length
-        return Batch(tokens, targets, document_start)
+def share(loader: Gathers, step: int, rank: int, world_size: int) -> Batch:
+    """The part of batch ``step`` that process ``rank`` of ``world_size`` reads, rows in line.
+
+    All parts together are the batch, whatever the number of processes; parts differ by one row at most.
+    """
+    if not 0 <= rank < world_size:
+        raise UsageError(f"Rank {rank} of {world_size} processes is not possible.")
+    rows, first = loader.batch_rows, step * loader.batch_rows
+    return loader.gather(range(first + rows * rank // world_size, first + rows * (rank + 1) // world_size))
+
+
+def check_sizes(batch_rows: int, seed: int) -> None:
+    """UsageError for a batch without rows or a seed that is no 64-bit number."""
+    if batch_rows < 1:
+        raise UsageError(f"A batch of {batch_rows} rows is not possible; give at least 1.")
+    if not 0 <= seed < 1 << 64:
+        raise UsageError(f"The seed {seed} is not possible; give a whole number from 0 to 2^64 - 1.")
+
+
+def _open(folder: str, split: str, verify: bool, cache: BlockCache | None) -> tuple[Shards, Tokens, int]:
+    """The shards, their tokens, and the targets of a window (0: all documents together)."""
+    if not is_remote(folder):
+        shards = open_verified(Path(folder), split) if verify else open_split(folder, split, verify=False)
+        return shards, MappedTokens(shards.reader.tokens), 0
+    if cache is None:
+        raise DataError(f"{folder} is not on this machine; give a cache, [stream] in the run file.")
+    shards, file, key = open_remote_split(folder, split, cache.folder)
+    return shards, CachedTokens(file, key, cache, shards.reader.dtype), WINDOW_TOKENS
+
+
+def _group(cache: BlockCache, item: int) -> int:
+    """Windows shuffled together: so many that two groups fit into the cache."""
+    return max(1, cache.max_bytes // (2 * 2 * WINDOW_TOKENS * item))

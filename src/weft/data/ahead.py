@@ -1,0 +1,51 @@
+"""The next batches, prepared by a thread while the trainer works."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from weft.data.batch import Batch
+from weft.data.loader import Gathers
+
+
+class Ahead:
+    """A loader that foresees what is gathered next: micro-batches of ``micro_rows`` in line.
+
+    At most ``depth`` batches lie ready, which is what it adds to memory. What was not foreseen is gathered
+    at once; what comes out is the same either way.
+    """
+
+    def __init__(self, loader: Gathers, micro_rows: int | None = None, depth: int = 2) -> None:
+        self.loader, self.batch_rows = loader, loader.batch_rows
+        self._micro = micro_rows or loader.batch_rows
+        self._depth = depth
+        self._ready: OrderedDict[range, Future[Batch]] = OrderedDict()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="weft-ahead")
+
+    def gather(self, samples: range) -> Batch:
+        """The rows with these global sample numbers; errors of the thread come out here."""
+        known = self._ready.pop(samples, None)
+        if known is None:
+            self._forget()
+        upcoming = samples
+        for _ in range(self._depth):
+            upcoming = self._after(upcoming)
+            if upcoming not in self._ready:
+                self._ready[upcoming] = self._pool.submit(self.loader.gather, upcoming)
+        return self.loader.gather(samples) if known is None else known.result()
+
+    def close(self) -> None:
+        """Stop the thread; batches that lie ready are lost."""
+        self._forget()
+        self._pool.shutdown(wait=True)
+
+    def _after(self, samples: range) -> range:
+        first = samples.stop
+        end = (first // self.batch_rows + 1) * self.batch_rows
+        return range(first, min(first + self._micro, end))
+
+    def _forget(self) -> None:
+        for future in self._ready.values():
+            future.cancel()
+        self._ready.clear()
