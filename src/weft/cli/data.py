@@ -1,13 +1,47 @@
-"""``weft data``: from files to token shards."""
+"""``weft data``: from files to token shards, and a look at what came of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli.command import weft_command
+from weft.cli.command import Record, weft_command
+
+if TYPE_CHECKING:
+    from weft.data.selection import Shown
+
+_CHARACTERS = 400
+
+
+class DataCommand(click.Command):
+    """The verb that reads sources; a first word that names a verb below it runs that one instead."""
+
+    def __init__(self, reads: click.Command, verbs: Mapping[str, click.Command]) -> None:
+        super().__init__(reads.name, callback=reads.callback, params=reads.params, help=reads.help)
+        self.verbs = dict(verbs)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of this command, or of the verb below it."""
+        verb = self.verbs.get(args[0]) if args else None
+        if verb is None:
+            return super().make_context(info_name, args, parent, **extra)
+        return verb.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run what :meth:`make_context` chose."""
+        return super().invoke(context) if context.command is self else context.command.invoke(context)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, and below them the verbs."""
+        super().format_options(context, formatter)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.get_short_help_str(80)) for name, verb in self.verbs.items()])
 
 
 @weft_command("data")
@@ -15,14 +49,15 @@ from weft.cli.command import weft_command
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @click.option("--config", "run_file", type=click.Path(path_type=Path), help="A run file in TOML.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Use this tokenizer; train none.")
-def command(
+def read_sources(
     sources: tuple[str, ...], out: Path, run_file: Path | None, tokenizer: Path | None
 ) -> dict[str, Any]:
     """Read text from files, folders or globs and make documents, a tokenizer and token shards.
 
     Junk and duplicates are set aside with their reasons under OUT/dropped. A run file (RUN.toml) and
     KEY=VALUE pairs set what differs from the defaults, for instance split.test=0.05. A second start
-    continues where the first one stopped.
+    continues where the first one stopped. A source whose name is one of the commands below is given
+    as ./NAME.
     """
     from weft.core.config import load
     from weft.core.errors import UsageError
@@ -38,8 +73,59 @@ def command(
             raise UsageError("--tokenizer and tokenizer.path= say the same thing; give one of them.")
         overrides.append(f"tokenizer.path={tokenizer}")
     record = prepare(load(DataConfig, run_file, overrides), given, out)
-    show(record["figures"], out)
+    show_funnel(record["figures"], out)
     return record
+
+
+@weft_command("data report")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The page; by default FOLDER/report.html.")
+@click.option("--samples", default=5, show_default=True, help="Documents shown of each reason.")
+@click.option("--seed", default=0, show_default=True, help="Equal seeds show equal documents.")
+def report(folder: Path, out: Path | None, samples: int, seed: int) -> Record:
+    """Write a page about a finished data FOLDER: what was kept, what was dropped and why, with samples."""
+    from weft.recipes.data_report import write_data_report
+
+    out = out or folder / "report.html"
+    found = write_data_report(folder, out, samples, seed)
+    click.echo(f"report: {out}")
+    return {"folder": str(folder), "report": str(out), **found}
+
+
+@weft_command("data show")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--dropped", metavar="REASON", help="Documents dropped for this reason; all shows every one.")
+@click.option("--kept", is_flag=True, help="Documents that were kept (the default).")
+@click.option("--split", help="Kept documents of train, valid or test only.")
+@click.option("--limit", default=20, show_default=True, help="How many documents, at most.")
+@click.option("--grep", metavar="TEXT", help="Only documents with this text in them.")
+@click.option("--full", is_flag=True, help="Whole texts, not their beginnings.")
+def show(
+    folder: Path,
+    dropped: str | None,
+    kept: bool,
+    split: str | None,
+    limit: int,
+    grep: str | None,
+    full: bool,
+) -> Record:
+    """Print documents of a finished data FOLDER, kept or dropped."""
+    from weft.core.errors import UsageError
+    from weft.data.selection import Selection, select
+
+    if kept and dropped is not None:
+        raise UsageError("--kept and --dropped contradict each other; give one of them.")
+    wanted = Selection(dropped, split, grep, limit)
+    shown = []
+    for document in select(folder, wanted, None if full else _CHARACTERS):
+        click.echo(spell(document))
+        shown.append(asdict(document))
+    if not shown:
+        click.echo("No document fits.", err=True)
+    return {"folder": str(folder), "documents": shown}
+
+
+command = DataCommand(read_sources, {"report": report, "show": show})
 
 
 def is_override(argument: str) -> bool:
@@ -48,7 +134,7 @@ def is_override(argument: str) -> bool:
     return "=" in argument and key.replace(".", "").replace("_", "").isalpha() and not Path(argument).exists()
 
 
-def show(figures: dict[str, Any], out: Path) -> None:
+def show_funnel(figures: dict[str, Any], out: Path) -> None:
     """Print the funnel as a table."""
     rows = [("read", figures["in"])]
     rows += [(f"  dropped: {reason}", count) for reason, count in figures["dropped"].items()]
@@ -59,3 +145,23 @@ def show(figures: dict[str, Any], out: Path) -> None:
     shards = figures["shards"]
     tokens = sum(shards[split]["tokens"] for split in figures["splits"])
     click.echo(f"{tokens:,} tokens of a vocabulary of {shards['vocab_size']:,} in {out / 'shards'}")
+
+
+def spell(document: Shown) -> str:
+    """One document for the console: a line about it, then its text, indented and safe to print."""
+    facts = [document.kind, document.language, f"{document.bytes:,} bytes", document.id]
+    lines = [click.style(printable(document.source), bold=True)]
+    lines.append("  " + ", ".join(fact for fact in facts if fact))
+    if document.reason is not None:
+        lines.append(f"  dropped: {document.reason} ({printable(document.value or '')})")
+    if document.text is None:
+        lines.append("  | (its text was never read)")
+    else:
+        text = document.text + ("…" if document.cut else "")
+        lines += [f"  | {printable(line)}" for line in text.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could command the terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else "�" for c in text)

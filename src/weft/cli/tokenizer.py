@@ -1,18 +1,25 @@
-"""``weft tokenizer``: train a vocabulary on a data folder."""
+"""``weft tokenizer``: train a vocabulary on a data folder, and compare vocabularies."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli.command import weft_command
+from weft.cli.command import Record, weft_command
+
+if TYPE_CHECKING:
+    from weft.tokenizer.compression import Compression
+
+_HEAD = ("tokenizer", "language", "bytes/token", "single-byte", "round trip", "MB/s")
 
 
 @click.group("tokenizer")
 def command() -> None:
-    """Train a tokenizer."""
+    """Train a tokenizer, or compare some."""
 
 
 @weft_command("train")
@@ -27,11 +34,95 @@ def train(data_folder: Path, vocab_size: int, sample_bytes: int | None) -> dict[
     sample = TokenizerConfig.sample_bytes if sample_bytes is None else sample_bytes
     tokenizer = train_tokenizer(data_folder, vocab_size, sample)
     click.echo(f"{tokenizer.vocab_size:,} tokens in {data_folder / 'tokenizer'}")
+    stale = are_stale(data_folder, tokenizer.fingerprint)
+    if stale:
+        settings = f"tokenizer.vocab_size={vocab_size}"
+        settings += f" tokenizer.sample_bytes={sample_bytes}" if sample_bytes is not None else ""
+        click.echo(
+            f"The shards in {data_folder / 'shards'} were made with another tokenizer and are stale now; to "
+            f"make them again, repeat the weft data command of this folder with {settings} "
+            "and no --tokenizer (it keeps the documents).",
+            err=True,
+        )
     return {
         "folder": str(data_folder / "tokenizer"),
         "vocab_size": vocab_size,
         "fingerprint": tokenizer.fingerprint,
+        "shards_stale": stale,
     }
 
 
+def are_stale(data_folder: Path, fingerprint: str) -> bool:
+    """Whether there are shards that were made with another tokenizer than the one of ``fingerprint``."""
+    from weft.core import manifest
+    from weft.data.schema import SHARDS
+
+    shards = manifest.read(data_folder / SHARDS)
+    return shards is not None and shards["inputs"].get("tokenizer") != fingerprint
+
+
+@weft_command("compare")
+@click.argument("text", type=click.Path(path_type=Path), metavar="DATA_FOLDER_OR_TEXT")
+@click.argument("tokenizers", nargs=-1, type=click.Path(path_type=Path), metavar="[TOKENIZER]...")
+@click.option("--split", default="test", show_default=True, help="Documents of a data folder to encode.")
+@click.option("--sample-bytes", default=4 << 20, show_default=True, help="How much text, about.")
+def compare(text: Path, tokenizers: tuple[Path, ...], split: str, sample_bytes: int) -> Record:
+    """Measure tokenizers on held-out documents of a data folder, or on a text file or folder.
+
+    The data folder's own tokenizer comes first. TOKENIZER is a tokenizer.json or a folder that holds one.
+    """
+    from weft.core.errors import UsageError
+    from weft.data.passages import read_passages
+    from weft.tokenizer import Tokenizer
+    from weft.tokenizer.compression import compress, total
+
+    own = text / "tokenizer"
+    paths = [*([own] if (own / "tokenizer.json").is_file() else []), *tokenizers]
+    if not paths:
+        raise UsageError(f"There is no tokenizer in {text} and none was given; name a tokenizer.json.")
+    opened = {str(path): Tokenizer.load(path) for path in paths}
+    passages = read_passages(text, split, sample_bytes)
+    measured = {name: compress(tokenizer, passages) for name, tokenizer in opened.items()}
+    click.echo(table({name: {**found, "all": total(found)} for name, found in measured.items()}), err=True)
+    return {
+        "text": str(text),
+        "tokenizers": {
+            name: {
+                "vocab_size": opened[name].vocab_size,
+                "fingerprint": opened[name].fingerprint,
+                "all": figures(total(found)),
+                "languages": {language: figures(one) for language, one in found.items()},
+            }
+            for name, found in measured.items()
+        },
+    }
+
+
+def figures(found: Compression) -> Record:
+    """Counts and rates of one tokenizer on one language."""
+    rates = {name: getattr(found, name) for name in ("bytes_per_token", "single_share", "bytes_per_second")}
+    return {**asdict(found), **rates}
+
+
+def table(measured: Mapping[str, Mapping[str, Compression]]) -> str:
+    """The figures for people: languages with most text first, all of them together last."""
+    rows = [_HEAD]
+    for name, found in measured.items():
+        for language in sorted(found, key=lambda key: (key == "all", -found[key].bytes)):
+            one = found[language]
+            rows.append(
+                (
+                    name,
+                    language,
+                    f"{one.bytes_per_token:.3f}",
+                    f"{100 * one.single_share:.1f} %",
+                    "exact" if one.exact == one.texts else f"{one.exact:,} of {one.texts:,} texts",
+                    f"{one.bytes_per_second / 1e6:.1f}",
+                )
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+
+
 command.add_command(train)
+command.add_command(compare)

@@ -55,8 +55,14 @@ def compress(tokenizer: Tokenizer, passages: Mapping[str, Sequence[str]]) -> dic
 def total(figures: Mapping[str, Compression]) -> Compression:
     """All languages together."""
     every = list(figures.values())
-    counts = [sum(getattr(one, name) for one in every) for name in ("texts", "bytes", "tokens", "single")]
-    return Compression(*counts, sum(one.exact for one in every), sum(one.seconds for one in every))
+    return Compression(
+        texts=sum(one.texts for one in every),
+        bytes=sum(one.bytes for one in every),
+        tokens=sum(one.tokens for one in every),
+        single=sum(one.single for one in every),
+        exact=sum(one.exact for one in every),
+        seconds=sum(one.seconds for one in every),
+    )
 
 
 def single_byte_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
@@ -73,7 +79,8 @@ def single_byte_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 def _compress(tokenizer: Tokenizer, texts: Sequence[str], single: npt.NDArray[np.bool_]) -> Compression:
     size = tokens = singles = exact = 0
     seconds = 0.0
-    for batch in itertools.batched(texts, _BATCH):
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
         began = time.perf_counter()
         encoded = tokenizer.encode_batch(batch)
         seconds += time.perf_counter() - began
