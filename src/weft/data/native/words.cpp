@@ -1,0 +1,57 @@
+// Hashes of words and of lines. Words are runs of letters, marks and digits, folded to lower case; each Han
+// character is one. The hashes are the same on every machine and those of the plain twin in words.py.
+#include "unicode.h"
+
+namespace {
+
+struct Folding {
+    const uint16_t *flags;
+    const uint32_t *folded;
+};
+
+// The hash of a word: its folded code points, one after another.
+constexpr uint64_t EMPTY = 0x243F6A8885A308D3ull;
+
+int64_t words_of(const uint8_t *text, int64_t size, const Folding &tables, uint64_t *out) {
+    int64_t count = 0;
+    uint64_t hash = EMPTY;
+    for (int64_t at = 0; at < size;) {
+        uint32_t code = decode(text, at), letter = look(tables.folded, code);
+        bool han = look(tables.flags, code) & HAN;
+        if ((han || !letter) && hash != EMPTY) out[count++] = hash, hash = EMPTY;
+        if (han) out[count++] = mix(EMPTY, letter);
+        else if (letter) hash = mix(hash, letter);
+    }
+    if (hash != EMPTY) out[count++] = hash;
+    return count;
+}
+
+}  // namespace
+
+// `out` has room for a hash a byte; `out_offsets` [count + 1] says which are whose. Returns their number.
+extern "C" int64_t word_hashes(const uint8_t *data, const int64_t *offsets, int64_t count, const uint16_t *flags,
+                               const uint32_t *folded, uint64_t *out, int64_t *out_offsets) {
+    Folding tables{flags, folded};
+    int64_t at = out_offsets[0] = 0;
+    for (int64_t i = 0; i < count; i++) {
+        at += words_of(data + offsets[i], offsets[i + 1] - offsets[i], tables, out + at);
+        out_offsets[i + 1] = at;
+    }
+    return at;
+}
+
+// For each line (pieces between line feeds) the hash of its folded letters, every digit as 0, and their number.
+extern "C" void line_hashes(const uint8_t *data, const int64_t *offsets, int64_t count, const uint16_t *flags,
+                            const uint32_t *folded, uint64_t *out, int32_t *letters) {
+    for (int64_t i = 0; i < count; i++) {
+        const uint8_t *text = data + offsets[i];
+        const int64_t size = offsets[i + 1] - offsets[i];
+        uint64_t hash = EMPTY;
+        int32_t length = 0;
+        for (int64_t at = 0; at < size;) {
+            uint32_t code = decode(text, at), letter = look(folded, code);
+            if (letter) hash = mix(hash, look(flags, code) & DIGIT ? '0' : letter), length++;
+        }
+        out[i] = hash, letters[i] = length;
+    }
+}
