@@ -1,0 +1,1 @@
+"""Personal data: finding it, and putting tags or fakes in its place."""

@@ -1,0 +1,82 @@
+"""Step 2b: personal data gives way to tags or fakes, and is counted; the patterns are in ``data/personal``.
+
+It comes after normalising, which gives each text its one form, and before everything that measures, hashes
+or compares texts, so that nothing later sees what was taken out. Code is treated like text: addresses and
+keys are found in it most of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from weft.data.config import PersonalConfig
+from weft.data.engine import batch_function, daft
+from weft.data.personal.fakes import load_secret
+from weft.data.personal.replace import Deidentified, Deidentifier
+from weft.data.personal.scan import PatternFinder
+from weft.data.personal.span import Finder
+from weft.data.schema import REASON, TEXT, VALUE
+
+PERSONAL = "personal"
+"""A struct of the number of spans of each kind; null where the document has no text."""
+DROP_REASON = "personal_data"
+_RESULT = "deidentified"
+_DROPPED = "dropped_for"
+
+
+def deidentify(frame: Any, config: PersonalConfig, finders: Sequence[Finder] = ()) -> Any:
+    """Change the text, add the column personal, and set the reason ``personal_data`` with the kind as value
+    where a policy drops the document. ``finders`` look for more than our patterns.
+
+    Raises ConfigError for a secret that cannot be read, ResourceError when Presidio is not installed.
+    """
+    worker = Deidentifier(config, [*all_finders(config), *finders], load_secret(config.secret_file))
+    counts = pa.struct([(kind, pa.int32()) for kind in worker.kinds])
+    row = pa.struct([(TEXT, pa.large_string()), (PERSONAL, counts), (_DROPPED, pa.large_string())])
+
+    @batch_function(daft.DataType.from_arrow_type(row), rows=256)
+    def run(texts: Any) -> Any:
+        column = texts.to_arrow()
+        there = pc.is_valid(column)
+        result = worker.apply(pc.filter(column, there).to_pylist())
+        # A null is a document whose text was never read.
+        places = pc.if_else(there, pc.subtract(pc.cumulative_sum(pc.cast(there, pa.int64())), 1), None)
+        return result_column(result, worker.kinds).take(places)
+
+    col = daft.col
+    result = col(_RESULT)
+    frame = frame.with_column(_RESULT, run(col(TEXT)))
+    drop = col(REASON).is_null() & ~result.get(_DROPPED).is_null()
+    return frame.with_columns(
+        {
+            TEXT: result.get(TEXT),
+            PERSONAL: result.get(PERSONAL),
+            REASON: daft.functions.when(drop, daft.lit(DROP_REASON)).otherwise(col(REASON)),
+            VALUE: daft.functions.when(drop, result.get(_DROPPED)).otherwise(col(VALUE)),
+        }
+    ).exclude(_RESULT)
+
+
+def all_finders(config: PersonalConfig) -> list[Finder]:
+    """The finders that the configuration asks for."""
+    finders: list[Finder] = [PatternFinder(config)]
+    if config.presidio:
+        from weft.data.personal.presidio import PresidioFinder
+
+        finders.append(PresidioFinder())
+    return finders
+
+
+def result_column(result: Deidentified, kinds: Sequence[str]) -> pa.StructArray:
+    """Texts, counts by kind and the kind that drops, as one struct array [N]."""
+    numbers = [pa.array([count[kind] for count in result.counts], pa.int32()) for kind in kinds]
+    columns = [
+        pa.array(result.texts, pa.large_string()),
+        pa.StructArray.from_arrays(numbers, names=list(kinds)),
+        pa.array(result.dropped, pa.large_string()),
+    ]
+    return pa.StructArray.from_arrays(columns, names=[TEXT, PERSONAL, _DROPPED])
