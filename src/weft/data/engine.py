@@ -68,7 +68,7 @@ def use(on: str) -> None:
         return
     if on != "local" and on != "ray" and not on.startswith("ray://"):
         raise UsageError(f"on = {on!r} is not possible; give local, ray or ray://HOST:PORT.")
-    if _on is not None and "local" != _on:
+    if _on is not None and _on != "local":
         raise UsageError(f"This process works on {_on} already; start another one for {on}.")
     if on != "local":
         _connect(on)
@@ -92,10 +92,10 @@ def _connect(on: str) -> None:
             )
         daft.set_runner_ray(noop_if_initialized=True)
     except Exception as error:
-        said = str(error).strip().splitlines()
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ResourceError(
-            f"The Ray cluster {on} does not answer ({said[0][:200] if said else type(error).__name__}); check "
-            "the address and that its versions of Python, Ray and Weft are these."
+            f"The Ray cluster {on} does not answer ({said}); check the address and that its versions of "
+            "Python, Ray and Weft are these."
         ) from error
 
 
