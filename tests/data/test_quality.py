@@ -36,7 +36,8 @@ def test_native_statistics_equal_the_plain_ones(texts: list[str]) -> None:
 
 C4_PIECES = [
     *PIECES, "[1]", "[edit]", "[citation needed]", "[", "12]", "{", "JavaScript", "Lorem Ipsum",
-    "terms of use", "cookie policy", "We use cookies.", " He said so.", "一二三。四五", "x" * 12, '?"', "...\n",
+    "terms of use", "cookie policy", "We use cookies.", " He said so.", "一二三。四五", "x" * 12,
+    '?"', "...\n",
 ]  # fmt: skip
 
 

@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from weft.core.errors import ConfigError
+from weft.data.config_quality import (
+    ClassifierConfig,
+    CleanConfig,
+    ContaminationConfig,
+    LanguageConfig,
+    LinesConfig,
+    QualityConfig,
+)
 
 Policy = Literal["mask", "replace", "drop", "keep"]
 
@@ -169,5 +177,11 @@ class DataConfig:
     junk: JunkConfig = field(default_factory=JunkConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     personal: PersonalConfig = field(default_factory=PersonalConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    lines: LinesConfig = field(default_factory=LinesConfig)
+    contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
