@@ -14,7 +14,7 @@ from weft.cli.command import Record, weft_command
 if TYPE_CHECKING:
     from weft.tokenizer.compression import Compression
 
-_HEAD = ("tokenizer", "language", "bytes/token", "single-byte", "round trip", "MB/s")
+_HEAD = ("tokenizer", "language", "bytes/token", "single-byte", "round trip", "MB/s a core")
 
 
 @click.group("tokenizer")

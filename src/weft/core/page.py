@@ -30,16 +30,17 @@ body{font:16px/1.55 system-ui,"Noto Sans CJK SC","PingFang SC","Microsoft YaHei"
  margin:0 auto;max-width:46rem;padding:1.5rem 1rem 4rem;background:Canvas;color:CanvasText}
 h1{font-size:1.7rem;margin:.6rem 0}h2{font-size:1.2rem;margin:2.4rem 0 .6rem;
  border-bottom:1px solid color-mix(in srgb,currentColor 25%,transparent);padding-bottom:.25rem}
-p{margin:.5rem 0}.note{opacity:.75;font-size:.9rem}
+p{margin:.5rem 0;overflow-wrap:anywhere}.note{opacity:.75;font-size:.9rem}
 svg{max-width:100%;height:auto;display:block;margin:.8rem 0}
 table{border-collapse:collapse;margin:.6rem 0;font-size:.93rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.28rem .9rem .28rem 0;vertical-align:top;
  border-bottom:1px solid color-mix(in srgb,currentColor 12%,transparent);overflow-wrap:anywhere}
-th{font-weight:600}td.n,th.n{text-align:right;overflow-wrap:normal;white-space:nowrap}
+td:not(.n){min-width:6rem}th{font-weight:600}td.n,th.n{text-align:right;overflow-wrap:normal;white-space:nowrap}
 pre{font:13px/1.45 ui-monospace,"DejaVu Sans Mono","Noto Sans Mono CJK SC",monospace;overflow-x:auto;
  padding:.7rem .9rem;border-radius:6px;background:color-mix(in srgb,currentColor 7%,transparent);
  margin:.5rem 0 1rem;tab-size:4}
-pre b{font-weight:700}details>summary{cursor:pointer;margin:.5rem 0}
+pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere}
+pre b{font-weight:700}details>summary{cursor:pointer;margin:.5rem 0;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
 nav{display:flex;gap:.2rem;justify-content:flex-end;font-size:.9rem}
 nav label{cursor:pointer;padding:.1rem .6rem;border-radius:6px}
@@ -101,10 +102,11 @@ class Page:
         # A line end right after <pre> would be dropped.
         self._parts.append(f"<pre>\n{start}{_escape(text)}</pre>")
 
-    def folded(self, summary: Text, text: str) -> None:
-        """Text as it was written, shown on a click."""
+    def folded(self, summary: Text, text: str, *, wrap: bool = False) -> None:
+        """Text as it was written, shown on a click; ``wrap`` breaks long lines, as prose wants it."""
+        look = ' class="wrap"' if wrap else ""
         self._parts.append(
-            f"<details><summary>{_words(summary)}</summary><pre>\n{_escape(text)}</pre></details>"
+            f"<details><summary>{_words(summary)}</summary><pre{look}>\n{_escape(text)}</pre></details>"
         )
 
     def render(self) -> str:

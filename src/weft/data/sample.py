@@ -26,7 +26,7 @@ class Sample:
     def add(self, group: Group, rows: npt.NDArray[np.int64]) -> None:
         """Offer the ``rows`` [N] of ``group``."""
         draws = self._bits.random_raw(len(rows))
-        if len(self._drawn) == self.size:
+        if self._drawn and len(self._drawn) == self.size:
             below = draws < np.uint64(self._drawn[-1][0])
             draws, rows = draws[below], rows[below]
         best = np.argsort(draws, kind="stable")[: self.size]

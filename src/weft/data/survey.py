@@ -21,7 +21,7 @@ from weft.data.clusters import Clusters, find_clusters
 from weft.data.sample import Sample
 from weft.data.schema import (
     BYTES,
-    ID,
+    KIND,
     LANGUAGE,
     REASON,
     SHARDS,
@@ -43,6 +43,7 @@ class Drawn:
     """One drawn document; ``text`` is its beginning, None where it was never read."""
 
     source: str
+    kind: str | None
     language: str | None
     bytes: int
     text: str | None
@@ -57,7 +58,7 @@ class Survey:
     splits: dict[str, Count]
     languages: dict[str, Count]
     dropped: dict[str, Count]
-    """By reason."""
+    """By reason, most documents first."""
     lengths: npt.NDArray[np.int64]
     """Kept documents with 2^k to 2^(k+1) - 1 bytes, [64]; empty ones are under 0."""
     folders: dict[str, Count]
@@ -84,13 +85,14 @@ def survey(data_folder: Path, samples: int = 5, characters: int = 1500, seed: in
     dropped = _Dropped(samples, seed)
     for group in parts.groups(parts.dropped_files(data_folder), [SOURCE, REASON, BYTES]):
         dropped.add(group)
+    reasons = dict(sorted(dropped.reasons.counts().items(), key=lambda item: -item[1].documents))
     by_folder, by_language = _tokens(data_folder)
     splits = kept.splits.counts()
     return Survey(
         kept=total(splits.values()),
         splits={name: splits.get(name, Count(0, 0)) for name in SPLITS},
         languages=kept.languages.counts(),
-        dropped=dropped.reasons.counts(),
+        dropped=reasons,
         lengths=kept.lengths,
         folders=kept.folders.counts(),
         folders_dropped=dropped.folders.counts(),
@@ -98,9 +100,7 @@ def survey(data_folder: Path, samples: int = 5, characters: int = 1500, seed: in
         tokens_by_language=by_language,
         clusters=find_clusters(data_folder),
         samples_kept=_drawn(kept.sample, [], characters),
-        samples_dropped={
-            name: _drawn(dropped.samples[name], [VALUE], characters) for name in dropped.reasons.counts()
-        },
+        samples_dropped={name: _drawn(dropped.samples[name], [VALUE], characters) for name in reasons},
     )
 
 
@@ -153,9 +153,9 @@ def _length_bins(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _drawn(sample: Sample, columns: list[str], characters: int) -> list[Drawn]:
-    rows = parts.fetch(sample.places, [ID, SOURCE, LANGUAGE, BYTES, *columns], characters)
+    rows = parts.fetch(sample.places, [SOURCE, KIND, LANGUAGE, BYTES, *columns], characters)
     return [
-        Drawn(row[SOURCE], row[LANGUAGE], row[BYTES], row[TEXT], row.get(VALUE))
+        Drawn(row[SOURCE], row[KIND], row[LANGUAGE], row[BYTES], row[TEXT], row.get(VALUE))
         for row in (rows[place] for place in sample.places)
     ]
 

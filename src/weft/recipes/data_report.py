@@ -12,7 +12,7 @@ from weft.core import manifest
 from weft.core.chart import Bar, bar_chart
 from weft.core.errors import UsageError
 from weft.core.page import Page, Text, Words
-from weft.data import documents
+from weft.data import documents, kinds
 from weft.data.clusters import Clusters
 from weft.data.survey import Drawn, Survey, survey, total
 from weft.data.tally import OTHER, Count
@@ -246,7 +246,7 @@ def _sample(page: Page, drawn: Drawn) -> None:
         page.folded(summary, "– (its text was never read; 文本未读取)")
         return
     cut = len(drawn.text.encode("utf-8")) < drawn.bytes
-    page.folded(summary, drawn.text + ("…" if cut else ""))
+    page.folded(summary, drawn.text + ("…" if cut else ""), wrap=drawn.kind != kinds.CODE)
 
 
 def _configuration(page: Page, whole: Record, figures: Mapping[str, Any]) -> None:
@@ -312,7 +312,9 @@ def _tokens(count: Count | None) -> tuple[str, str]:
 
 
 def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+    if not whole:
+        return "–"
+    return "< 0.1 %" if 0 < part < 0.0005 * whole else f"{100 * part / whole:.1f} %"
 
 
 def _bin(k: int) -> str:
