@@ -29,3 +29,26 @@ class Batch:
     def target_count(self) -> int:
         """Positions that carry loss."""
         return int((self.targets != IGNORED).sum())
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Rows for a model with an encoder and a decoder. B = rows, S = source positions, T = target positions.
+
+    ``source`` int64 [B, S]: tokens the encoder reads. ``source_pair`` int32 [B, S]: the number of the pair
+    within its row, -1 on padding; encoder position i sees j when their numbers are equal. ``tokens``,
+    ``targets`` and ``document_start`` [B, T]: the decoder's, as in :class:`Batch`. ``target_pair`` int32
+    [B, T]: the pair of each decoder position, -1 on padding, whose source it sees.
+    """
+
+    source: npt.NDArray[np.int64]
+    source_pair: npt.NDArray[np.int32]
+    tokens: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    document_start: npt.NDArray[np.int32]
+    target_pair: npt.NDArray[np.int32]
+
+    @property
+    def target_count(self) -> int:
+        """Positions that carry loss."""
+        return int((self.targets != IGNORED).sum())

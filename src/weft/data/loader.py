@@ -18,9 +18,9 @@ from weft.data import sidecar
 from weft.data.batch import Batch
 from weft.data.cache import BlockCache
 from weft.data.order import Order, Shuffled, Windowed
-from weft.data.packing import plan
+from weft.data.packing import MOST_PADDING, plan
 from weft.data.remote import CachedTokens, is_remote, open_remote_split
-from weft.data.rows import MappedTokens, Rows, Tokens
+from weft.data.rows import Learnt, MappedTokens, Rows, Tokens
 from weft.data.shards import Shards, open_split
 from weft.data.verified import open_verified
 from weft.tokenizer import Tokenizer
@@ -65,12 +65,20 @@ class Loader:
         self.sequence_length, self.batch_rows, self.seed = sequence_length, batch_rows, seed
         self._shards, tokens, window = _open(str(shards_folder), split, verify, cache)
         reader = self._shards.reader
-        self._lengths, self._bytes, self._prefix = reader.lengths, self._shards.bytes, prefix
+        self._lengths, self._bytes, self._choice = reader.lengths, self._shards.bytes, prefix
         if prefix:
             chosen, self._bytes = sidecar.below(reader.prefix, prefix)
             self._lengths = np.where(chosen, reader.lengths, 0)
-        made = plan(self._shards, sequence_length, lengths=self._lengths, name=prefix, window_targets=window)
-        self._rows = Rows(made, reader.starts, tokens, self._shards.eos_id)
+        learnt = self._choose()
+        made = plan(
+            self._shards,
+            sequence_length,
+            lengths=self._lengths,
+            name=self._choice,
+            max_padding=MOST_PADDING if learnt is None else 1.0,
+            window_targets=window,
+        )
+        self._rows = Rows(made, reader.starts, tokens, self._shards.eos_id, learnt)
         self._order: Order = (
             Windowed(made.window, _group(cache, reader.dtype.itemsize), seed, stream)
             if window and cache
@@ -120,9 +128,9 @@ class Loader:
     @property
     def data_fingerprint(self) -> str:
         """Fingerprint of the tokens and their order in the shards, and of what was chosen from them."""
-        if not self._prefix:
+        if not self._choice:
             return self._shards.fingerprint
-        return hashlib.sha256(f"{self._shards.fingerprint} {self._prefix}".encode()).hexdigest()
+        return hashlib.sha256(f"{self._shards.fingerprint} {self._choice}".encode()).hexdigest()
 
     @property
     def resident_bytes(self) -> int:
@@ -153,6 +161,10 @@ class Loader:
         size = batch_rows or self.batch_rows
         for first in range(0, self.rows, size):
             yield self._rows.assemble(np.arange(first, min(first + size, self.rows)))
+
+    def _choose(self) -> Learnt | None:
+        """Where other shards are read otherwise: change lengths and choice, say which tokens carry loss."""
+        return None
 
 
 def share(loader: Gathers, step: int, rank: int, world_size: int) -> Batch:
