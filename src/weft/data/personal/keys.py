@@ -9,8 +9,10 @@ from weft.data.personal.marks import blocks, tokens, values
 from weft.data.personal.rule import Rule, before
 
 _LABEL = r"(?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+# Up to the next hyphens only, so that many beginnings without an end cost no more than one.
 _BLOCK = re.compile(
-    rf"-----BEGIN {_LABEL}(?:[\s\S]{{0,16000}}?-----END {_LABEL}|[A-Za-z0-9+/=\s\\]{{0,16000}})"
+    rf"-----BEGIN {_LABEL}(?:(?:(?!-----)[\s\S]){{0,16000}}+-----END {_LABEL}"
+    r"|(?:\s*[A-Za-z0-9+/=]{40,80}){0,200})"
 )
 
 _TOKEN = re.compile(
@@ -34,7 +36,7 @@ _ASSIGNED = re.compile(
     r"(?:access[_ -]?)?keys?|(?<![a-z])tokens?|secrets?|passw(?:or)?d|credentials?)(?:[_ -]?id)?[\"'`\]]{0,2}"
     r"[ \t]{0,3}(?::=|=>|[:=])[ \t]{0,3}[\"'`(]{0,2}$"
     r"|(?:密钥|密匙|密码|口令|令牌|私钥)[\"']?[ \t]{0,2}(?:[:=]|是|为){1,2}[ \t]{0,2}[\"'`]?$",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _MIN_ENTROPY = 3.2
 """Bits a character: 16 random hexadecimal digits have 3.2 on average, words of a name in one case about 3."""

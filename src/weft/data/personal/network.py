@@ -15,18 +15,19 @@ _EMAIL = re.compile(
 _FILES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".css", ".js", ".html")
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@:?#<>\"']{1,64}:[^\s/@<>\"']{1,128}(?=@[A-Za-z0-9\[])")
+_IN_URL = re.compile(r"://[^\s/@]*:[^\s/@]*$")
 _PLACEHOLDER = re.compile(
-    r"(?:pass|passw|password|passwd|pwd|secret|token|x+|\*+|\.+)|.*[${}%(].*|密码", re.IGNORECASE
+    r"(?:pass|passw|password|passwd|pwd|secret|token|x+|\*+|\.+)|.*[${}%(].*|密码", re.IGNORECASE | re.ASCII
 )
 
 _IPV4 = re.compile(r"(?<![0-9A-Za-z_.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z_])(?![.-][0-9A-Za-z])")
 _VERSION = re.compile(
     r"(?:\bv|ver\.?|versions?|release|rev|build|section|chapter|sec|figure|fig|table|版本|版|第|章|节|條|条|图|表|§)"
     r"[ .:=\"'号为是]{0,3}$",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _NETWORK = re.compile(
-    r"\bIPs?\b|\bIPv4|addr|host|server|dns|ping|网址|地址|服务器|主机|@$|//$", re.IGNORECASE
+    r"\bIPs?\b|\bIPv4|addr|host|server|dns|ping|网址|地址|服务器|主机|@$|//$", re.IGNORECASE | re.ASCII
 )
 _IPV6 = re.compile(
     r"(?<![0-9A-Za-z:._])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![0-9A-Za-z:_])(?!\.[0-9])"
@@ -40,7 +41,7 @@ def _email(match: re.Match[str]) -> int:
     name, _, host = match.group().partition("@")
     # git@ is a service, icon@2x.png a picture, and (1..@size.width) a range.
     other = name == "git" or ".." in name or name.endswith(".") or host.lower().endswith(_FILES)
-    return 0 if other else match.end()
+    return 0 if other or _IN_URL.search(before(match, 80)) else match.end()
 
 
 def _credentials(match: re.Match[str]) -> int:

@@ -57,7 +57,7 @@ _WORDS = re.compile(
     r"(?:\b(?:phone|tel|telephone|mobile|cell|cellphone|fax|sms|whatsapp|contact|desk|dial|call(?! ?\())\b"
     r"|电话|電話|手机|手機|联系方式|致电|传真|傳真|座机|热线|来电|拨打)"
     r"[^0-9\n]{0,24}\n?[^0-9\n]{0,4}$",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 # Dates, spans of years, decimal fractions, internet addresses.
 _OTHER = re.compile(

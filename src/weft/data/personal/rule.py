@@ -12,7 +12,8 @@ Check = Callable[[re.Match[str]], int]
 """The end of the span, at most that of the match, or 0 where the match is none after all."""
 
 WORD = r"[0-9A-Za-z]"
-# \b is no border between a Han character and a letter, and knows nothing of numbers with points in them.
+# \b is no border between a Han character and a letter (but is with re.ASCII, which patterns of words have),
+# and knows nothing of numbers with points in them.
 BEFORE_NUMBER = rf"(?<![0-9A-Za-z_$¥€£])(?<![0-9][.,:])(?<!{WORD}[-_])(?<![A-Za-z]/)"
 AFTER_NUMBER = rf"(?![0-9A-Za-z_%])(?![.,:][0-9])(?!-{WORD})"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from weft.data.config import PersonalConfig
-from weft.data.personal import addresses, documents, keys, network, phones
+from weft.data.personal import addresses, identity, keys, network, phones
 from weft.data.personal.fold import Folded, fold
 from weft.data.personal.marks import Marks
 from weft.data.personal.rule import Rule
@@ -29,12 +29,12 @@ class PatternFinder:
     def __init__(self, config: PersonalConfig | None = None) -> None:
         config = config or PersonalConfig()
         ips = network.PRIVATE_RULES if config.private_ip else network.PUBLIC_RULES
-        old = (documents.OLD_RESIDENT_RULE,) if config.old_resident_id else ()
+        old = (identity.OLD_RESIDENT_RULE,) if config.old_resident_id else ()
         self._rules: tuple[Rule, ...] = (
             *keys.RULES,
             *network.RULES,
             *ips,
-            *documents.RULES,
+            *identity.RULES,
             *old,
             *phones.RULES,
             *addresses.RULES,

@@ -17,7 +17,7 @@ _RESIDENT = re.compile(
     rf"(?!{WORD})(?!\.[0-9])"
 )
 _OLD_RESIDENT = re.compile(rf"{BEFORE_NUMBER}[1-8][0-9]{{14}}{AFTER_NUMBER}")
-_RESIDENT_WORDS = re.compile(r"身份证|證件|证件|居民|公民|\bID\b|identity|resident", re.IGNORECASE)
+_RESIDENT_WORDS = re.compile(r"身份证|證件|证件|居民|公民|\bID\b|identity|resident", re.IGNORECASE | re.ASCII)
 
 _CARD = re.compile(
     rf"{BEFORE_NUMBER}(?<![0-9]/)(?:[0-9]{{12,19}}"
@@ -32,17 +32,17 @@ _ISSUED = re.compile(
 )
 _CARD_WORDS = re.compile(
     r"\bcards?\b|\bcc\b|visa|master|maestro|amex|diners|credit|debit|银行卡|信用卡|储蓄卡|借记卡|卡号|账号|帐号|账户|帳號|卡片",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 _SSN = re.compile(
     rf"{BEFORE_NUMBER}(?<![0-9]/)(?!000|666|9)[0-9]{{3}}([- ]?)(?!00)[0-9]{{2}}\1(?!0000)[0-9]{{4}}"
     rf"{AFTER_NUMBER}"
 )
-_SSN_WORDS = re.compile(r"\bssn\b|social security|社会安全|社会保障号|社保号", re.IGNORECASE)
+_SSN_WORDS = re.compile(r"\bssn\b|social security|社会安全|社会保障号|社保号", re.IGNORECASE | re.ASCII)
 
 _PASSPORT = re.compile(rf"(?<!{WORD})[A-Z]{{0,2}}[0-9]{{7,9}}(?!{WORD})(?![.,][0-9])")
-_PASSPORT_WORDS = re.compile(r"passport|护照|護照|通行证|通行證", re.IGNORECASE)
+_PASSPORT_WORDS = re.compile(r"passport|护照|護照|通行证|通行證", re.IGNORECASE | re.ASCII)
 
 _LETTER = "A-HJ-NP-Z"
 _PLATE = re.compile(
@@ -103,7 +103,7 @@ def _is_date(text: str) -> bool:
 
 def _card(match: re.Match[str]) -> int:
     digits = digits_of(match)
-    if not 12 <= len(digits) <= 19 or len(set(digits)) < 3 or not luhn_valid(digits):
+    if not 12 <= len(digits) <= 19 or len(set(digits)) == 1 or not luhn_valid(digits):
         return 0
     grouped = match.group(1) is not None and len(digits) >= 15 and digits[0] in "23456789"
     if grouped or _ISSUED.fullmatch(digits) or _CARD_WORDS.search(before(match, 32)):
