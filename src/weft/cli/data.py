@@ -116,9 +116,11 @@ def show(
     if kept and dropped is not None:
         raise UsageError("--kept and --dropped contradict each other; give one of them.")
     wanted = Selection(dropped, split, grep, limit)
+    # With --json - standard output belongs to the record alone.
+    aside = click.get_current_context().params.get("json_file") == "-"
     shown = []
     for document in select(folder, wanted, None if full else _CHARACTERS):
-        click.echo(spell(document))
+        click.echo(spell(document), err=aside)
         shown.append(asdict(document))
     if not shown:
         click.echo("No document fits.", err=True)

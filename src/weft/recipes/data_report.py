@@ -150,8 +150,7 @@ def _lengths(page: Page, found: Survey) -> None:
 
 def _folders(page: Page, found: Survey) -> None:
     page.section(Words("Sources", "来源"))
-    names = [name for name, _ in _first(found.folders)]
-    names += [name for name, _ in _first(found.folders_dropped) if name not in found.folders]
+    names = [*found.folders, *(name for name in found.folders_dropped if name not in found.folders)]
     rows = []
     for name in names[:_ROWS]:
         kept, lost = found.folders.get(name, Count(0, 0)), found.folders_dropped.get(name, Count(0, 0))
@@ -159,7 +158,7 @@ def _folders(page: Page, found: Survey) -> None:
         rows.append((name, *_count(kept), share, *_tokens(found.tokens.get(name))))
     head = (Words("kept", "保留"), Words("size", "大小"), Words("dropped", "剔除率"), *_COLUMNS[3:])
     page.table(rows, (Words("folder", "目录"), *head), ".nnnnn")
-    more = len(found.folders.keys() | found.folders_dropped.keys()) - len(rows)
+    more = len(names) - len(rows)
     if more > 0:
         page.paragraph(
             Words(f"{more:,} smaller ones are not shown.", f"另有 {more:,} 个较小的未列出。"), note=True
