@@ -7,6 +7,7 @@ W = words of all of them.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -81,9 +82,9 @@ def ngrams(hashes: Hashes, offsets: Offsets, size: int) -> tuple[Hashes, npt.NDA
 
 
 def line_hashes(lines: pa.Array) -> tuple[Hashes, npt.NDArray[np.int32]]:
-    """Of each line [N] the hash of its letters and digits alone, folded, digits as 0; and their number.
+    """Of each line [N] the hash of its letters and digits alone, folded, a number as 0; and how many.
 
-    So "Page 3 of 12" and "page 7 of 99." are one line (CCNet, arXiv:1911.00359, normalises so).
+    So "Page 3 of 12" and "page 7 of 9." are one line (CCNet, arXiv:1911.00359, keeps a 0 for each digit).
     """
     native = library("words")
     if native is None:
@@ -106,7 +107,7 @@ def line_hashes_plain(lines: pa.Array) -> tuple[Hashes, npt.NDArray[np.int32]]:
         kept = [
             "0" if flags[code] & characters.DIGIT else chr(folded[code]) for code in codes if folded[code]
         ]
-        normal.append("".join(kept))
+        normal.append(re.sub("00+", "0", "".join(kept)))
     return np.array([_hash(line) for line in normal], np.uint64), np.array(list(map(len, normal)), np.int32)
 
 

@@ -40,7 +40,7 @@ extern "C" int64_t word_hashes(const uint8_t *data, const int64_t *offsets, int6
     return at;
 }
 
-// For each line (pieces between line feeds) the hash of its folded letters, every digit as 0, and their number.
+// For each line (pieces between line feeds) the hash of its folded letters, a number as one 0, and how many they are.
 extern "C" void line_hashes(const uint8_t *data, const int64_t *offsets, int64_t count, const uint16_t *flags,
                             const uint32_t *folded, uint64_t *out, int32_t *letters) {
     for (int64_t i = 0; i < count; i++) {
@@ -48,9 +48,13 @@ extern "C" void line_hashes(const uint8_t *data, const int64_t *offsets, int64_t
         const int64_t size = offsets[i + 1] - offsets[i];
         uint64_t hash = EMPTY;
         int32_t length = 0;
+        bool number = false;
         for (int64_t at = 0; at < size;) {
             uint32_t code = decode(text, at), letter = look(folded, code);
-            if (letter) hash = mix(hash, look(flags, code) & DIGIT ? '0' : letter), length++;
+            if (!letter) continue;
+            bool digit = look(flags, code) & DIGIT;
+            if (!(digit && number)) hash = mix(hash, digit ? '0' : letter), length++;
+            number = digit;
         }
         out[i] = hash, letters[i] = length;
     }
