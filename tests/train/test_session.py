@@ -244,7 +244,7 @@ def test_sigterm_saves_and_exits_130(data_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_twenty_sigkills_change_no_bit(data_folder: Path, tmp_path: Path) -> None:
-    steps = 400
+    steps = 1600
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(data_folder, whole, steps), check=True, capture_output=True)
     generator, kills, redone = random.Random(0), 0, []

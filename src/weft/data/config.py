@@ -31,7 +31,18 @@ class ReadConfig:
     invalid: Literal["drop", "replace"] = "drop"
     """Bytes of no known encoding: drop the document, or put U+FFFD in their place."""
     text_field: str = "text"
-    """The field of JSON records that holds the text."""
+    """The field of JSON records, or the column of CSV and Parquet, that holds the text."""
+    max_ratio: int = 200
+    """A compressed file or member that unpacks to more than this many times its size is a ``zip_bomb``."""
+    max_member_bytes: int = 64 << 30
+    """The most that a compressed file, or one member of an archive, may unpack to."""
+    max_archive_bytes: int = 256 << 30
+    """The most that all members of an archive may unpack to."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_document_bytes", "max_ratio", "max_member_bytes", "max_archive_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"read.{name} = {getattr(self, name)} is not possible; give at least 1.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ class DuplicatesConfig:
     near: bool = True
     jaccard: float = 0.8
     ngram: int = 5
+    against: tuple[str, ...] = ()
+    """Folders that ``weft data`` made before: what is in them already is dropped here."""
 
     def __post_init__(self) -> None:
         if not 0.4 <= self.jaccard <= 1.0:
@@ -173,6 +186,10 @@ class DataConfig:
     """One run of ``weft data``."""
 
     sources: tuple[str, ...] = ()
+    on: str = "local"
+    """Where the engine runs: ``local``, ``ray`` (this machine) or ``ray://HOST:PORT``; the result is the same."""
+    part_bytes: int = 256 << 20
+    """The input is worked on in parts of about this size; an interruption costs one part at most."""
     read: ReadConfig = field(default_factory=ReadConfig)
     junk: JunkConfig = field(default_factory=JunkConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)

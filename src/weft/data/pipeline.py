@@ -1,9 +1,9 @@
 """From files to documents: the pipeline as numbered steps, run by the data engine.
 
-``FOLDER/documents/<split>/part-*.parquet`` gets what is kept, ``FOLDER/dropped/part-*.parquet`` the
-rest with its reason, ``FOLDER/documents/manifest.json`` the counts. Steps 1 to 4 look at one document
-at a time and stream to ``FOLDER/.work``, partitioned by content hash; a run that is interrupted after
-them continues there. Steps 5 to 7 compare documents and look at ids and signatures; texts are joined
+``FOLDER/documents/<split>/part-*.parquet`` gets what is kept, ``FOLDER/dropped/part-*.parquet`` the rest
+with its reason, ``FOLDER/documents/manifest.json`` the counts. Steps 1 to 10 (:mod:`weft.data.cleaning`) look
+at one document at a time and stream to ``FOLDER/.work``, partitioned by content hash; an interrupted run goes
+on after the last whole part. Steps 11 to 13 compare documents and look at ids and signatures; texts are joined
 again one partition at a time, so memory is bounded by a partition.
 """
 
@@ -19,25 +19,23 @@ from typing import Any
 from weft.core import config as configuration
 from weft.core import manifest
 from weft.core.errors import DataError
-from weft.core.files import atomic_directory
+from weft.core.files import atomic_directory, disk_errors
 from weft.core.progress import Progress
+from weft.data import documents
 from weft.data import sources as source_files
+from weft.data.cleaning import Cleaning
 from weft.data.config import DataConfig
 from weft.data.documents import COMMAND
-from weft.data.engine import daft, guard, write_errors
+from weft.data.engine import daft, guard, use
 from weft.data.schema import DOCUMENTS, DROPPED, ID, REASON, SOURCE, TEXT, VALUE
 from weft.data.sources import Found
 from weft.data.steps.exact import drop_exact_duplicates
-from weft.data.steps.identify import BUCKET, DRAW, identify
-from weft.data.steps.junk import drop_junk
+from weft.data.steps.identify import DRAW
 from weft.data.steps.near import drop_near_duplicates
-from weft.data.steps.normalise import normalise
-from weft.data.steps.read import read
 from weft.data.steps.split import SPLIT, split
 from weft.data.steps.write import Funnel, write_documents
 
-_CLEAN = "clean"
-_PARTITION_BYTES = 64 << 20
+_WORK = "work"
 
 
 def build(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dict[str, Any]:
@@ -50,8 +48,14 @@ def build(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dict[
     listing = source_files.find(sources, config.read)
     text = _settings(config)
     inputs = {"sources": source_files.fingerprint(listing)}
+    for folder in config.duplicates.against:
+        inputs[f"against {folder}"] = documents.fingerprint(Path(folder))
+    for name in (*config.contamination.sets, *([config.classifier.path] if config.classifier.path else ())):
+        inputs[f"given {name}"] = source_files.fingerprint(source_files.find([name], config.read))
     if manifest.is_done(out / DOCUMENTS, command=COMMAND, config=text, inputs=inputs):
         return manifest.read(out / DOCUMENTS) or {}
+    use(config.on)
+    out = out.absolute()
     with guard() as check:
         return _build(config, listing, out, text, inputs, started, check)
 
@@ -65,12 +69,12 @@ def _build(
     started: float,
     check: Callable[[], None],
 ) -> dict[str, Any]:
-    work = out / ".work"
+    work = _workplace(out / ".work", text, inputs)
     seconds: dict[str, float] = {}
     with _stage("find, read and clean", seconds, "clean", started):
-        _clean(config, listing, work / _CLEAN, text, inputs, check)
+        clean = Cleaning(config, listing, work, check).run()
     with _stage("compare documents", seconds, "deduplicate"):
-        verdicts = _judge(work, config)
+        verdicts = _judge(clean, work, config)
     funnel = Funnel()
     try:
         with (
@@ -79,7 +83,7 @@ def _build(
             atomic_directory(out / DOCUMENTS) as kept,
             atomic_directory(out / DROPPED) as dropped,
         ):
-            outputs = write_documents(work / _CLEAN, verdicts, kept, dropped, funnel)
+            outputs = write_documents(clean, verdicts, kept, dropped, funnel)
             check()
             if not funnel.kept:
                 raise DataError(f"Nothing is left of {funnel}; give other text or loosen the rules.")
@@ -94,39 +98,34 @@ def _build(
     return record
 
 
-def _clean(
-    config: DataConfig,
-    listing: Sequence[Found],
-    folder: Path,
-    text: str,
-    inputs: dict[str, str],
-    check: Callable[[], None],
-) -> None:
-    """Steps 1 to 4, one document at a time, into ``folder``."""
-    if manifest.is_done(folder, command=_CLEAN, config=text, inputs=inputs):
-        return
-    size = sum(file.bytes for file in listing if file.reason is None)
-    frame = read(listing, config.read)
-    frame = normalise(frame)
-    frame = drop_junk(frame, config.junk)
-    frame = identify(frame, buckets=1 + size // _PARTITION_BYTES)
-    with atomic_directory(folder) as partial:
-        with write_errors(partial):
-            frame.write_parquet(str(partial), compression="zstd", partition_cols=[BUCKET])
-        check()
-        manifest.write(partial, command=_CLEAN, config=text, inputs=inputs, figures={})
+def _workplace(work: Path, text: str, inputs: dict[str, str]) -> Path:
+    """The folder of intermediate results, emptied unless it is of the same input and configuration."""
+    if not manifest.is_done(work, command=_WORK, config=text, inputs=inputs):
+        shutil.rmtree(work, ignore_errors=True)
+        with disk_errors(work):
+            work.mkdir(parents=True)
+            manifest.write(work, command=_WORK, config=text, inputs=inputs, figures={})
+    return work
 
 
-def _judge(work: Path, config: DataConfig) -> Any:
-    """Steps 5 to 7: a frame with source, id, reason, value and split of every document, in memory."""
-    documents = daft.read_parquet(str(work / _CLEAN / "*" / "*.parquet"))
-    verdicts = drop_exact_duplicates(documents.select(SOURCE, ID, DRAW, REASON, VALUE)).collect()
-    texts = documents.select(SOURCE, TEXT)
+def _judge(clean: Path, work: Path, config: DataConfig) -> Any:
+    """Steps 11 to 13: a frame with source, id, reason, value and split of every document, in memory."""
+    documents = daft.read_parquet(str(clean / "*" / "*" / "*.parquet"))
+    earlier = _earlier(config.duplicates.against)
+    verdicts = documents.select(SOURCE, ID, DRAW, REASON, VALUE)
+    verdicts = drop_exact_duplicates(verdicts, earlier).collect()
     scratch = work / "near"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    verdicts = drop_near_duplicates(verdicts, texts, config.duplicates, scratch).collect()
+    texts = documents.select(SOURCE, TEXT)
+    verdicts = drop_near_duplicates(verdicts, texts, config.duplicates, scratch, earlier).collect()
     return split(verdicts, config.split).select(SOURCE, REASON, VALUE, SPLIT).collect()
+
+
+def _earlier(folders: Sequence[str]) -> Any:
+    """Id and text of the documents of data folders made before, None without any."""
+    files = [str(Path(folder).absolute() / DOCUMENTS / "*" / "*.parquet") for folder in folders]
+    return daft.read_parquet(files).select(ID, TEXT) if files else None
 
 
 @contextlib.contextmanager
@@ -140,5 +139,5 @@ def _stage(label: str, seconds: dict[str, float], key: str, started: float | Non
 
 def _settings(config: DataConfig) -> str:
     """The part of the configuration that decides the documents."""
-    parts = {"read": config.read, "junk": config.junk, "duplicates": config.duplicates, "split": config.split}
-    return "\n".join(f"[{name}]\n{configuration.dump(part)}" for name, part in parts.items())
+    names = [name for name in vars(config) if name not in ("sources", "tokenizer", "on", "part_bytes")]
+    return "\n".join(f"[{name}]\n{configuration.dump(getattr(config, name))}" for name in names)

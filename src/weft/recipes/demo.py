@@ -16,7 +16,7 @@ from typing import Any
 from weft import api
 from weft.core import config, manifest
 from weft.core.files import write_text_atomic
-from weft.data.config import DataConfig, ReadConfig, SplitConfig, TokenizerConfig
+from weft.data.config import DataConfig, PersonalConfig, ReadConfig, SplitConfig, TokenizerConfig
 from weft.data.prepare import prepare
 from weft.data.sources import standard_library
 from weft.eval.runner import EvalConfig, evaluate
@@ -40,6 +40,8 @@ def data_config() -> DataConfig:
     defaults = ReadConfig()
     return DataConfig(
         read=ReadConfig(exclude=(*defaults.exclude, "test", "tests", "idle_test"), suffixes=(".py",)),
+        # Published source: the addresses in it are its authors' own signatures.
+        personal=PersonalConfig(enabled=False),
         split=SplitConfig(valid=0.02, test=0.06),
         tokenizer=TokenizerConfig(vocab_size=4096),
     )

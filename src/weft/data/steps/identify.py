@@ -1,4 +1,4 @@
-"""Step 4: name each document by its content, and draw from the same hash where it belongs."""
+"""Step 10: name each document by its content, and draw from the same hash where it belongs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from weft.data.engine import batch_function, daft, xxhash
-from weft.data.schema import ID, TEXT
+from weft.data.schema import BYTES, ID, TEXT
 
 DRAW = "draw"
 """Uniform in [0, 1), from the low half of the hash: decides the split."""
@@ -24,6 +24,12 @@ def identify(frame: Any, buckets: int) -> Any:
     return frame.with_column("hash", _hash(name, buckets)).select(
         *frame.column_names, daft.functions.unnest(daft.col("hash"))
     )
+
+
+def measure_bytes(frame: Any) -> Any:
+    """Bytes of the text as it is after all changes."""
+    size = daft.functions.length_bytes(daft.col(TEXT)).cast(_T.int64())
+    return frame.with_column(BYTES, daft.functions.coalesce(size, daft.col(BYTES)))
 
 
 @batch_function(_T.struct(_FIELDS), rows=256)

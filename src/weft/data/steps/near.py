@@ -1,4 +1,4 @@
-"""Step 6: near duplicates, by MinHash with locality-sensitive hashing, verified by exact Jaccard.
+"""Step 12: near duplicates, by MinHash with locality-sensitive hashing, verified by exact Jaccard.
 
 Broder 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", section 3.4. A document is the
 set of its word n-grams; each Han character is a word. Documents that agree in one band of their

@@ -1,4 +1,4 @@
-"""Step 7: training, validation and test, by content hash.
+"""Step 13: training, validation and test, by content hash.
 
 Only one document of a cluster of duplicates is left here, so no cluster straddles two splits.
 """

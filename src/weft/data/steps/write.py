@@ -1,4 +1,4 @@
-"""Step 8: documents and dropped documents as Parquet, one partition of the hash at a time."""
+"""Step 14: documents and dropped documents as Parquet, one partition of the hash at a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ import pyarrow.parquet as pq
 
 from weft.data.engine import daft
 from weft.data.schema import BYTES, ID, KIND, LANGUAGE, REASON, SOURCE, SPLITS, TEXT, VALUE
+from weft.data.steps.language import MIXED
+from weft.data.steps.lines import COMMON_LINES
+from weft.data.steps.personal import PERSONAL
+from weft.data.steps.quality import C4_LINES
 from weft.data.steps.split import SPLIT
 
 _KEPT = [ID, SOURCE, KIND, LANGUAGE, BYTES, TEXT]
+_COUNTED = (PERSONAL, C4_LINES, COMMON_LINES, MIXED)
 _ROW_GROUP = 1024
 
 
@@ -24,6 +29,8 @@ class Funnel:
     def __init__(self) -> None:
         self._documents: Counter[tuple[str, str]] = Counter()
         self._bytes: Counter[tuple[str, str]] = Counter()
+        self._found: dict[str, Counter[str]] = {PERSONAL: Counter(), "lines": Counter()}
+        self._mixed = 0
 
     def add(self, group: str, names: Any, sizes: Any) -> None:
         """Count a column of names (reasons, splits or languages) and the bytes beside it."""
@@ -31,6 +38,19 @@ class Funnel:
         for row in table.aggregate([("size", "sum"), ("size", "count")]).to_pylist():
             self._documents[group, row["name"] or "unknown"] += row["size_count"]
             self._bytes[group, row["name"] or "unknown"] += row["size_sum"]
+
+    def count(self, table: pa.Table) -> None:
+        """Sum up, over the documents kept, personal data found, lines removed and texts of mixed language."""
+        table = table.filter(pc.is_null(table[REASON]))
+        for name, group in ((PERSONAL, PERSONAL), (C4_LINES, "lines")):
+            if name in table.column_names:
+                column = table[name].combine_chunks()
+                for field, numbers in zip(column.type, column.flatten(), strict=True):
+                    self._found[group][field.name] += pc.sum(numbers).as_py() or 0
+        if COMMON_LINES in table.column_names:
+            self._found["lines"]["common"] += pc.sum(table[COMMON_LINES]).as_py() or 0
+        if MIXED in table.column_names:
+            self._mixed += pc.sum(table[MIXED]).as_py() or 0
 
     @property
     def kept(self) -> int:
@@ -49,6 +69,8 @@ class Funnel:
             "dropped": dropped,
             "splits": splits,
             "languages": self._group("languages"),
+            "mixed_languages": self._mixed,
+            **{name: {key: n for key, n in found.items() if n} for name, found in self._found.items()},
         }
 
     def __str__(self) -> str:
@@ -73,12 +95,13 @@ def write_documents(clean: Path, verdicts: Any, kept: Path, dropped: Path, funne
     dropped.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         (kept / split).mkdir()
-    for number, folder in enumerate(sorted(clean.glob("bucket=*"))):
-        table = _partition(folder, verdicts)
+    for number, bucket in enumerate(sorted({folder.name for folder in clean.glob("*/bucket=*")})):
+        table = _partition(clean, bucket, verdicts)
         part = f"part-{number:05d}.parquet"
         lost = table.filter(pc.is_valid(table[REASON]))
         _write(lost.select([*_KEPT, REASON, VALUE]), dropped / part)
         funnel.add("dropped", lost[REASON], lost[BYTES])
+        funnel.count(table)
         for split in SPLITS:
             chosen = table.filter(pc.equal(table[SPLIT], split))
             if len(chosen):
@@ -89,9 +112,10 @@ def write_documents(clean: Path, verdicts: Any, kept: Path, dropped: Path, funne
     return tuple(names)
 
 
-def _partition(folder: Path, verdicts: Any) -> pa.Table:
-    columns = [SOURCE, ID, KIND, LANGUAGE, BYTES, TEXT]
-    frame = daft.read_parquet(str(folder / "*.parquet")).select(*columns).join(verdicts, on=SOURCE)
+def _partition(clean: Path, bucket: str, verdicts: Any) -> pa.Table:
+    frame = daft.read_parquet(str(clean / "*" / bucket / "*.parquet"))
+    columns = [name for name in (*_KEPT, *_COUNTED) if name in frame.column_names]
+    frame = frame.select(*columns).join(verdicts, on=SOURCE)
     return frame.to_arrow().sort_by([(ID, "ascending"), (SOURCE, "ascending")])
 
 
