@@ -45,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
         document(100, None, "web/a.png", reason="binary", value=".png"),
         document(101, "第3篇", "web/3b.txt", reason="near_duplicate", value=kept[3]["id"]),
         document(3, kept[3]["text"], "web/3c.txt", reason="exact_duplicate", value=kept[3]["source"]),
+        document(103, "别处的文档", "web/4b.txt", reason="near_duplicate", value=f"{999:032x}"),
         document(102, EVIL, f"web/{EVIL}.txt", reason="a_new_rule", value=EVIL),
     ]
     splits = {"train": kept[:56], "valid": kept[56:58], "test": kept[58:]}
@@ -52,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
         write_rows(tmp_path / "documents" / split, rows, COLUMNS[:6])
     write_rows(tmp_path / "dropped", dropped, COLUMNS)
     counts = {name: {"documents": len(r), "bytes": sum(d["bytes"] for d in r)} for name, r in splits.items()}
-    figures = {"in": {"documents": 64}, "splits": counts, "dropped": {d["reason"]: {} for d in dropped}}
+    figures = {"in": {"documents": 65}, "splits": counts, "dropped": {d["reason"]: {} for d in dropped}}
     outputs = tuple(f"{split}/part-00000.parquet" for split in splits)
     manifest.write(
         tmp_path / "documents", command="documents", config="", inputs={}, figures=figures, outputs=outputs
@@ -86,14 +87,14 @@ def test_a_page_about_documents_alone(folder: Path, tmp_path: Path) -> None:
         "Weft data report", "数据报告", "Funnel", "漏斗", "Languages", "语言", "Lengths", "长度",
         "Sources", "来源", "Duplicates", "重复", "Samples", "样例",
         "nearly the same text as a kept document", "与某篇保留文档近乎相同", "a_new_rule",
-        "belong to 1 clusters", "3 × web/part1/3.txt", "web/3b.txt  (near_duplicate)",
+        "belong to 2 clusters", "3 × web/part1/3.txt", "web/3b.txt  (near_duplicate)", "2 × (kept elsewhere",
         "its text was never read", "12 smaller ones are not shown",
     ):  # fmt: skip
         assert words in text, words
     for words in ("Personal data", "Mixture", "The manifest counted", "tokens of a vocabulary"):
         assert words not in text, words
     assert record["kept"]["documents"] == 60 and record["dropped"]["binary"]["documents"] == 1
-    assert record["clusters"]["number"] == 1 and sum(record["lengths"].values()) == 60
+    assert record["clusters"]["number"] == 2 and sum(record["lengths"].values()) == 60
     assert json.loads(json.dumps(record))["clusters"]["largest"][0]["kept"] == "web/part1/3.txt"
 
 
@@ -105,7 +106,7 @@ def test_the_page_is_safe_and_loads_nothing(folder: Path, tmp_path: Path) -> Non
     assert "&lt;script&gt;alert(&#x27;恶&#x27;)" in text and "\x1b" not in text
     assert not re.search(r"(src|href)=", text)
     # Twice as many kept ones as of each reason, and no more than there are; a long one is cut.
-    assert text.count("<details>") == 60 + 4 + 1 + 1
+    assert text.count("<details>") == 60 + 5 + 2 + 1
     assert "长…</pre>" in text and max(map(len, re.findall("长+", text))) < 1500
 
 
@@ -126,13 +127,16 @@ def test_shards_personal_data_and_a_mixture_have_sections(
         "seconds": {"clean": 1.25},
         "personal": {"phone": {"documents": 3, "found": 1234}, "resident_id": {"documents": 1, "found": 2}},
         "mixture": {"zh": 0.75, "en": 0.25},
+        "lines": {"javascript": 77, "common": 4321},
+        "mixed_languages": 12,
     }
     manifest.write(folder, command="data", config='sources = ["网页"]\n', inputs={}, figures=figures)
     record = write_data_report(folder, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     for words in (
         "of a vocabulary of 512", "词表大小 512", "Personal data", "居民身份证号", "1,234",
-        "Mixture", "配比", "0.75", "Read from: 网页", "1.2 s",
+        "Mixture", "配比", "0.75", "Lines removed", "4,321", "12 kept documents mix", "12 篇混有多种语言",
+        "Read from: 网页", "1.2 s",
     ):  # fmt: skip
         assert words in text, words
     tokens = sum(encoded["figures"][split]["tokens"] for split in ("train", "valid", "test"))
@@ -149,7 +153,7 @@ def test_files_that_were_deleted_are_noticed(folder: Path, tmp_path: Path) -> No
     (folder / "dropped" / "part-00000.parquet").unlink()
     write_data_report(folder, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "The manifest counted 64 documents, the files here hold 60" in text
+    assert "The manifest counted 65 documents, the files here hold 60" in text
 
 
 def test_bad_input_is_one_sentence_and_no_page(folder: Path, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def write_data_report(data_folder: Path, out_html: Path, samples: int = 5, seed:
     page.paragraph(f"{data_folder.absolute().name}, weft {record['weft']}, {record['written']}", note=True)
     _summary(page, found, figures)
     _funnel(page, found)
-    _languages(page, found)
+    _lines(page, figures.get("lines"))
+    _languages(page, found, figures.get("mixed_languages"))
     _lengths(page, found)
     _folders(page, found)
     _clusters(page, found.clusters)
@@ -118,7 +119,19 @@ def _funnel(page: Page, found: Survey) -> None:
         page.table(rows, (*head, Words("of all", "占比"), Words("what it means", "含义")), ".nnn")
 
 
-def _languages(page: Page, found: Survey) -> None:
+def _lines(page: Page, found: Any) -> None:
+    """``found``: by rule, the lines that were removed from documents that stayed."""
+    if not isinstance(found, Mapping) or not found:
+        return
+    page.section(Words("Lines removed", "剔除的行"))
+    rows = [(rule, _spell(count)) for rule, count in sorted(found.items(), key=lambda i: -_number(i[1]))]
+    page.table(rows, (Words("rule", "规则"), Words("lines", "行数")), ".n")
+    page.paragraph(
+        Words("From documents that were otherwise kept.", "这些行所在的文档其余部分仍保留。"), note=True
+    )
+
+
+def _languages(page: Page, found: Survey, mixed: Any) -> None:
     page.section(Words("Languages", "语言"))
     rows = []
     for name, count in _first(found.languages):
@@ -132,6 +145,10 @@ def _languages(page: Page, found: Survey) -> None:
         ),
         note=True,
     )
+    if mixed:
+        page.paragraph(
+            Words(f"{mixed:,} kept documents mix languages.", f"保留的文档中有 {mixed:,} 篇混有多种语言。")
+        )
 
 
 def _lengths(page: Page, found: Survey) -> None:
@@ -180,8 +197,10 @@ def _clusters(page: Page, found: Clusters) -> None:
         lines = [f"{source}  ({reason})" for source, reason in cluster.members]
         more = cluster.size - 1 - len(lines)
         lines += [f"… + {more:,}"] if more > 0 else []
-        kept = cluster.kept or "–"
-        page.folded(f"{cluster.size:,} × {kept}", "\n".join(lines))
+        missing = Words("(kept elsewhere, or dropped later)", "（保留在别处，或后来被剔除）")
+        kept = Words(cluster.kept, cluster.kept) if cluster.kept else missing
+        size = f"{cluster.size:,} × "
+        page.folded(Words(size + kept.en, size + kept.zh), "\n".join(lines))
 
 
 def _personal(page: Page, found: Any, kept: Count) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from weft.core.page import Words
 
 REASONS = {
+    "bad_csv": Words("a row that does not fit its table", "与表格不符的行"),
     "bad_json": Words("a record that is not JSON", "不是合法的 JSON 记录"),
     "binary": Words("not text by its name or its bytes", "从文件名或字节看不是文本"),
     "c4": Words("breaks a rule of C4", "不符合 C4 规则"),
     "chinese": Words("breaks a quality rule for Chinese", "不符合中文质量规则"),
     "classifier": Words("below the threshold of the quality classifier", "低于质量分类器的阈值"),
     "contaminated": Words("shares text with an evaluation set", "与评测集有重合文本"),
+    "damaged": Words("a file that cannot be unpacked", "文件损坏，无法解开"),
     "empty": Words("nothing but white space", "只有空白"),
     "encrypted": Words("locked with a password", "有密码保护"),
     "exact_duplicate": Words("the same text as a kept document", "与某篇保留文档完全相同"),
@@ -18,6 +20,7 @@ REASONS = {
     "generated": Words("code that a program wrote", "由程序生成的代码"),
     "gopher_quality": Words("breaks a quality rule of Gopher", "不符合 Gopher 质量规则"),
     "gopher_repetition": Words("repeats itself, by Gopher's rules", "按 Gopher 规则重复过多"),
+    "http_status": Words("a page that the server did not give", "服务器未返回的网页"),
     "invalid_encoding": Words("bytes of no known encoding", "编码无法识别"),
     "language": Words("in a language that is not wanted", "不是想要的语言"),
     "link": Words("a link inside an archive", "压缩包内的链接"),
@@ -25,6 +28,7 @@ REASONS = {
     "long_mean_line": Words("very long lines on average", "平均行长过长"),
     "near_duplicate": Words("nearly the same text as a kept document", "与某篇保留文档近乎相同"),
     "needs_extra": Words("needs a package that is not installed", "需要未安装的软件包"),
+    "nested_archive": Words("an archive inside an archive", "压缩包中的压缩包"),
     "no_text": Words("a record without a text field", "记录没有文本字段"),
     "not_text": Words("few letters and digits", "字母和数字过少"),
     "other_suffix": Words("another suffix than those asked for", "后缀不在所选之列"),
