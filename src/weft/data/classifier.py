@@ -210,5 +210,5 @@ def _means(values: Floats, offsets: Offsets) -> Floats:
 
 
 def _sigmoid(x: Floats) -> Floats:
-    value: Floats = 1 / (1 + np.exp(-np.clip(x, -30, 30)))
+    value: Floats = (1 / (1 + np.exp(-np.clip(x, -30, 30)))).astype(np.float32)
     return value

@@ -58,7 +58,9 @@ def clean(texts: pa.Array, config: C4Config) -> Cleaned:
         *whole(len(ends)), address(options), address(out), address(places), address(verdicts),
         address(sentences), address(removed),
     )  # fmt: skip
-    values = [_value(verdict, number) for verdict, number in zip(verdicts, sentences, strict=True)]
+    values = [
+        _value(verdict, number) for verdict, number in zip(verdicts.tolist(), sentences.tolist(), strict=True)
+    ]
     return Cleaned(strings(out, places), values, removed)
 
 

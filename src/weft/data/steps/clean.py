@@ -22,7 +22,7 @@ from weft.data.schema import KIND, TEXT
 
 # A lead byte of UTF-8 and a byte that continues it, as Latin-1 or Windows-1252 show them.
 _LATIN_MOJIBAKE = "[\u00c2-\u00f4][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
-# The commonest Chinese characters and marks in UTF-8, as GBK shows their first bytes: 的 。 ， 在 是 了 中 我 “.
+# The first bytes of common Chinese characters and marks in UTF-8, as GBK shows them: 的 。 ， 在 是 了 我.
 _GBK_MOJIBAKE = "[鐨銆锛鍦鏄浜涓鎴鈥]"
 # Zero-width space and no-break space, soft hyphen, Mongolian vowel separator, word joiner and invisible
 # operators, marks of direction that reorder what is read.

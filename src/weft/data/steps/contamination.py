@@ -43,7 +43,7 @@ class Evaluation:
     ``names``) and the item that come first. ``maybe`` is a table of flags by the low bits of a hash."""
 
     hashes: Hashes
-    sets: npt.NDArray[np.int32]
+    sets: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
     names: npt.NDArray[np.str_]
     maybe: npt.NDArray[np.bool_]
@@ -65,43 +65,39 @@ def index_evaluation(config: ContaminationConfig, folder: Path) -> dict[str, int
     one and stock phrases, neither of which is looked for. Raises DataError for files that cannot be read."""
     samples = (s for path in config.sets for s in read_samples(Path(path), config.fields, by_line=True))
     names: dict[str, int] = {}
-    parts = [
-        _indexed(batch, config.ngram, names)
-        for batch in iter(lambda: list(itertools.islice(samples, _BATCH)), [])
-    ]
-    empty = (np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int64), 0)
-    columns = list(zip(*parts, strict=True)) or [[column] for column in empty]
-    hashes, sets, items = (np.concatenate(column) for column in columns[:3])
-    known = len({*zip(sets.tolist(), items.tolist(), strict=True)})
+    parts = [_indexed([], config.ngram, names)]
+    while batch := list(itertools.islice(samples, _BATCH)):
+        parts.append(_indexed(batch, config.ngram, names))
+    hashes, sets, items = (np.concatenate([part[column] for part in parts]) for column in range(3))
     order = np.lexsort((items, sets, hashes))
-    hashes, sets, items = hashes[order], sets[order], items[order]
-    fresh = np.ones(len(hashes), np.bool_)
-    fresh[1:] = (hashes[1:] != hashes[:-1]) | (sets[1:] != sets[:-1]) | (items[1:] != items[:-1])
-    hashes, sets, items = hashes[fresh], sets[fresh], items[fresh]
-    unique, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    rows = np.stack([hashes.view(np.int64), sets.astype(np.int64), items])[:, order]
+    # An n-gram that an item repeats counts once.
+    rows = rows[
+        :, np.concatenate([np.ones(1, np.bool_), (rows[:, 1:] != rows[:, :-1]).any(axis=0)])[: rows.shape[1]]
+    ]
+    unique, first, counts = np.unique(rows[0].view(np.uint64), return_index=True, return_counts=True)
     rare = counts <= config.max_items
-    first = first[rare]
     with disk_errors(folder), (folder / INDEX).open("wb") as stream:
         np.savez(
-            stream, hashes=unique[rare], sets=sets[first], items=items[first],
+            stream, hashes=unique[rare], sets=rows[1][first[rare]], items=rows[2][first[rare]],
             names=np.array(list(names) or [""]), ngram=np.array(config.ngram),
         )  # fmt: skip
     return {
-        "items": known,
+        "items": np.unique(rows[1:], axis=1).shape[1],
         "ngrams": int(rare.sum()),
-        "short_texts": int(sum(columns[3])),
+        "short_texts": sum(part[3] for part in parts),
         "stock_phrases": int((~rare).sum()),
     }
 
 
 def _indexed(
     batch: list[Sample], size: int, names: dict[str, int]
-) -> tuple[Hashes, npt.NDArray[np.int32], npt.NDArray[np.int64], int]:
-    """``(hashes, sets, items, texts too short)`` of the n-grams of a batch of samples."""
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], int]:
+    """``(hashes uint64, sets int64, items int64, texts too short)`` of the n-grams of a batch of samples."""
     found, offsets = word_hashes(pa.array([sample.text for sample in batch], pa.large_string()))
     grams, inside = ngrams(found, offsets, size)
     owner = _owners(offsets)[: len(grams)][inside]
-    sets = np.array([names.setdefault(sample.set, len(names)) for sample in batch], np.int32)
+    sets = np.array([names.setdefault(sample.set, len(names)) for sample in batch], np.int64)
     items = np.array([sample.item for sample in batch], np.int64)
     return grams[inside], sets[owner], items[owner], int((np.diff(offsets) < size).sum())
 
