@@ -1,10 +1,20 @@
-"""What a file is, by its suffix: code in a language, text, JSON records, or nothing that Weft reads."""
+"""What a file is, by its suffixes: its kind, the language of code, and how it is compressed."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
 
 TEXT, CODE, LINES, JSON = "text", "code", "jsonl", "json"
+CSV, TSV, PARQUET = "csv", "tsv", "parquet"
+HTML, WARC, EPUB, PDF = "html", "warc", "epub", "pdf"
+ZIP, TAR = "zip", "tar"
+
+ARCHIVES = frozenset({ZIP, TAR})
+"""Kinds whose members are files of their own."""
+WHOLE = frozenset({TEXT, CODE, JSON, HTML, EPUB, PDF})
+"""Kinds that are read as a whole, and so have a limit of size; the others are read as a stream."""
+
+GZIP, ZSTD, BZIP2, XZ = "gzip", "zstd", "bzip2", "xz"
 
 _CODE = {
     "bash": "bash", "c": "c", "cc": "c++", "cfg": "ini", "clj": "clojure", "cpp": "c++", "cs": "c#",
@@ -19,25 +29,49 @@ _CODE = {
     "yaml": "yaml", "yml": "yaml", "zig": "zig", "zsh": "bash",
 }  # fmt: skip
 _TEXT = {"", "adoc", "asc", "log", "markdown", "md", "org", "rst", "srt", "tex", "text", "texi", "txt"}
-_RECORDS = {"jsonl": LINES, "ndjson": LINES, "json": JSON}
+_FORMATS = {
+    "jsonl": LINES, "ndjson": LINES, "json": JSON, "csv": CSV, "tsv": TSV, "parquet": PARQUET, "pq": PARQUET,
+    "html": HTML, "htm": HTML, "xhtml": HTML, "warc": WARC, "epub": EPUB, "pdf": PDF, "zip": ZIP, "tar": TAR,
+}  # fmt: skip
+_COMPRESSED = {"gz": GZIP, "zst": ZSTD, "zstd": ZSTD, "bz2": BZIP2, "xz": XZ}
+_TARS = {"tgz": GZIP, "tzst": ZSTD, "tbz": BZIP2, "tbz2": BZIP2, "txz": XZ}
 _BINARY = {
-    "7z", "a", "avi", "bin", "bmp", "bz2", "class", "dat", "db", "dll", "dylib", "eot", "exe", "flac",
-    "gif", "gz", "ico", "jar", "jpeg", "jpg", "lib", "mov", "mp3", "mp4", "npy", "npz", "o", "obj",
-    "ogg", "otf", "pdf", "pickle", "pkl", "png", "pt", "pyc", "pyd", "pyo", "rar", "so", "sqlite",
-    "tar", "tgz", "tif", "tiff", "ttf", "wav", "webm", "webp", "whl", "woff", "woff2", "xz", "zip", "zst",
+    "7z", "a", "avi", "bin", "bmp", "class", "dat", "db", "dll", "dylib", "eot", "exe", "flac", "gif", "ico",
+    "jar", "jpeg", "jpg", "lib", "mov", "mp3", "mp4", "npy", "npz", "o", "obj", "ogg", "otf", "pickle",
+    "pkl", "png", "pt", "pyc", "pyd", "pyo", "rar", "so", "sqlite", "tif", "tiff", "ttf", "wav", "webm",
+    "webp", "whl", "woff", "woff2",
 }  # fmt: skip
 
 
 def classify(path: PurePath, *, given: bool = False) -> tuple[str | None, str | None, str | None]:
     """``(kind, language, reason)``: a reason to drop it when its name already tells.
 
-    A file that the user named (``given``) is read as text whatever its suffix.
+    Of a compressed file it is the kind of what is inside. A file that the user named (``given``) is read
+    as text whatever its suffix.
     """
     suffix = path.suffix[1:].lower()
+    if suffix in _COMPRESSED:
+        suffix = PurePath(path.stem).suffix[1:].lower()
+        if suffix in _COMPRESSED or suffix in _TARS or suffix == ZIP:
+            return None, None, "nested_archive"
     if suffix in _CODE:
         return CODE, _CODE[suffix], None
-    if suffix in _RECORDS:
-        return _RECORDS[suffix], None, None
+    if suffix in _FORMATS:
+        return _FORMATS[suffix], None, None
+    if suffix in _TARS:
+        return TAR, None, None
     if suffix in _TEXT or given:
         return TEXT, None, None
     return None, None, "binary" if suffix in _BINARY else "unsupported"
+
+
+def compression(path: PurePath) -> str | None:
+    """How the file is compressed as a whole, by its last suffix; None when it is not."""
+    suffix = path.suffix[1:].lower()
+    return _COMPRESSED.get(suffix) or _TARS.get(suffix)
+
+
+def uncompressed_name(name: str) -> str:
+    """The name without the suffix of its compression: ``notes.txt`` of ``notes.txt.gz``."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.lower() in _COMPRESSED else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,20 +31,28 @@ def read_lines(file: Path, offset: int, length: int, limit: int) -> Iterator[Lin
 
     No more than ``limit`` bytes of a line are held in memory.
     """
-    end = offset + length
     with file.open("rb") as stream:
-        if offset:
-            stream.seek(offset - 1)
-            _skip_line(stream, end)
-        while (start := stream.tell()) < end:
-            content = stream.readline(limit + 1)
-            if not content:
-                return
-            if len(content) > limit and not content.endswith(b"\n"):
-                yield Line(start, len(content), None)
-                _skip_line(stream, end)
-            elif content.strip():
-                yield Line(start, len(content), content)
+        yield from lines_between(stream, offset, length, limit)
+
+
+def lines_between(stream: BinaryIO, offset: int, length: int | None, limit: int) -> Iterator[Line]:
+    """The same of an open stream, to its end when ``length`` is None; one that cannot seek needs offset 0."""
+    end = sys.maxsize if length is None else offset + length
+    start = offset
+    if offset:
+        stream.seek(offset - 1)
+        start = offset - 1 + _skip_line(stream, end - offset + 1)
+    while start < end:
+        content = stream.readline(limit + 1)
+        if not content:
+            return
+        size = len(content)
+        if size > limit and not content.endswith(b"\n"):
+            yield Line(start, size, None)
+            size += _skip_line(stream, end - start - size)
+        elif content.strip():
+            yield Line(start, size, content)
+        start += size
 
 
 def parse_lines(lines: Sequence[bytes], field: str) -> list[Record]:
@@ -97,9 +106,12 @@ def _record(text: str | None) -> Record:
     return (text, None, None) if text is not None else (None, "no_text", None)
 
 
-def _skip_line(stream: BinaryIO, end: int) -> None:
-    """Move behind the next line end, or to ``end`` at least when there is none before it."""
-    while stream.tell() < end:
+def _skip_line(stream: BinaryIO, most: int) -> int:
+    """Move behind the next line end, or by ``most`` bytes at least; returns how far."""
+    skipped = 0
+    while skipped < most:
         part = stream.readline(1 << 20)
+        skipped += len(part)
         if not part or part.endswith(b"\n"):
-            return
+            break
+    return skipped

@@ -1,4 +1,4 @@
-"""Finding the files of a corpus: folders, files and globs become one sorted listing."""
+"""Finding the files of a corpus: folders, files, globs, addresses and standard input, one sorted listing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import stat
 import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import urlsplit
 
 from weft.core.errors import DataError
-from weft.data import kinds
+from weft.data import kinds, standard_input
 from weft.data.config import ReadConfig
 
 
@@ -39,11 +40,21 @@ def find(sources: Sequence[str | Path], config: ReadConfig) -> list[Found]:
     """Every file below ``sources``, sorted, each path once.
 
     Hidden files and excluded folders are skipped; linked folders are not entered, so loops cannot
-    happen. Raises DataError for a source that does not exist, or when nothing is found at all.
+    happen. ``-`` is standard input; ``s3://``, ``hf://``, ``https://`` and the like go through the data
+    engine. Raises DataError for a source that does not exist, or when nothing is found at all.
     """
     found: dict[str, Found] = {}
     names: dict[str, Path] = {}
-    for root, given in _expand(sources):
+    local: list[str | Path] = []
+    for source in sources:
+        if source == standard_input.NAME:
+            file = _of_standard_input(config)
+            found.setdefault(file.path, file)
+        elif "://" in str(source):
+            found.update((file.path, file) for file in _of_address(str(source), config))
+        else:
+            local.append(source)
+    for root, given in _expand(local):
         label = _unique_label(root, names)
         for path in [root] if given else _walk(root, config.exclude):
             relative = label if given else f"{label}/{path.relative_to(root).as_posix()}"
@@ -60,6 +71,26 @@ def fingerprint(listing: Sequence[Found]) -> str:
     for file in listing:
         digest.update(f"{file.source}\0{file.bytes}\0{file.modified}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _of_standard_input(config: ReadConfig) -> Found:
+    path, number = standard_input.spool()
+    # In place of the time of change, so that the same input is the same corpus.
+    return replace(_inspect(path, path.name, True, config), modified=number)
+
+
+def _of_address(source: str, config: ReadConfig) -> Iterator[Found]:
+    # The one part of finding files that needs the data engine.
+    from weft.data import addresses
+
+    if not addresses.is_address(source):
+        raise DataError(f"{source} is no address that can be read; give https://, s3://, gs:// or hf://.")
+    files = addresses.listing(source)
+    for address, size in files:
+        path = PurePosixPath(urlsplit(address).path)
+        given = len(files) == 1
+        kind, language, reason = kinds.classify(path, given=given)
+        yield _judged(Found(address, address, kind, language, size, 0, reason), path, given, config)
 
 
 def _expand(sources: Sequence[str | Path]) -> Iterator[tuple[Path, bool]]:
@@ -110,10 +141,21 @@ def _inspect(path: Path, source: str, given: bool, config: ReadConfig) -> Found:
     if not stat.S_ISREG(status.st_mode):
         what = "folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         return Found(source, str(path), kind, language, 0, 0, "unreadable", what)
-    if reason is None and config.suffixes and not given and not path.name.endswith(config.suffixes):
-        reason = "other_suffix"
-    size = status.st_size
-    value = (path.suffix or None) if reason else None
-    if reason is None and kind != kinds.LINES and size > config.max_document_bytes:
-        reason, value = "too_large", str(size)
-    return Found(source, str(path), kind, language, size, status.st_mtime_ns, reason, value)
+    size, modified = status.st_size, status.st_mtime_ns
+    found = Found(source, str(path), kind, language, size, modified, reason)
+    return _judged(found, path, given, config)
+
+
+def _judged(found: Found, path: PurePath, given: bool, config: ReadConfig) -> Found:
+    """The same with a reason where name or size already tell that it is not read."""
+    reason = found.reason
+    # Members of an archive have suffixes of their own.
+    if reason is None and config.suffixes and not given and found.kind not in kinds.ARCHIVES:
+        name = path.name
+        if not name.endswith(config.suffixes) and not kinds.uncompressed_name(name).endswith(config.suffixes):
+            reason = "other_suffix"
+    if reason is not None:
+        return replace(found, reason=reason, value=path.suffix or None)
+    if found.bytes > config.max_document_bytes and found.kind in kinds.WHOLE and not kinds.compression(path):
+        return replace(found, reason="too_large", value=str(found.bytes))
+    return found

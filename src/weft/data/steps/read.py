@@ -2,128 +2,198 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from weft.data import encoding, kinds, records
+from weft.data import addresses, kinds
 from weft.data.config import ReadConfig
-from weft.data.engine import batch_function, daft
+from weft.data.engine import daft, tracked
+from weft.data.readers import lines
+from weft.data.readers.documents import documents
+from weft.data.readers.part import Part
 from weft.data.schema import BYTES, KIND, LANGUAGE, REASON, SOURCE, TEXT, VALUE
 from weft.data.sources import Found
 
 _GROUP_BYTES = 4 << 20
-_PIECE = pa.struct(
+_GROUP_FILES = 10_000
+_BATCH_ROWS = 1024
+_BUFFER = 1 << 18
+_STRING = pa.large_string()
+_ROWS = pa.schema(
     [
-        ("path", pa.large_string()),
-        (SOURCE, pa.large_string()),
-        (KIND, pa.large_string()),
-        (LANGUAGE, pa.large_string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        (REASON, pa.large_string()),
-        (VALUE, pa.large_string()),
+        (SOURCE, _STRING),
+        (KIND, _STRING),
+        (LANGUAGE, _STRING),
+        (BYTES, pa.int64()),
+        (TEXT, _STRING),
+        (REASON, _STRING),
+        (VALUE, _STRING),
     ]
 )
-_NAMES = (SOURCE, KIND, LANGUAGE, BYTES, TEXT, REASON, VALUE)
-_ROW = pa.struct([(name, pa.int64() if name == BYTES else pa.large_string()) for name in _NAMES])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes ``[offset, offset + length)`` of a file; the whole of it unless it is plain JSON Lines."""
+
+    file: Found
+    offset: int
+    length: int
 
 
 def read(listing: Sequence[Found], config: ReadConfig) -> Any:
     """A frame with the columns source, kind, language, bytes, text, reason, value.
 
-    Work is grouped by bytes, not by rows, so memory stays bounded whatever the sizes of the files.
+    Files are read as streams and given on in batches of about 4 MiB, small files together, so memory
+    stays bounded whatever their sizes; the engine asks for the next batch when there is room.
     """
-    pieces = pa.array(list(_groups(listing)), pa.large_list(_PIECE))
-    frame = daft.from_arrow(pa.table({"pieces": pieces}))
-    row = _read_group(
-        daft.col("pieces"), config.max_document_bytes, config.invalid == "replace", config.text_field
-    )
-    frame = frame.select(row.alias("row")).explode("row").where(~daft.col("row").is_null())
-    return frame.select(daft.functions.unnest(daft.col("row")))
+    operator = _Scan(list(_groups(listing)), config)
+    handle = daft.daft.ScanOperatorHandle.from_python_scan_operator(operator)
+    return daft.DataFrame(daft.dataframe.dataframe.LogicalPlanBuilder.from_tabular_scan(scan_operator=handle))
 
 
-def _groups(listing: Sequence[Found]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
+class _Scan(daft.io.scan.ScanOperator):  # type: ignore[misc]
+    """The source of the pipeline, one task a group of pieces; tasks pickle, so any machine can run them.
+
+    ``daft.io.source.DataSource``, the newer interface, pulls a task to its end without waiting for
+    what comes after it (0.7.24), and so holds all of a large file in memory.
+    """
+
+    def __init__(self, groups: list[tuple[Piece, ...]], config: ReadConfig) -> None:
+        self._groups, self._config = groups, config
+
+    def name(self) -> str:
+        return "weft.read"
+
+    def display_name(self) -> str:
+        return self.name()
+
+    def schema(self) -> Any:
+        return daft.Schema.from_pyarrow_schema(_ROWS)
+
+    def partitioning_keys(self) -> list[Any]:
+        return []
+
+    def can_absorb_filter(self) -> bool:
+        return False
+
+    def can_absorb_limit(self) -> bool:
+        return False
+
+    def can_absorb_select(self) -> bool:
+        return False
+
+    def multiline_display(self) -> list[str]:
+        return [self.name()]
+
+    def to_scan_tasks(self, pushdowns: Any) -> Iterator[Any]:
+        for group in self._groups:
+            yield daft.daft.ScanTask.python_factory_func_scan_task(
+                module=__name__,
+                func_name=read_group.__name__,
+                func_args=(group, self._config),
+                schema=self.schema()._schema,
+                pushdowns=pushdowns,
+                source_name=self.name(),
+            )
+
+
+def read_group(pieces: tuple[Piece, ...], config: ReadConfig) -> Iterator[Any]:
+    """The documents of some pieces, as the engine's record batches; called by the engine, by its name."""
+    batches = _batches(row for piece in pieces for row in _piece_rows(piece, config))
+    while (batch := tracked(next, (batches, None))) is not None:
+        yield daft.recordbatch.RecordBatch.from_arrow_record_batches([batch], _ROWS)._recordbatch
+
+
+def _groups(listing: Sequence[Found]) -> Iterator[tuple[Piece, ...]]:
+    group: list[Piece] = []
     size = 0
     for piece in (piece for file in listing for piece in _pieces(file)):
         group.append(piece)
-        size += piece["length"]
-        if size >= _GROUP_BYTES or len(group) >= 10_000:
-            yield group
+        size += piece.length
+        if size >= _GROUP_BYTES or len(group) >= _GROUP_FILES:
+            yield tuple(group)
             group, size = [], 0
     if group:
-        yield group
+        yield tuple(group)
 
 
-def _pieces(file: Found) -> Iterator[dict[str, Any]]:
-    whole = file.kind != kinds.LINES or file.reason is not None
-    step = max(1, file.bytes) if whole else _GROUP_BYTES
+def _pieces(file: Found) -> Iterator[Piece]:
+    step = _GROUP_BYTES if _is_plain_lines(file) else max(1, file.bytes)
     for offset in range(0, max(1, file.bytes), step):
-        yield {
-            "path": file.path,
-            SOURCE: file.source,
-            KIND: file.kind,
-            LANGUAGE: file.language,
-            "offset": offset,
-            "length": min(step, file.bytes - offset),
-            REASON: file.reason,
-            VALUE: file.value,
-        }
+        yield Piece(file, offset, min(step, file.bytes - offset))
 
 
-@batch_function(daft.DataType.from_arrow_type(pa.large_list(_ROW)), rows=1)
-def _read_group(pieces: Any, limit: int, replace: bool, field: str) -> Any:
-    groups = pieces.to_arrow().to_pylist()
-    rows = [[row for piece in group for row in _read_piece(piece, limit, replace, field)] for group in groups]
-    return pa.array(rows, pa.large_list(_ROW))
+def _is_plain_lines(file: Found) -> bool:
+    return file.reason is None and file.kind == kinds.LINES and kinds.compression(Path(file.path)) is None
 
 
-def _read_piece(piece: dict[str, Any], limit: int, replace: bool, field: str) -> list[dict[str, Any]]:
-    if piece[REASON] is not None:
-        return [_row(piece, piece[SOURCE], piece["length"], None, piece[REASON], piece[VALUE])]
+def _piece_rows(piece: Piece, config: ReadConfig) -> Iterator[tuple[str, Part]]:
+    """``(source, part)`` of every document; a file that the system cannot read (further) has a reason."""
+    file = piece.file
+    if file.reason is not None:
+        yield file.source, Part("", file.bytes, None, file.reason, file.value, file.kind or "", file.language)
+        return
+    given = False
     try:
-        if piece[KIND] == kinds.LINES:
-            return _read_lines(piece, limit, field)
-        with Path(piece["path"]).open("rb") as stream:
-            content = stream.read(limit + 1)
+        with _open(file.path) as stream:
+            for part in _parts(stream, piece, config):
+                given = True
+                yield file.source + part.name, part
     except OSError as error:
-        return [_row(piece, piece[SOURCE], piece["length"], None, "unreadable", error.strerror)]
-    if len(content) > limit:
-        # It grew after it was listed.
-        return [_row(piece, piece[SOURCE], len(content), None, "too_large", f"over {limit}")]
-    text, reason, value = encoding.decode(content, replace=replace)
-    if text is None or piece[KIND] != kinds.JSON:
-        return [_row(piece, piece[SOURCE], len(content), text, reason, value)]
-    parsed = records.parse_document(text, field)
-    single = len(parsed) == 1
-    return [
-        _row(
-            piece,
-            piece[SOURCE] if single else f"{piece[SOURCE]}#{number}",
-            len(content) // len(parsed),
-            *record,
-        )
-        for number, record in enumerate(parsed)
-    ]
+        name = f"{file.source}#rest-{piece.offset}" if given else file.source
+        if piece.offset and not given:
+            name = f"{file.source}#{piece.offset}-"
+        yield name, Part("", piece.length, None, "unreadable", error.strerror or str(error))
 
 
-def _read_lines(piece: dict[str, Any], limit: int, field: str) -> list[dict[str, Any]]:
-    path, offset = Path(piece["path"]), piece["offset"]
-    lines = list(records.read_lines(path, offset, piece["length"], limit))
-    parsed = iter(records.parse_lines([line.content for line in lines if line.content is not None], field))
-    rows = []
-    for line in lines:
-        outcome = (None, "too_large", f"over {limit}") if line.content is None else next(parsed)
-        rows.append(_row(piece, f"{piece[SOURCE]}#{line.offset}", line.size, *outcome))
-    return rows
+def _open(path: str) -> BinaryIO:
+    return addresses.open_address(path) if addresses.is_address(path) else Path(path).open("rb", _BUFFER)
 
 
-def _row(
-    piece: dict[str, Any], source: str, size: int, text: str | None, reason: str | None, value: str | None
-) -> dict[str, Any]:
-    kind = kinds.TEXT if piece[KIND] in (kinds.LINES, kinds.JSON) else piece[KIND]
-    values = (source, kind, piece[LANGUAGE], size, text, reason, value)
-    return dict(zip(_NAMES, values, strict=True))
+def _parts(stream: BinaryIO, piece: Piece, config: ReadConfig) -> Iterator[Part]:
+    file = piece.file
+    if _is_plain_lines(file):
+        return lines.read_piece(stream, piece.offset, piece.length, config)
+    path = PurePosixPath(urlsplit(file.path).path) if addresses.is_address(file.path) else Path(file.path)
+    return documents(stream, path, file.kind or kinds.TEXT, file.language, config)
+
+
+def _batches(rows: Iterable[tuple[str, Part]]) -> Iterator[pa.RecordBatch]:
+    group: list[tuple[str, Part]] = []
+    size = 0
+    for source, part in rows:
+        group.append((source, part))
+        size += part.size if part.text is not None else 0
+        if size >= _GROUP_BYTES or len(group) >= _BATCH_ROWS:
+            yield _batch(group)
+            group, size = [], 0
+    if group:
+        yield _batch(group)
+
+
+def _batch(group: list[tuple[str, Part]]) -> pa.RecordBatch:
+    parts = [part for _, part in group]
+    columns: dict[str, list[Any]] = {
+        SOURCE: [source for source, _ in group],
+        KIND: [part.kind for part in parts],
+        LANGUAGE: [part.language for part in parts],
+        BYTES: [part.size for part in parts],
+        TEXT: [part.text for part in parts],
+        REASON: [part.reason for part in parts],
+        VALUE: [part.value for part in parts],
+    }
+    try:
+        return pa.record_batch(columns, schema=_ROWS)
+    except UnicodeEncodeError:
+        # Lone surrogates, which some formats let through in texts, names and values.
+        for name in (SOURCE, TEXT, VALUE):
+            columns[name] = [
+                text and text.encode("utf-8", "replace").decode("utf-8") for text in columns[name]
+            ]
+        return pa.record_batch(columns, schema=_ROWS)

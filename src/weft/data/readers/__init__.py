@@ -1,0 +1,1 @@
+"""The readers of files, one format a file, each a function (stream, config) -> parts."""
