@@ -137,6 +137,13 @@ def test_what_only_looks_like_it_is_left(finder: PatternFinder, text: str) -> No
     assert finder.find([text]) == finder.find_plainly([text]) == []
 
 
+def test_brackets_belong_to_a_number_only_in_pairs(finder: PatternFinder) -> None:
+    for value in ("+86 138 0013 8000", "010-82345678", "+44 20 7946 0958", "+852 2345 6789", "02-2345-6789"):
+        assert [span.text for span in finder.find([f"电话（{value}）", f"({value})"])] == [value, value]
+    assert [span.text for span in finder.find(["电话（82345678）"])] == ["82345678"]
+    assert [span.text for span in finder.find(["(+49) 30 1234567"])] == ["(+49) 30 1234567"]
+
+
 def test_planted_numbers_touching_han_text_are_all_found(finder: PatternFinder) -> None:
     chosen = random.Random(3)
     texts, planted = [], []
@@ -186,6 +193,13 @@ PARTS = [
     "12弄3号",
     "村",
 ]
+
+
+@pytest.mark.parametrize(
+    "text", ["5e+86 912 3450678春", "+4）0)8 92x 571 38", "转+１654.50x35116/转京a", "电话 12 34x567"]
+)
+def test_both_paths_agree_on_what_once_differed(finder: PatternFinder, text: str) -> None:
+    assert finder.find([text]) == finder.find_plainly([text])
 
 
 @settings(max_examples=400, deadline=None)

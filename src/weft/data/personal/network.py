@@ -70,7 +70,7 @@ def _ipv4_written(match: re.Match[str]) -> int:
 
 def _ipv6(match: re.Match[str]) -> int:
     address = _parsed(match.group())
-    if address is None or not address.is_global:
+    if address is None or not address.is_global or address.is_multicast:
         return 0
     # 2000::/3 is all that is given to anybody so far; eight groups are no accident whatever they say.
     whole = match.group().count(":") == 7 and "::" not in match.group()

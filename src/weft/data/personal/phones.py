@@ -5,29 +5,31 @@ from __future__ import annotations
 import re
 
 from weft.data.personal.marks import numbers
-from weft.data.personal.rule import BEFORE_NUMBER, Rule, before, digits_of
+from weft.data.personal.rule import BEFORE_NUMBER, Rule, before
 
 _AFTER_PHONE = r"(?![0-9A-Za-z_%])(?![.,:-][0-9])"
 _EXTENSION = r"(?: ?(?:转|轉|分机|x|ext\.? ?) ?[0-9]{1,6}(?![0-9]))?"
 _AFTER = _AFTER_PHONE + _EXTENSION
-_CHINA = r"(?:\(?(?:\+|00)?86\)?[ -]?)?"
+# Brackets belong to the number only where both do.
+_CHINA = r"(?:\((?:\+|00)?86\)|(?:\+|00)?86)[ -]?"
 _MOBILE = r"1(?:3[0-9]|4[014-9]|5[0-35-9]|6[2567]|7[0-8]|8[0-9]|9[0-35-9])"
 _CHINA_MOBILE = re.compile(
-    rf"{BEFORE_NUMBER}{_CHINA}(?:{_MOBILE}([ -]?)[0-9]{{4}}\1[0-9]{{4}}"
+    rf"{BEFORE_NUMBER}(?:{_CHINA})?(?:{_MOBILE}([ -]?)[0-9]{{4}}\1[0-9]{{4}}"
     rf"|{_MOBILE}[0-9][ -][0-9]{{3}}[ -][0-9]{{4}}){_AFTER_PHONE}"
 )
 _AREA = r"(?:10|2[0-57-9]|[3-9][0-9]{2})"
 _CHINA_LANDLINE = re.compile(
-    rf"{BEFORE_NUMBER}(?:\(?(?:\+|00)86\)?[ -]?\(?0?|\(?0){_AREA}(?:\)[ -]?|[ -])"
-    rf"[2-8][0-9]{{2,3}}[ -]?[0-9]{{4}}(?:-[0-9]{{1,5}})?{_AFTER}"
+    rf"{BEFORE_NUMBER}(?:{_CHINA}(?:\(0?{_AREA}\)[ -]?|(?:\(0\))?0?{_AREA}[ -])"
+    rf"|\(0{_AREA}\)[ -]?|0{_AREA}[ -])[2-8][0-9]{{2,3}}[ -]?[0-9]{{4}}(?:-[0-9]{{1,5}})?{_AFTER}"
 )
 _HONG_KONG = re.compile(
-    rf"{BEFORE_NUMBER}(?:\(?(?:\+|00)85[23]\)?[ -]?|\(85[23]\)[ -]?|85[23]-)"
+    rf"{BEFORE_NUMBER}(?:\((?:\+|00)?85[23]\)[ -]?|(?:\+|00)85[23][ -]?|85[23]-)"
     rf"[2-9][0-9]{{3}}[ -]?[0-9]{{4}}{_AFTER}"
 )
+_TAIWAN_AREA = r"0(?:2|3|37|4|49|5|6|7|8|82|89)"
 _TAIWAN = re.compile(
     rf"{BEFORE_NUMBER}(?:09[0-9]{{2}}([ -]?)[0-9]{{3}}\1[0-9]{{3}}"
-    rf"|\(?0(?:2|3|37|4|49|5|6|7|8|82|89)(?:\) ?|-)[0-9]{{3,4}}[ -][0-9]{{4}}){_AFTER}"
+    rf"|(?:\({_TAIWAN_AREA}\) ?|{_TAIWAN_AREA}-)[0-9]{{3,4}}[ -][0-9]{{4}}){_AFTER}"
 )
 _NORTH_AMERICA = re.compile(
     rf"{BEFORE_NUMBER}(?:(?:\+|00)?1[-. ])?(?:\([2-9][0-9]{{2}}\)[ -]?|[2-9][0-9]{{2}}[-.])"
@@ -35,9 +37,9 @@ _NORTH_AMERICA = re.compile(
 )
 # One digit a turn behind its separators: there is one way only to match, so no backtracking to speak of.
 _INTERNATIONAL = re.compile(
-    rf"(?<![0-9A-Za-z+])(?<![0-9][.,:])\(?(?:\+|00(?=[1-9][0-9]{{0,2}}[ -]))"
-    rf"[1-9](?:[ .()-]{{0,3}}[0-9]){{7,14}}"
-    rf"{_EXTENSION}{_AFTER_PHONE}"
+    r"(?<![0-9A-Za-z+])(?<![0-9][.,:])"
+    r"(?:\((?:\+|00)[1-9][0-9]{0,2}\)|\+(?=[1-9])|00(?=[1-9][0-9]{0,2}[ -]))"
+    rf"(?:[ .()-]{{0,3}}[0-9]){{5,15}}{_EXTENSION}{_AFTER_PHONE}"
 )
 # ITU-T E.164.
 _COUNTRY = re.compile(
@@ -51,7 +53,8 @@ _TRUNK = re.compile(
     rf"{_EXTENSION}{_AFTER_PHONE}"
 )
 _ANNOUNCED = re.compile(
-    rf"{BEFORE_NUMBER}\+?\(?[0-9](?:[ .()/-]{{0,3}}[0-9]){{6,14}}{_EXTENSION}{_AFTER_PHONE}"
+    rf"{BEFORE_NUMBER}\+?(?:\([0-9]{{1,5}}\)[ -]?)?[0-9](?:[ .()/-]{{0,3}}[0-9]){{2,14}}"
+    rf"{_EXTENSION}{_AFTER_PHONE}"
 )
 _WORDS = re.compile(
     r"(?:\b(?:phone|tel|telephone|mobile|cell|cellphone|fax|sms|whatsapp|contact|desk|dial|call(?! ?\())\b"
@@ -67,29 +70,40 @@ _OTHER = re.compile(
 
 
 def _international(match: re.Match[str]) -> int:
-    digits = digits_of(match).removeprefix("00")
+    number = _number(match)
+    digits = _digits(number).removeprefix("00")
     country = _COUNTRY.match(digits)
-    groups = re.findall("[0-9]+", match.group())
+    groups = re.findall("[0-9]+", number)
     # A column of single figures behind a plus is no number of anybody.
     single = sum(len(group) == 1 for group in groups[1:])
-    other = set(digits) <= set("01") or _OTHER.fullmatch(match.group().strip("+("))
-    return match.end() if country and len(groups) <= 7 and single <= 2 and not other else 0
+    other = set(digits) <= set("01") or _OTHER.fullmatch(number.strip("+("))
+    likely = 8 <= len(digits) <= 15 and len(groups) <= 7 and single <= 2 and not other
+    return match.end() if country and likely else 0
 
 
 def _trunk(match: re.Match[str]) -> int:
-    digits = re.sub("[^0-9]", "", re.split("[xe转轉分]", match.group())[0])
+    digits = _digits(_number(match))
     # 0010 0011 0100 are binary figures.
     return match.end() if 9 <= len(digits) <= 11 and not set(digits) <= set("01") else 0
 
 
 def _announced(match: re.Match[str]) -> int:
-    other = _OTHER.fullmatch(match.group())
+    other = _OTHER.fullmatch(match.group()) or not 7 <= len(_digits(_number(match))) <= 15
     return match.end() if not other and _WORDS.search(before(match, 40, lines=2)) else 0
+
+
+def _number(match: re.Match[str]) -> str:
+    """The match without its extension."""
+    return re.split("[xe转轉分]", match.group())[0]
+
+
+def _digits(text: str) -> str:
+    return re.sub("[^0-9]", "", text)
 
 
 RULES = (
     Rule("phone", _CHINA_MOBILE, numbers(b"+(018")),
-    Rule("phone", _CHINA_LANDLINE, numbers(b"+(0")),
+    Rule("phone", _CHINA_LANDLINE, numbers(b"+(08")),
     Rule("phone", _HONG_KONG, numbers(b"+(08")),
     Rule("phone", _TAIWAN, numbers(b"(0")),
     Rule("phone", _NORTH_AMERICA, numbers(b"+(0123456789")),
