@@ -7,6 +7,7 @@ from typing import Literal
 
 from weft.core.config import duration
 from weft.core.errors import ConfigError
+from weft.data.config import MixtureConfig, StreamConfig
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,15 @@ class OptimizerSection:
 
 @dataclass(frozen=True)
 class TrainRun:
-    """One training run, complete."""
+    """One training run, complete.
+
+    With ``mixture.sources`` the training rows come from those; ``data.path`` still gives tokenizer and
+    validation. The mixture of a run in progress may be changed, all else may not.
+    """
 
     data: DataSection = field(default_factory=DataSection)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     model: ModelSection = field(default_factory=ModelSection)
     train: TrainSection = field(default_factory=TrainSection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)

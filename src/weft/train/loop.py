@@ -15,7 +15,7 @@ from weft.checkpoint import state as checkpoint
 from weft.core.errors import CheckpointError, Interrupted, TrainingError
 from weft.core.hardware import peak_memory
 from weft.data.batch import Batch
-from weft.data.loader import Loader
+from weft.data.loader import Gathers, Loader
 from weft.models import Decoder
 from weft.train.config import TrainRun
 from weft.train.ema import Average
@@ -33,7 +33,7 @@ class Trainer:
     folder: Path
     model: Decoder
     step: Step
-    loader: Loader
+    loader: Gathers
     validation: Loader
     average: Average | None
     peak: float

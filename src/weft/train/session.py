@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,15 @@ from weft.core import config, manifest
 from weft.core.errors import ConfigError, DataError, ResourceError
 from weft.core.files import disk_errors, write_text_atomic
 from weft.core.hardware import probe
+from weft.data.ahead import Ahead
 from weft.data.loader import Loader
+from weft.data.mixed import MixedLoader
 from weft.models import Decoder, DecoderConfig
 from weft.ops.arithmetic import Arithmetic, choose, choose_device
 from weft.ops.kernels import kernels
 from weft.ops.memory import keep_memory
 from weft.tokenizer import Tokenizer
-from weft.train import dial
+from weft.train import dial, rows
 from weft.train.calibrate import Speed, measure
 from weft.train.config import TrainRun
 from weft.train.ema import Average
@@ -73,7 +76,9 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
         done = manifest.read(folder)
-        _check_same(folder, config.dump(run))
+        _check_same(folder, _fixed(run))
+        if rows.note(folder, run.mixture, finished=done is not None):
+            say("the mixture is another from the next step on")
         if done is not None:
             say(f"{folder} is already trained; nothing to do.")
             return done
@@ -118,18 +123,21 @@ def _train(run: TrainRun, place: _Place, say: Say, hooks: Sequence[Hook]) -> dic
     finally:
         for hook in beside:
             hook.close()
+        if isinstance(trainer.loader, Ahead):
+            trainer.loader.close()
     return _finish(trainer, place)
 
 
 def _resolve(run: TrainRun, place: _Place, say: Say) -> TrainRun:
     file = place.folder / "resolved.toml"
     if file.exists():
-        return config.load(TrainRun, file)
+        before = config.load(TrainRun, file)
+        return dataclasses.replace(before, mixture=run.mixture, stream=run.stream)
     if run.train.steps is None and run.train.budget is None:
         raise ConfigError(
             "The run has no length; set train.budget (for instance --budget 30m) or train.steps."
         )
-    loader = Loader(place.shards, "train", run.data.sequence_length, 1, run.train.seed)
+    loader = rows.open_rows(run, place.folder, place.shards, 1)
     choices = _choices(run, loader.vocab_size)
     if run.train.budget is not None:
         speed = _calibrate(run, place, loader, choices)
@@ -152,7 +160,9 @@ def _choices(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
     return dial.sizes(run, vocab_size)
 
 
-def _calibrate(run: TrainRun, place: _Place, loader: Loader, choices: list[DecoderConfig]) -> Speed:
+def _calibrate(
+    run: TrainRun, place: _Place, loader: Loader | MixedLoader, choices: list[DecoderConfig]
+) -> Speed:
     assert run.train.budget is not None
     limit = config.duration(run.train.budget) * dial.CALIBRATION_SHARE
     wanted = choices[1::3] if len(choices) > 1 else choices
@@ -163,8 +173,7 @@ def _calibrate(run: TrainRun, place: _Place, loader: Loader, choices: list[Decod
 def _assemble(run: TrainRun, place: _Place) -> Trainer:
     length, settings = run.data.sequence_length, run.train
     assert settings.batch_tokens and run.optimizer.learning_rate
-    rows = max(1, settings.batch_tokens // length)
-    loader = Loader(place.shards, "train", length, rows, settings.seed)
+    loader = rows.open_rows(run, place.folder, place.shards, max(1, settings.batch_tokens // length))
     loader.check_tokenizer(place.tokenizer)
     validation = Loader(place.shards, "valid", length, 8, 0)
     model = _model(run, loader.vocab_size, place.device)
@@ -182,7 +191,7 @@ def _assemble(run: TrainRun, place: _Place) -> Trainer:
         folder=place.folder,
         model=model,
         step=step,
-        loader=loader,
+        loader=rows.ahead(run, loader),
         validation=validation,
         average=Average(model, settings.ema) if settings.ema else None,
         peak=place.arithmetic.peak,
@@ -231,6 +240,12 @@ def _finish(trainer: Trainer, place: _Place) -> dict[str, Any]:
         figures=figures,
         outputs=("metrics.jsonl", "model/model.safetensors") if _single(folder) else ("metrics.jsonl",),
     )
+
+
+def _fixed(run: TrainRun) -> str:
+    """The run file without what may change while the run goes on: the mixture, and where blocks are kept."""
+    tables = re.split(r"\n(?=\[)", config.dump(run))
+    return "\n".join(table for table in tables if not table.startswith(("[mixture]", "[stream]")))
 
 
 def _single(folder: Path) -> bool:
