@@ -13,24 +13,29 @@ TORCH = "torch==2.13.0"
 _PROBE = {
     "huggingface": "import torch, transformers, accelerate",
     "litgpt": "import torch, litgpt.pretrain, requests",
+    "datatrove": "import datatrove.pipeline.tokens, spacy, jieba, xxhash, orjson",
 }
 
 
 def python_of(peer: str, folder: Path) -> str:
     """The Python of a peer's environment in ``folder/peer``, made there first when it does not work.
 
-    torch goes in before the peer, so that nothing the peer asks for
-    can choose another build. Exits with one sentence when the build is for CUDA.
+    Where the peer needs torch it goes in first, so that nothing the peer asks for can choose another build.
+    Exits with one sentence when the build is for CUDA.
     """
     home = folder.expanduser().absolute() / peer
     python = home / "bin" / "python"
+    needs_torch = "import torch" in _PROBE[peer]
     if not _works(python, peer):
         print(f"making the environment {home} ...", file=sys.stderr, flush=True)
         venv.create(home, with_pip=True, clear=home.exists())
-        _pip(python, TORCH)
+        if needs_torch:
+            _pip(python, TORCH)
         _pip(python, "-r", str(PEERS / f"constraints-{peer}.txt"))
         if not _works(python, peer):
             sys.exit(f"The environment {home} was made, but `{_PROBE[peer]}` fails there; see its message.")
+    if not needs_torch:
+        return str(python)
     probe = [str(python), "-c", "import torch; print(torch.version.cuda or '')"]
     if build := subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip():
         sys.exit(f"{home} has torch for CUDA {build}; install a CPU build of {TORCH} there and start again.")

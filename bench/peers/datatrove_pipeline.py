@@ -27,7 +27,7 @@ def note_ids(file: str):
     """A step that passes documents on and writes down which ones."""
 
     def run(data, rank: int = 0, world_size: int = 1):
-        with open(file, "w", encoding="utf-8") as stream:
+        with Path(file).open("w", encoding="utf-8") as stream:
             for document in data:
                 stream.write(document.id + "\n")
                 yield document

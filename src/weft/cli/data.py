@@ -49,8 +49,9 @@ class DataCommand(click.Command):
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @click.option("--config", "run_file", type=click.Path(path_type=Path), help="A run file in TOML.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Use this tokenizer; train none.")
+@click.option("--on", help="Where it runs: local (the default), ray, or ray://HOST:PORT.")
 def read_sources(
-    sources: tuple[str, ...], out: Path, run_file: Path | None, tokenizer: Path | None
+    sources: tuple[str, ...], out: Path, run_file: Path | None, tokenizer: Path | None, on: str | None
 ) -> dict[str, Any]:
     """Read text from files, folders or globs and make documents, a tokenizer and token shards.
 
@@ -72,6 +73,8 @@ def read_sources(
         if any(override.startswith("tokenizer.path=") for override in overrides):
             raise UsageError("--tokenizer and tokenizer.path= say the same thing; give one of them.")
         overrides.append(f"tokenizer.path={tokenizer}")
+    if on is not None:
+        overrides.append(f"on={on}")
     record = prepare(load(DataConfig, run_file, overrides), given, out)
     show_funnel(record["figures"], out)
     return record

@@ -29,8 +29,8 @@ from weft.data.steps.quality import judge_quality
 from weft.data.steps.read import read
 
 _BUCKET_BYTES = 64 << 20
-HITS = "hits"
-"""Files of the n-grams that contaminated documents share with evaluation sets."""
+HITS = "contamination.parquet"
+"""Beside the documents: n-grams that dropped ones share with evaluation sets (source, set, item, ngram)."""
 
 Check = Callable[[], None]
 

@@ -1,10 +1,10 @@
 """From files to documents: the pipeline as numbered steps, run by the data engine.
 
 ``FOLDER/documents/<split>/part-*.parquet`` gets what is kept, ``FOLDER/dropped/part-*.parquet`` the rest
-with its reason, ``FOLDER/documents/manifest.json`` the counts. Steps 1 to 10 (:mod:`weft.data.cleaning`) look
-at one document at a time and stream to ``FOLDER/.work``, partitioned by content hash; an interrupted run goes
-on after the last whole part. Steps 11 to 13 compare documents and look at ids and signatures; texts are joined
-again one partition at a time, so memory is bounded by a partition.
+with its reason, ``FOLDER/documents/manifest.json`` the counts. Steps 1 to 10 (:mod:`weft.data.cleaning`)
+look at one document at a time and stream to ``FOLDER/.work``, partitioned by content hash; an interrupted
+run goes on after the last whole part. Steps 11 to 13 compare documents and look at ids and signatures;
+texts are joined again one partition at a time, so memory is bounded by a partition.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from weft.core import config as configuration
 from weft.core import manifest
 from weft.core.errors import DataError
@@ -23,7 +25,7 @@ from weft.core.files import atomic_directory, disk_errors
 from weft.core.progress import Progress
 from weft.data import documents
 from weft.data import sources as source_files
-from weft.data.cleaning import Cleaning
+from weft.data.cleaning import HITS, Cleaning
 from weft.data.config import DataConfig
 from weft.data.documents import COMMAND
 from weft.data.engine import daft, guard, use
@@ -72,7 +74,8 @@ def _build(
     work = _workplace(out / ".work", text, inputs)
     seconds: dict[str, float] = {}
     with _stage("find, read and clean", seconds, "clean", started):
-        clean = Cleaning(config, listing, work, check).run()
+        cleaning = Cleaning(config, listing, work, check)
+        clean = cleaning.run()
     with _stage("compare documents", seconds, "deduplicate"):
         verdicts = _judge(clean, work, config)
     funnel = Funnel()
@@ -84,6 +87,10 @@ def _build(
             atomic_directory(out / DROPPED) as dropped,
         ):
             outputs = write_documents(clean, verdicts, kept, dropped, funnel)
+            hits = cleaning.hits(clean)
+            if hits is not None:
+                pq.write_table(hits.sort(["source", "set", "item", "ngram"]).to_arrow(), kept / HITS)
+                outputs = (*outputs, HITS)
             check()
             if not funnel.kept:
                 raise DataError(f"Nothing is left of {funnel}; give other text or loosen the rules.")

@@ -51,7 +51,8 @@ def prepare(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dic
         DOCUMENTS: documents.fingerprint(out),
         TOKENIZER: tokenizer.fingerprint,
     }
-    text = configuration.dump(resolved)
+    # Where it ran changes nothing in the result.
+    text = configuration.dump(replace(resolved, on=DataConfig.on, part_bytes=DataConfig.part_bytes))
     if manifest.is_done(out, command=COMMAND, config=text, inputs=inputs):
         return manifest.read(out) or {}
     return manifest.write(out, command=COMMAND, config=text, inputs=inputs, figures=figures)
