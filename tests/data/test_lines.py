@@ -13,7 +13,15 @@ from weft.data import kernels
 from weft.data.config_quality import LinesConfig
 from weft.data.engine import daft
 from weft.data.steps.lines import COMMON_LINES, find_common_lines, remove_common_lines
-from weft.data.words import line_hashes, line_hashes_plain, ngrams, word_hashes, word_hashes_plain, words
+from weft.data.words import (
+    line_hashes,
+    line_hashes_plain,
+    ngram_hashes_plain,
+    ngrams,
+    word_hashes,
+    word_hashes_plain,
+    words,
+)
 
 NOTICE, MENU = "Copyright 2021, all rights reserved.", "网站首页 新闻中心 产品展示 联系我们 关于我们"
 TEXTS = st.lists(st.one_of(st.text(max_size=40), st.text("Ab1２é春眠 \n，ＡÅµ", max_size=40)), max_size=6)
@@ -41,6 +49,7 @@ def test_ngrams_stay_within_their_texts(texts: list[str], size: int) -> None:
         found = [word for word, _ in words(text)]
         expected.extend(tuple(found[i : i + size]) for i in range(len(found) - size + 1))
     assert inside.sum() == len(expected)
+    assert grams.tolist() == ngram_hashes_plain(hashes, size).tolist()
     assert len(set(grams[inside].tolist())) == len(set(expected))
 
 

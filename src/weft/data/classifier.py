@@ -79,17 +79,19 @@ class Classifier:
 def features(texts: pa.Array, training: ClassifierTraining) -> tuple[Features, Offsets]:
     """Which weights the n-grams of each text [N] take, as indices [F]; and where each text begins [N + 1]."""
     hashes, offsets = word_hashes(texts)
-    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    all_indices, all_owners = [], []
-    for size in range(1, training.ngrams + 1):
+    lengths = np.diff(offsets)
+    counts = [np.maximum(lengths - size + 1, 0) for size in range(1, training.ngrams + 1)]
+    places = np.concatenate([np.zeros(1, np.int64), np.cumsum(sum(counts))])
+    indices = np.empty(places[-1], np.uint32)
+    begin = places[:-1].copy()
+    for size, count in enumerate(counts, 1):
         grams, inside = ngrams(hashes, offsets, size)
-        # The high bits are mixed best.
-        all_indices.append((grams[inside] >> np.uint64(64 - training.bits)).astype(np.uint32))
-        all_owners.append(owners[: len(grams)][inside])
-    owner, indices = np.concatenate(all_owners), np.concatenate(all_indices)
-    order = np.argsort(owner, kind="stable")
-    counts = np.bincount(owner, minlength=len(offsets) - 1)
-    return indices[order], np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        # The high bits are mixed best. Those of a text follow each other, after its shorter n-grams.
+        chosen = (grams[inside] >> np.uint64(64 - training.bits)).astype(np.uint32)
+        shift = begin - np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])[:-1]
+        indices[np.arange(len(chosen)) + np.repeat(shift, count)] = chosen
+        begin += count
+    return indices, places
 
 
 def train_classifier(

@@ -68,17 +68,29 @@ def words(text: str) -> Iterator[tuple[str, int]]:
 def ngrams(hashes: Hashes, offsets: Offsets, size: int) -> tuple[Hashes, npt.NDArray[np.bool_]]:
     """The hash of the ``size`` words from each word on [W - size + 1], and which of these lie in one text."""
     count = max(0, len(hashes) - size + 1)
+    value = np.empty(count, np.uint64)
+    native = library("words")
+    if native is None:
+        value = ngram_hashes_plain(hashes, size)
+    else:
+        native.ngram_hashes(address(hashes), *whole(count, size), address(value))
+    inside = np.zeros(len(hashes) + 1, np.bool_)
+    inside[offsets[1:-1]] = True
+    texts = np.cumsum(inside)
+    # A boundary among the later words of an n-gram: an empty text marks the same place twice.
+    return value, texts[:count] == texts[size - 1 : size - 1 + count]
+
+
+def ngram_hashes_plain(hashes: Hashes, size: int) -> Hashes:
+    """The hash of the ``size`` words from each word on, without native code."""
+    count = max(0, len(hashes) - size + 1)
     value = hashes[:count].copy()
     for position in range(1, size):
         value *= _FACTOR
         value ^= hashes[position : position + count]
         value *= np.uint64(_MULTIPLIER)
         value ^= value >> np.uint64(29)
-    inside = np.zeros(len(hashes) + 1, np.bool_)
-    inside[offsets[1:-1]] = True
-    texts = np.cumsum(inside)
-    # A boundary among the later words of an n-gram: an empty text marks the same place twice.
-    return value, texts[:count] == texts[size - 1 : size - 1 + count]
+    return value
 
 
 def line_hashes(lines: pa.Array) -> tuple[Hashes, npt.NDArray[np.int32]]:

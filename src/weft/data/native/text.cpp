@@ -23,7 +23,8 @@ struct Words {
     std::vector<int64_t> begin, spread;  // running sums: characters before a word, and with joints counted
     std::vector<uint8_t> han;
     std::vector<uint64_t> gram;
-    std::vector<uint32_t> count, first;
+    std::vector<uint32_t> count, first, place;
+    std::vector<uint8_t> again, four;
 };
 
 class Text {
@@ -230,36 +231,49 @@ private:
             for (int64_t i = 0; i < last; i++)
                 words.gram[i] = mix(words.gram[i] * 0xC2B2AE3D27D4EB4Full, words.hash[i + n - 1]);
             if (n <= 4) out[TOP_2 + n - 2] = top(n, last);
+            if (n == 4) words.four.assign(words.again.begin(), words.again.end());
             if (n >= 5) out[DUP_5 + n - 5] = duplicates(n, last);
             // Without a repeated n-gram there is no longer one.
             if (n >= 5 && !out[DUP_5 + n - 5]) return;
         }
     }
 
-    // Characters of all occurrences of the commonest n-gram; of equally common ones the first.
+    // Characters of all occurrences of the commonest n-gram; of equally common ones the first. `again` says
+    // where an n-gram begins that occurs more than once: no longer one need be looked for elsewhere.
     int64_t top(int64_t n, int64_t last) {
+        constexpr uint32_t NONE = 0xffffffff;
+        if (n == 2) words.again.assign(last + 1, 1);
         places.clear(last);
-        words.count.clear(), words.first.clear();
+        words.count.clear(), words.first.clear(), words.place.resize(last);
         uint32_t most = 0;
         for (int64_t i = 0; i < last; i++) {
+            words.place[i] = NONE;
+            if (!(words.again[i] && words.again[i + 1])) continue;
             bool added;
-            uint32_t place = places.insert(words.gram[i], added);
+            uint32_t place = words.place[i] = places.insert(words.gram[i], added);
             if (added) words.count.push_back(0), words.first.push_back(i);
             if (++words.count[place] > most) most = words.count[place];
         }
+        for (int64_t i = 0; i < last; i++)
+            words.again[i] = words.place[i] != NONE && words.count[words.place[i]] > 1;
+        if (most < 2) return length(0, n);
         size_t place = 0;
         while (words.count[place] != most) place++;
-        int64_t i = words.first[place];
-        return most * (words.begin[i + n] - words.begin[i] + words.spread[i + n] - words.spread[i + 1]);
+        return most * length(words.first[place], n);
+    }
+
+    int64_t length(int64_t i, int64_t n) const {
+        return words.begin[i + n] - words.begin[i] + words.spread[i + n] - words.spread[i + 1];
     }
 
     // Characters of n-grams that repeat an earlier one, none counted twice.
     int64_t duplicates(int64_t n, int64_t last) {
         places.clear(last);
+        for (int64_t i = 0; i < last; i++) words.again[i] &= words.four[i + n - 4];
         int64_t chars = 0;
         for (int64_t i = 0; i < last;) {
-            bool added;
-            places.insert(words.gram[i], added);
+            bool added = true;
+            if (words.again[i]) places.insert(words.gram[i], added);
             if (added) i++;
             else chars += words.begin[i + n] - words.begin[i], i += n;
         }
