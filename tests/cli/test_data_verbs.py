@@ -14,7 +14,11 @@ from click.testing import CliRunner, Result
 
 from weft.cli.main import main
 
-ZH = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
+ZH = (
+    "今天天气很好", "我们去公园散步", "孩子们在学习数学", "这个城市的图书馆很大", "他给妈妈打了电话",
+    "老师说明天没有课", "请把门关上", "这条铁路通向海边", "医生让他多休息", "书店里还有很多人",
+    "她从北京坐车过来", "这本书写得真好", "我们应该认识这个问题", "晚饭以后他们听音乐", "春天来了花都开了",
+)  # fmt: skip
 EN = ("stream", "river", "mountain", "winter", "summer", "garden", "letter", "window", "market", "bridge")
 
 
@@ -26,7 +30,7 @@ def write_corpus(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for number in range(20):
         chosen = random.Random(number)
-        lines = ["".join(chosen.choices(ZH, k=20)) + "。\n" for _ in range(8)]
+        lines = ["，".join(chosen.choices(ZH, k=3)) + "。\n" for _ in range(20)]
         (folder / f"zh{number:02}.txt").write_text("".join(lines), encoding="utf-8")
         lines = [" ".join(chosen.choices(EN, k=10)) + ".\n" for _ in range(8)]
         (folder / f"en{number:02}.txt").write_text("".join(lines), encoding="utf-8")
@@ -71,7 +75,7 @@ def test_a_report_is_written_into_the_folder_or_elsewhere(data: Path, tmp_path: 
     done = weft("data", "report", data)
     assert done.exit_code == 0 and f"report: {data / 'report.html'}" in done.output
     text = (data / "report.html").read_text(encoding="utf-8")
-    for words in ("exact_duplicate", "texts/twin.txt", "han", "latin", "of a vocabulary of 512", "数据报告"):
+    for words in ("exact_duplicate", "texts/twin.txt", "zh", "en", "of a vocabulary of 512", "数据报告"):
         assert words in text
     done = weft("data", "report", data, "--out", tmp_path / "p.html", "--json", tmp_path / "r.json")
     assert done.exit_code == 0 and (tmp_path / "p.html").is_file()
@@ -137,13 +141,13 @@ def test_tokenizers_are_compared(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "tokenizer" / "tokenizer.json"
     done = weft("tokenizer", "compare", data, other, "--split", "train", "--json", record)
     assert done.exit_code == 0, done.output
-    for words in ("bytes/token", "single-byte", "exact", "han", "latin", "all"):
+    for words in ("bytes/token", "single-byte", "exact", " zh ", " en ", "all"):
         assert words in done.output
     found = json.loads(record.read_text(encoding="utf-8"))["tokenizers"]
     assert list(found) == [str(data / "tokenizer"), str(other)]
     large, small = found.values()
     assert (large["vocab_size"], small["vocab_size"]) == (512, 384)
-    for language in ("han", "latin"):
+    for language in ("zh", "en"):
         one, two = large["languages"][language], small["languages"][language]
         assert one["bytes_per_token"] >= two["bytes_per_token"] and one["exact"] == one["texts"]
     assert large["all"]["bytes_per_token"] > small["all"]["bytes_per_token"]
