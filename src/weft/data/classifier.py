@@ -1,10 +1,10 @@
 """A quality classifier: logistic regression over hashed n-grams of words, trained on good and bad samples.
 
-Like fastText's supervised mode (Joulin et al., arXiv:1607.01759) with a hidden layer of width one: the score
-of a text is the sigmoid of a bias and the mean weight of its features, its n-grams of 1 to ``ngrams`` words
-hashed to 2^bits weights; a Han character is a word. Weights are learned by AdaGrad (Duchi et al., 2011) over
-batches of documents, in whole-array operations, in an order drawn from the content: the same samples give
-the same classifier. F = features of a batch, N = texts.
+As in fastText's supervised mode (Joulin et al., arXiv:1607.01759) features are the n-grams of 1 to ``ngrams``
+words, hashed to 2^bits weights; a Han character is a word. There is no hidden layer: the score of a text is
+the sigmoid of a bias and the sum of its features' weights over the square root of their number. Weights are
+learned by AdaGrad (Duchi et al., 2011) over batches of documents, in whole-array operations, in an order
+drawn from the content: the same samples give the same classifier. F = features of a batch, N = texts.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Classifier:
 
     def _score(self, texts: pa.Array) -> Floats:
         indices, offsets = features(texts, self.training)
-        return _sigmoid(self.bias + _means(self.weights[indices], offsets))
+        return _sigmoid(self.bias + _sums(self.weights[indices], offsets))
 
 
 def features(texts: pa.Array, training: ClassifierTraining) -> tuple[Features, Offsets]:
@@ -145,10 +145,10 @@ def fit(
             span = offsets[begin : stop + 1]
             own, place = np.unique(indices[span[0] : span[-1]], return_inverse=True)
             local = weights[own]
-            scores = _sigmoid(bias + _means(local[place], span - span[0]))
+            scores = _sigmoid(bias + _sums(local[place], span - span[0]))
             error = importance[begin:stop] * (scores - labels[begin:stop]).astype(np.float32)
             sizes = np.diff(span)
-            each = np.repeat(error / np.maximum(sizes, 1), sizes)
+            each = np.repeat(error / np.sqrt(np.maximum(sizes, 1)), sizes)
             slope = np.bincount(place, weights=each, minlength=len(own)).astype(np.float32)
             squares[own] += slope * slope
             weights[own] = local - training.rate * slope / np.sqrt(squares[own] + 1e-12)
@@ -202,13 +202,12 @@ def _draws(texts: pa.Array) -> npt.NDArray[np.float64]:
     return draws
 
 
-def _means(values: Floats, offsets: Offsets) -> Floats:
-    """The mean of each span of values, 0 of an empty one; float32 [N]."""
-    sums = np.concatenate([np.zeros(1), np.cumsum(values, dtype=np.float64)])
-    means: Floats = ((sums[offsets[1:]] - sums[offsets[:-1]]) / np.maximum(np.diff(offsets), 1)).astype(
-        np.float32
-    )
-    return means
+def _sums(values: Floats, offsets: Offsets) -> Floats:
+    """The sum of each span of values over the square root of its length; float32 [N]."""
+    running = np.concatenate([np.zeros(1), np.cumsum(values, dtype=np.float64)])
+    sums = (running[offsets[1:]] - running[offsets[:-1]]) / np.sqrt(np.maximum(np.diff(offsets), 1))
+    narrow: Floats = sums.astype(np.float32)
+    return narrow
 
 
 def _sigmoid(x: Floats) -> Floats:
