@@ -1,6 +1,7 @@
 """A batch is a function of (seed, step); no token is lost, none doubled, none sees another document."""
 
 import itertools
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.core.errors import DataError, UsageError
+from weft.core.files import hash_file
+from weft.data import shards
 from weft.data.batch import IGNORED
-from weft.data.loader import Loader
+from weft.data.indexed import ShardReader
+from weft.data.loader import Loader, share
+from weft.data.packing import Plan, plan
 from weft.data.shards import open_split
 from weft.tokenizer import Tokenizer, train
 
@@ -115,7 +120,62 @@ def test_loading_needs_no_data_engine(shards_folder: Path) -> None:
         "for name in ('daft', 'xxhash', 'torch'): sys.modules[name] = None\n"
         "from weft.data.loader import Loader\n"
         "import weft.data.vocabulary, weft.data.packing, weft.data.shards, weft.tokenizer\n"
+        "import weft.data.mixed, weft.data.pairs, weft.data.masking, weft.data.spans, weft.data.ahead\n"
         f"print(Loader({str(shards_folder)!r}, 'train', 64, 2).batch(0).tokens.shape)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(2, 64)"
+
+
+@pytest.mark.parametrize("width", [2, 7, 64, 2048])
+def test_whole_arrays_give_what_one_piece_after_another_gives(shards_folder: Path, width: int) -> None:
+    loader = Loader(shards_folder, "train", width, 5)
+    made, opened = plan(open_split(shards_folder, "train"), width), open_split(shards_folder, "train")
+    for number, batch in enumerate(loader.sequential()):
+        for line, row in enumerate(range(number * 5, min(number * 5 + 5, made.rows))):
+            tokens, targets, start = plain_row(made, opened.reader, opened.eos_id, row)
+            assert batch.tokens[line].tolist() == tokens
+            assert batch.targets[line].tolist() == targets
+            assert batch.document_start[line].tolist() == start
+
+
+def plain_row(made: Plan, reader: ShardReader, eos: int, row: int) -> tuple[list[int], list[int], list[int]]:
+    """Inputs, targets and starts of a row, piece by piece: the plain twin."""
+    width = made.sequence_length
+    tokens, targets, starts = [], [], []
+    for piece in range(made.row[row], made.row[row + 1]):
+        stream = [eos, *reader.document(int(made.document[piece])).tolist()]
+        first, length = int(made.start[piece]), int(made.length[piece])
+        starts += [len(tokens)] * length
+        tokens += stream[first : first + length]
+        targets += stream[first + 1 : first + length + 1]
+    rest = range(len(tokens), width)
+    return tokens + [eos] * len(rest), targets + [IGNORED] * len(rest), [*starts, *rest]
+
+
+def test_shards_are_hashed_again_only_when_something_moved(shards_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(shards_folder, folder)
+    (folder / ".train.verified").unlink(missing_ok=True)
+    hashed: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "hash_file", lambda file: hashed.append(file) or hash_file(file))
+        Loader(folder, "train", 64)
+        Loader(folder, "train", 64)
+        assert len(hashed) == 2
+        copied = tmp_path / "copy"
+        shutil.copytree(folder, copied)
+        Loader(copied, "train", 64)
+        assert len(hashed) == 4
+        content = bytearray((folder / "train.bin").read_bytes())
+        content[-1] ^= 1
+        (folder / "train.bin").write_bytes(bytes(content))
+        with pytest.raises(DataError, match="damaged"):
+            Loader(folder, "train", 64)
+        (copied / ".train.verified").write_text("{春")
+        Loader(copied, "train", 64)
+
+
+def test_a_share_needs_a_rank_that_exists(shards_folder: Path) -> None:
+    with pytest.raises(UsageError, match="Rank 2 of 2"):
+        share(Loader(shards_folder, "train", 64, 4), 0, 2, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,8 @@ Ints = npt.NDArray[np.int64]
 Learnt = Callable[[Ints], npt.NDArray[np.bool_]]
 """Which of the tokens with these numbers in the shard [N] carry loss."""
 
+_LONG = 1 << 16
+
 
 class Tokens(Protocol):
     """The tokens of a shard, wherever they lie."""
@@ -25,13 +28,26 @@ class Tokens(Protocol):
 
 
 class MappedTokens:
-    """Tokens in a memory map."""
+    """Tokens in a memory map, which is told that rows are read here and there.
+
+    Without that the system reads far ahead of each of them: on a file not yet in memory 32 rows of 2,048
+    tokens took 250 to 550 ms instead of 3.
+    """
 
     def __init__(self, tokens: npt.NDArray[np.integer]) -> None:
         self._tokens = tokens
+        self._map = tokens.base if isinstance(tokens.base, mmap.mmap) else None
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_RANDOM)
 
     def read(self, begins: Ints, lengths: Ints) -> npt.NDArray[np.integer]:
         """As in :class:`Tokens`."""
+        item = self._tokens.itemsize
+        if self._map is not None:
+            # Long pieces are worth asking for at once instead of page by page.
+            for piece in np.flatnonzero(lengths * item >= _LONG).tolist():
+                first = int(begins[piece]) * item // mmap.PAGESIZE * mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, first, int(lengths[piece]) * item)
         return self._tokens[spread(begins, lengths)]
 
 
