@@ -159,3 +159,13 @@ def test_what_is_not_possible_is_said(make_shards: Callable[..., Path], spare: T
         mask_id(full)
     with pytest.raises(DataError, match="need 500 sentinels"):
         sentinel_ids(spare, 500)
+    with pytest.raises(DataError, match="give as many ids"):
+        SpanLoader(Rows([[1] * 64], 64), 64, full, 0, sentinels=[600])
+
+
+def test_ids_behind_the_vocabulary_serve(spare: Tokenizer) -> None:
+    rows = Rows([list(range(64))], 64)
+    masked = MaskedLoader(rows, spare, 0, mask=spare.vocab_size).batch(0)
+    assert (masked.tokens == spare.vocab_size).sum() > 4
+    batch = SpanLoader(rows, 64, spare, 0, sentinels=range(600, 603)).batch(0)
+    assert {600, 601, 602} == {t for t in batch.source[0].tolist() if t >= 600}

@@ -47,12 +47,20 @@ class MaskedLoader:
     """
 
     def __init__(
-        self, loader: Gathers, tokenizer: Tokenizer, seed: int, masking: Masking | None = None
+        self,
+        loader: Gathers,
+        tokenizer: Tokenizer,
+        seed: int,
+        masking: Masking | None = None,
+        mask: int | None = None,
     ) -> None:
-        """DataError when the tokenizer has no token that can serve as mask."""
+        """``mask``: the id that hides others, by default a token of the tokenizer that can serve.
+
+        It may lie behind the vocabulary, for a model with room for it. DataError when there is none.
+        """
         self._loader, self.batch_rows, self._seed = loader, loader.batch_rows, seed
         self._masking = masking or Masking()
-        self._mask_id, self._eos_id = mask_id(tokenizer), tokenizer.eos_id
+        self._mask_id, self._eos_id = mask_id(tokenizer) if mask is None else mask, tokenizer.eos_id
         special = np.fromiter(tokenizer.special_ids, np.int64)
         self._ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), special)
 
@@ -93,5 +101,8 @@ def mask_id(tokenizer: Tokenizer) -> int:
     """The token that hides others; DataError when the tokenizer has none of the known names."""
     found = next((i for name in MASK_NAMES if (i := tokenizer.token_id(name)) is not None), None)
     if found is None:
-        raise DataError(f"The tokenizer has no mask; add one of {', '.join(MASK_NAMES)} to it.")
+        raise DataError(
+            f"The tokenizer has no mask; add one of {', '.join(MASK_NAMES)} to it, or give an id behind its "
+            "vocabulary."
+        )
     return found

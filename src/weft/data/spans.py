@@ -8,6 +8,7 @@ is one sentinel in the source; the target is each sentinel with what it hides. B
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,12 +74,20 @@ class SpanLoader:
         seed: int,
         corruption: Corruption | None = None,
         start_id: int | None = None,
+        sentinels: Sequence[int] | None = None,
     ) -> None:
-        """``sequence_length``: that of the rows of ``loader``. DataError for too few sentinels."""
+        """``sequence_length``: that of the rows of ``loader``.
+
+        ``sentinels``: their ids in order, by default tokens of the tokenizer that can serve; they may lie
+        behind the vocabulary, for a model with room for them. DataError for too few.
+        """
         self._loader, self.batch_rows, self._seed = loader, loader.batch_rows, seed
         self._corruption = corruption or Corruption()
         self.source_length, self.target_length = self._corruption.lengths(sequence_length)
-        self._sentinels = sentinel_ids(tokenizer, self._corruption.counts(sequence_length)[1])
+        needed = self._corruption.counts(sequence_length)[1]
+        self._sentinels = np.array(sentinels) if sentinels is not None else sentinel_ids(tokenizer, needed)
+        if len(self._sentinels) < needed:
+            raise DataError(f"Rows of {sequence_length} tokens need {needed} sentinels; give as many ids.")
         self._eos_id = tokenizer.eos_id
         self._start_id = self._eos_id if start_id is None else start_id
 
@@ -136,7 +145,7 @@ def sentinel_ids(tokenizer: Tokenizer, count: int) -> Ints:
             return np.array(found, np.int64)
     raise DataError(
         f"Rows of this length need {count} sentinels <extra_id_0> to <extra_id_{count - 1}>, which the "
-        "tokenizer lacks; add them to it, or take shorter rows or longer spans."
+        "tokenizer lacks; add them to it, or give ids behind its vocabulary."
     )
 
 
