@@ -65,7 +65,10 @@ public:
     void clear(int64_t capacity) {
         uint64_t size = 64;
         while (size < (uint64_t)capacity * 2) size *= 2;
-        if (slots.size() < size || ++generation == 0) slots.assign(size > slots.size() ? size : slots.size(), Slot{0, 0, 0}), generation = 1;
+        if (slots.size() < size || ++generation == 0) {
+            slots.assign(size > slots.size() ? size : slots.size(), Slot{0, 0, 0});
+            generation = 1;
+        }
         // A small text stays in a small, cached part of a table that a large one made.
         mask = size - 1, count = 0;
     }
