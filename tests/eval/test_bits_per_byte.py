@@ -51,7 +51,7 @@ def test_without_overlap_equals_the_rows_of_the_loader(
     reader = shards.reader
     assert reader.lengths.max() > 32, "some documents must be cut"
     bits = document_bits(model, reader.tokens, reader.lengths, shards.eos_id, context=32, rows=3)
-    loader = Loader(data_folder / SHARDS, "test", 32)
+    loader = Loader(data_folder / SHARDS, "test", 32, max_padding=1.0)
     nats = sum(target_losses(model, batch, None).sum() for batch in loader.sequential(4))
     assert_allclose(bits.sum() * math.log(2), nats, rtol=1e-6)
     half = document_bits(model, reader.tokens, reader.lengths, shards.eos_id, context=32, overlap=16)

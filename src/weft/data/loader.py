@@ -54,8 +54,10 @@ class Loader:
         prefix: str = "",
         stream: int = 0,
         cache: BlockCache | None = None,
+        max_padding: float = MOST_PADDING,
     ) -> None:
         """``prefix`` takes only documents whose source begins so; ``stream`` tells orders of one seed apart.
+        ``max_padding`` 1 cuts no document that fits into a row.
 
         The folder may be a URL (s3, gs, http, https, file); its tokens then pass through ``cache``. Raises
         DataError for missing or damaged shards, UsageError for impossible sizes, ResourceError when the
@@ -75,7 +77,7 @@ class Loader:
             sequence_length,
             lengths=self._lengths,
             name=self._choice,
-            max_padding=MOST_PADDING if learnt is None else 1.0,
+            max_padding=max_padding if learnt is None else 1.0,
             window_targets=window,
         )
         self._rows = Rows(made, reader.starts, tokens, self._shards.eos_id, learnt)

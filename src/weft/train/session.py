@@ -175,7 +175,8 @@ def _assemble(run: TrainRun, place: _Place) -> Trainer:
     assert settings.batch_tokens and run.optimizer.learning_rate
     loader = rows.open_rows(run, place.folder, place.shards, max(1, settings.batch_tokens // length))
     loader.check_tokenizer(place.tokenizer)
-    validation = Loader(place.shards, "valid", length, 8, 0)
+    # The split may be small: whole documents tell more there than full rows.
+    validation = Loader(place.shards, "valid", length, 8, 0, max_padding=1.0)
     model = _model(run, loader.vocab_size, place.device)
     optimizer = Optimizer(model, run.optimizer, run.optimizer.learning_rate)
     step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
