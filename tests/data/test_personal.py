@@ -72,6 +72,7 @@ VALUES = [
     ("address", "北京市海淀区中关村大街二十七号"),
     ("address", "221B Baker Street, London"),
     ("address", "1600 Pennsylvania Ave, Washington, DC 20500"),
+    ("address", "12 North Main St."),
 ]
 ANNOUNCED = [
     ("phone", "电话：", "82345678"),
@@ -102,7 +103,7 @@ NOT_PERSONAL = [
     "https://user:password@host.org https://${USER}:${PASS}@host.org http://host.org:8080/@home",
     "127.0.0.1 192.168.1.1 10.0.0.1 255.255.255.0 224.0.0.1 ::1 fe80::1234:5678:9abc:def0",
     "ff:ff:ff:ff:ff:ff 12-34-56-78-90-12 00:11:22:33:44:55:66:77 aa:bb:cc",
-    "in 1999 Wall Street crashed; 9 Supreme Court justices; 2008 Summer Olympics; 3 Way tie",
+    "in 1999 Wall Street crashed; 9 Supreme Court justices; 2008 Summer Olympics; 8 Mile Road; 3 Way tie",
     "3月5号，2号线，第三号，编号12号，新A380客机，阿里云A100GPU，川A，京东ABCDE 沪深300",
     "sk-xxxxxxxxxxxxxxxxxxxxxxxx public_key = 'abc' token = some_long_identifier_name2 E12345678 7654321",
     "for i in range(10000000): total += 1e-8 * 0xdeadbeef12345678 + 1234567 - 7654321 / 1000000",

@@ -18,9 +18,8 @@ _CHINESE = re.compile(
     r"(?P<house>(?:[\u4e00-\u9fff]{0,8}?(?:[0-9]{1,4}|[A-Z]|[甲乙丙丁])(?:号楼|号院|栋|幢|座|单元|室|层|楼|房|户)){0,4})"
 )
 
-_WAY = (
-    r"Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Parkway|Pkwy|Highway|Hwy|Terrace|Crescent"
-)
+_WAY = r"Street|Avenue|Road|Boulevard|Lane|Drive|Parkway|Highway|Terrace|Crescent"
+_SHORT_WAY = r"St|Ave|Rd|Blvd|Ln|Dr|Pkwy|Hwy"
 _LOOSE_WAY = r"Court|Ct|Place|Pl|Way|Square|Sq|Circle|Cir|Park|Trail|Row|Hill"
 _STATE = (
     r"(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT"
@@ -28,10 +27,10 @@ _STATE = (
 )
 _POST_CODE = r"[0-9]{5}(?:-[0-9]{4})?"
 _ENGLISH = re.compile(
-    rf"(?<!{WORD})(?<!{WORD}[.,:/-])(?P<number>[0-9]{{1,5}})[A-Za-z]? "
+    rf"(?<!{WORD})(?<!{WORD}[.,:/-])(?P<number>[0-9]{{1,5}})[A-Za-z]? (?!Miles? |Points )"
     r"(?:[NSEW]\.? |(?:North|South|East|West) )?"
     rf"(?:(?:[A-Z][A-Za-z'’.]{{0,20}}|[0-9]{{1,3}}(?:st|nd|rd|th)) ){{1,4}}?"
-    rf"(?:(?:{_WAY})|(?P<loose>{_LOOSE_WAY}))(?!{WORD})\.?"
+    rf"(?:(?:{_WAY})(?!{WORD})|(?:{_SHORT_WAY})(?!{WORD})\.?|(?P<loose>{_LOOSE_WAY})(?!{WORD}))"
     r"(?P<tail>(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Floor|#)\.? ?[A-Z0-9-]{1,6}(?![0-9A-Za-z]))?"
     rf"(?:, ?(?:[A-Z][A-Za-z.'-]{{1,20}} ?){{1,3}}(?:,? ?{_STATE},? {_POST_CODE}(?![0-9A-Za-z]))?)?)"
 )

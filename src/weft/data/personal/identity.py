@@ -137,11 +137,11 @@ def _iban(match: re.Match[str]) -> int:
 
 
 RULES = (
-    Rule("resident_id", _RESIDENT, numbers(b"12345678"), _resident),
-    Rule("bank_card", _CARD, numbers(b"0123456789"), _card),
-    Rule("us_ssn", _SSN, numbers(b"012345678"), _ssn),
+    Rule("resident_id", _RESIDENT, numbers(b"12345678", shortest=6), _resident),
+    Rule("bank_card", _CARD, numbers(b"0123456789", shortest=4), _card),
+    Rule("us_ssn", _SSN, numbers(b"012345678", shortest=3, longest=9), _ssn),
     Rule("passport", _PASSPORT, lettered_numbers, _passport),
     Rule("plate", _PLATE, plates, _plate),
     Rule("iban", _IBAN, accounts, _iban),
 )
-OLD_RESIDENT_RULE = Rule("resident_id", _OLD_RESIDENT, numbers(b"12345678"), _old_resident)
+OLD_RESIDENT_RULE = Rule("resident_id", _OLD_RESIDENT, numbers(b"12345678", shortest=15), _old_resident)

@@ -52,7 +52,7 @@ class Marks:
 
     def __init__(self, folded: Folded) -> None:
         # Padded at both ends, so that a look to the side needs no test for the border.
-        self._pad = 4
+        self._pad = 8
         self.classes = np.pad(folded.classes, self._pad, constant_values=ord("\n"))
         self.bytes = self.classes.tobytes()
 
@@ -137,25 +137,38 @@ def _runs(places: Places) -> Runs:
     return Runs(begins, ends)
 
 
-def numbers(first: bytes) -> Callable[[Marks], Places]:
-    """Starts of long numbers whose first character is one of ``first``: a digit, ``+`` or ``(``."""
-    return functools.partial(_numbers, first=first)
+def numbers(first: bytes, shortest: int = 1, longest: int = 40) -> Callable[[Marks], Places]:
+    """Starts of long numbers whose first character is one of ``first``: a digit, ``+`` or ``(``.
+
+    Where it is a digit, ``shortest`` to ``longest`` digits stand before the first separator.
+    """
+    return functools.partial(_numbers, first=first, shortest=shortest, longest=longest)
 
 
-def _numbers(marks: Marks, first: bytes) -> Places:
-    begins = marks.numbers.begins
-    begins = begins[~marks.looks(begins, -1, _ALPHANUMERIC)]
-    starts = [begins]
-    for offset in (-1, -2):
-        if first.strip(b"0123456789"):
-            starts.append(begins[marks.looks(begins, offset, _among(b"+("))] + offset)
-    places = np.concatenate(starts)
-    return marks.found(places[marks.looks(places, 0, _among(first))])
+def _numbers(marks: Marks, first: bytes, shortest: int, longest: int) -> Places:
+    lengths = marks.numbers.ends - marks.numbers.begins
+    plain = marks.numbers.begins[(lengths >= shortest) & (lengths <= longest)]
+    plain = plain[~marks.looks(plain, -1, _ALPHANUMERIC) & marks.looks(plain, 0, _among(first))]
+    return marks.found(np.concatenate([plain, *_signed(marks, marks.numbers.begins, first)]))
+
+
+def _signed(marks: Marks, begins: Places, first: bytes) -> list[Places]:
+    signs = _among(bytes(set(first) & set(b"+(")))
+    return [begins[marks.looks(begins, offset, signs)] + offset for offset in (-1, -2)]
+
+
+def announced_numbers(marks: Marks) -> Places:
+    """Long numbers with room for a word between them and the digit before: not the cells of a table."""
+    runs = marks.numbers
+    earlier = np.concatenate([[-2], marks.digits.ends])[np.searchsorted(marks.digits.ends, runs.begins)]
+    begins = runs.begins[runs.begins - earlier >= 2]
+    return marks.found(np.concatenate([begins, *_signed(marks, begins, b"+(")]))
 
 
 def lettered_numbers(marks: Marks) -> Places:
-    """Long numbers, and those with one or two capitals before them."""
-    begins = marks.numbers.begins
+    """Runs of seven to nine digits, and of as many behind one or two capitals."""
+    lengths = marks.numbers.ends - marks.numbers.begins
+    begins = marks.numbers.begins[(lengths >= MIN_DIGITS) & (lengths <= 9)]
     one = begins[marks.looks(begins, -1, _UPPER)]
     two = one[marks.looks(one, -2, _UPPER)]
     return marks.found(np.concatenate([begins, one - 1, two - 2]))
@@ -258,10 +271,13 @@ _BEFORE_VALUE = _among(b" \"'`:=([>\t") | (np.arange(256) >= 128)
 
 
 def street_numbers(marks: Marks) -> Places:
-    """Up to five digits, perhaps a letter, a space, and a capital or a digit."""
+    """Up to five digits, perhaps a letter, a space, and a capital or what may be an ordinal."""
     runs = marks.digits.where(marks.digits.ends - marks.digits.begins <= 5)
-    name = _UPPER | _among(b"0123456789")
-    plain = marks.looks(runs.ends, 0, _among(b" ")) & marks.looks(runs.ends, 1, name)
+    ordinal = np.zeros(len(runs.ends), np.bool_)
+    for offset in (2, 3, 4):
+        ordinal |= marks.looks(runs.ends, offset, _among(b"snrt"))
+    ordinal &= marks.looks(runs.ends, 1, _among(b"0123456789"))
+    plain = marks.looks(runs.ends, 0, _among(b" ")) & (marks.looks(runs.ends, 1, _UPPER) | ordinal)
     letter = marks.looks(runs.ends, 0, _ALPHANUMERIC) & marks.looks(runs.ends, 1, _among(b" "))
     return marks.found(runs.begins[plain | letter])
 

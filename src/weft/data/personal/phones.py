@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from weft.data.personal.marks import numbers
+from weft.data.personal.marks import announced_numbers, numbers
 from weft.data.personal.rule import BEFORE_NUMBER, Rule, before
 
 _AFTER_PHONE = r"(?![0-9A-Za-z_%])(?![.,:-][0-9])"
@@ -102,14 +102,14 @@ def _digits(text: str) -> str:
 
 
 RULES = (
-    Rule("phone", _CHINA_MOBILE, numbers(b"+(018")),
-    Rule("phone", _CHINA_LANDLINE, numbers(b"+(08")),
-    Rule("phone", _HONG_KONG, numbers(b"+(08")),
-    Rule("phone", _TAIWAN, numbers(b"(0")),
-    Rule("phone", _NORTH_AMERICA, numbers(b"+(0123456789")),
-    Rule("phone", _INTERNATIONAL, numbers(b"+(0"), _international),
-    Rule("phone", _TRUNK, numbers(b"(0"), _trunk),
-    Rule("phone", _ANNOUNCED, numbers(b"+(0123456789"), _announced),
+    Rule("phone", _CHINA_MOBILE, numbers(b"+(018", shortest=2)),
+    Rule("phone", _CHINA_LANDLINE, numbers(b"+(08", shortest=2)),
+    Rule("phone", _HONG_KONG, numbers(b"+(08", shortest=3)),
+    Rule("phone", _TAIWAN, numbers(b"(0", shortest=2)),
+    Rule("phone", _NORTH_AMERICA, numbers(b"+(0123456789", longest=3)),
+    Rule("phone", _INTERNATIONAL, numbers(b"+(0", shortest=2), _international),
+    Rule("phone", _TRUNK, numbers(b"(0", shortest=3), _trunk),
+    Rule("phone", _ANNOUNCED, announced_numbers, _announced),
 )
 
 
