@@ -8,8 +8,8 @@ duplicates by MinHash and write token files with the same tokenizer. Weft also i
 mojibake, removes exact duplicates, splits, and verifies near duplicates by their true similarity.
 
 datatrove's word tokenizer is chosen by language, so it gets a process a file, the two side by side, one core
-each; Weft runs once on two cores. A rate is bytes over core-seconds: for Weft cores times the wall time of the
-whole command, start-up included; for datatrove the time of its stages, start-up of Python left out, which
+each; Weft runs once on two cores. A rate is bytes over core-seconds: for Weft cores times the wall time of
+the whole command, start-up included; for datatrove the time of its stages, start-up of Python left out, which
 favours datatrove. What both keep is compared by id.
 """
 
@@ -142,9 +142,8 @@ def main() -> int:
     rates = {"weft": size / 1e6 / ours["core_seconds"], "datatrove": size / 1e6 / theirs["core_seconds"]}
     print(f"{size / 1e6:.1f} MB of JSON Lines, {len(verdicts):,} documents")
     for name, run in (("weft", ours), ("datatrove", theirs)):
-        print(
-            f"{name:10} {run['core_seconds']:8.1f} core-seconds {rates[name]:8.3f} MB/s a core   {run['stages']}"
-        )
+        print(f"{name:10} {run['core_seconds']:8.1f} core-seconds {rates[name]:8.3f} MB/s a core")
+        print(f"{'':10} {run['stages']}")
     print(f"ratio {rates['weft'] / rates['datatrove']:.1f}")
     table = compare(verdicts, theirs)
     for line, count in table.items():

@@ -198,7 +198,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     while True:
         process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
         try:
-            process.wait(generator.uniform(1.5, 6.0) + 0.2 * kills)
+            process.wait(generator.uniform(0.8, 1.2) + 0.2 * kills)
             break
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)

@@ -105,13 +105,20 @@ def test_other_settings_in_the_same_folder_are_refused(data_folder: Path, whole:
         train(make_run(data_folder, "train.seed=7"), whole)
 
 
-def test_micro_batches_add_up_to_the_large_batch(data_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("optimizer", "tolerance"), [("adamw", 1e-6), ("muon", 1e-3)])
+def test_micro_batches_add_up_to_the_large_batch(
+    data_folder: Path, tmp_path: Path, optimizer: str, tolerance: float
+) -> None:
+    """Gradients differ in the last bit only. Muon's orthogonalisation in bf16 turns that into 1e-4 in a few
+    steps, so its first steps are compared as closely and the rest by what rounding explains."""
     results = []
     for rows in (1, 4):
         folder = tmp_path / str(rows)
-        train(make_run(data_folder, f"train.micro_rows={rows}", "train.arithmetic=fp32"), folder)
+        settings = (f"train.micro_rows={rows}", "train.arithmetic=fp32", f"optimizer.name={optimizer}")
+        train(make_run(data_folder, *settings), folder)
         results.append(losses(folder))
-    assert results[0] == pytest.approx(results[1], rel=1e-4)
+    assert results[0][:2] == pytest.approx(results[1][:2], rel=1e-6)
+    assert results[0] == pytest.approx(results[1], rel=tolerance)
 
 
 @pytest.mark.parametrize("change", ["optimizer.name=adamw", "optimizer.schedule=cosine"])

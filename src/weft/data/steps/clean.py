@@ -29,6 +29,8 @@ _GBK_MOJIBAKE = "[鐨銆锛鍦鏄浜涓鎴鈥]"
 _INVISIBLE = "[\u200b\u00ad\u180e\u2060-\u2064\u206a-\u206f\u202a-\u202e\u2066-\u2069\ufeff]"
 # Joiners make emoji and Indic letters; behind ASCII and Han they are rubbish.
 _JOINERS = r"([\x21-\x7e\p{Han}])[\x{200c}\x{200d}]+"
+# Common ideographs with the marks that stand among them.
+_HAN = re.compile("[\u4e00-\u9fff\u2014\u2018-\u201d\u2026\u3000-\u3017\uff01-\uff5e\u00b7]")
 _FULL_WIDTH = {
     "alphanumeric": [*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)],
     "all": [*range(0xFF01, 0xFF5F)],
@@ -73,7 +75,8 @@ def repair_gbk(text: str) -> str:
     """Undo, line by line, UTF-8 that was read as GBK.
 
     What was lost in reading is U+FFFD in the result. A line of which these would be over a quarter of what is
-    not ASCII was no such text, and is left as it is.
+    not ASCII, or over a fifth characters that are not Chinese, was no such text, and is left as it is: a few
+    rare characters side by side can be UTF-8 by chance.
     """
     return "\n".join(map(_repair_line, text.split("\n")))
 
@@ -85,7 +88,9 @@ def _repair_line(line: str) -> str:
     content = b"\x80".join(part.encode("gb18030") for part in line.split("€"))
     repaired = content.replace("\ufffd".encode("gb18030"), b"\xff").decode("utf-8", "replace")
     foreign = sum(character > "\x7f" for character in repaired)
-    return re.sub("\ufffd+", "\ufffd", repaired) if 4 * repaired.count("\ufffd") <= foreign else line
+    lost, han = repaired.count("\ufffd"), len(_HAN.findall(repaired))
+    meant = 4 * lost <= foreign and 5 * (foreign - lost - han) <= foreign
+    return re.sub("\ufffd+", "\ufffd", repaired) if meant else line
 
 
 def _found(texts: pa.Array, where: pa.Array, pattern: str) -> pa.Array:
