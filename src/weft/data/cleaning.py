@@ -2,7 +2,7 @@
 
 The input is worked on in parts of about ``part_bytes``; each becomes a folder, whole or absent, so an
 interruption costs one part. Lines that many documents share need a look at all documents first: with
-``lines.unit`` set the parts are written once before that (``.work/texts``) and once after it (``.work/clean``).
+``lines.unit`` set the parts are written once before that (``.work/texts``) and once after (``.work/clean``).
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class DataConfig:
 
     sources: tuple[str, ...] = ()
     on: str = "local"
-    """Where the engine runs: ``local``, ``ray`` (this machine) or ``ray://HOST:PORT``; the result is the same."""
+    """Where the engine runs: ``local``, ``ray`` (this machine) or ``ray://HOST:PORT``; the result is one."""
     part_bytes: int = 256 << 20
     """The input is worked on in parts of about this size; an interruption costs one part at most."""
     read: ReadConfig = field(default_factory=ReadConfig)
