@@ -10,7 +10,7 @@ import pytest
 from weft.core.errors import DataError
 from weft.data import records, sources
 from weft.data.config import ReadConfig
-from weft.data.encoding import decode
+from weft.data.encoding import decode, detect
 from weft.data.measure import measure
 from weft.data.steps.normalise import normalise_texts
 
@@ -34,6 +34,46 @@ ZH = "自然语言处理是人工智能的重要方向，研究如何让计算�
 )
 def test_encodings_are_recognised(content: bytes, text: str) -> None:
     assert decode(content) == (text, None, None)
+
+
+TRADITIONAL = "自然語言處理是人工智慧的重要方向，研究如何讓電腦理解和產生人類的語言。"
+GERMAN = (
+    "Die Würde des Menschen ist unantastbar. Sie zu achten und zu schützen ist Verpflichtung aller Gewalt."
+)
+FRENCH = "Les hommes naissent et demeurent libres et égaux en droits, et ne cèdent pas à la force."
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (TRADITIONAL, "big5"),
+        (TRADITIONAL, "gb18030"),
+        ("自然言語処理は、人間が日常的に使っている言葉をコンピュータに処理させる技術である。", "cp932"),
+        ("自然言語処理は、人間が日常的に使っている言葉をコンピュータに処理させる技術である。", "euc_jp"),
+        ("자연어 처리는 컴퓨터를 이용하여 사람의 언어를 분석하고 처리하는 인공지능의 한 분야이다.", "cp949"),
+        (GERMAN, "latin-1"),
+        (FRENCH, "cp1252"),
+        (ZH, "gbk"),
+    ],
+)
+def test_encodings_from_before_unicode_are_recognised(text: str, name: str) -> None:
+    assert decode(text.encode(name)) == (text, None, None)
+    found = detect((text * 3).encode(name)[:-1])
+    assert found is not None and text.encode(name).decode(found) == text
+
+
+def test_damaged_utf8_is_not_taken_for_another_encoding() -> None:
+    for text in (ZH * 5, GERMAN * 5, FRENCH * 5):
+        content = bytearray(text.encode())
+        content[next(n for n, byte in enumerate(content) if byte > 0x7F)] = 0xFF
+        assert decode(bytes(content))[1] == "invalid_encoding"
+        assert detect(bytes(content)) == "utf-8"
+    for text, name in (
+        ("Привет, мир! Как у тебя дела сегодня утром?", "cp1251"),
+        ("Ελληνικά και άλλα", "cp1253"),
+    ):
+        assert decode(text.encode(name) * 4)[1] == "invalid_encoding"
+    assert detect(b"\x7fELF\0\0\0") is None
 
 
 @pytest.mark.parametrize(

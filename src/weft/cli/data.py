@@ -130,7 +130,47 @@ def show(
     return {"folder": str(folder), "documents": shown}
 
 
-command = DataCommand(read_sources, {"report": report, "show": show})
+@weft_command("data classifier")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--good", multiple=True, required=True, type=click.Path(path_type=Path), help="Samples wanted.")
+@click.option("--bad", multiple=True, required=True, type=click.Path(path_type=Path), help="Samples unwanted.")
+@click.option("--ngrams", default=2, show_default=True, help="Words of the longest feature; a Han is one.")
+@click.option("--epochs", default=5, show_default=True, help="Passes over the samples.")
+def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams: int, epochs: int) -> Record:
+    """Train a quality classifier from good and bad samples, for classifier.path=OUT in a run of weft data.
+
+    A sample is a record of a .jsonl or .parquet file, or a whole .txt file; folders are searched.
+    """
+    from weft.data.classifier import train_classifier
+    from weft.data.config_quality import ClassifierTraining
+
+    made = train_classifier(good, bad, out, ClassifierTraining(ngrams=ngrams, epochs=epochs))
+    return {"out": str(out), **made.figures}
+
+
+@weft_command("data supervised")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of shards to make.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="Its chat template is used.")
+@click.option("--form", type=click.Choice(["chat", "pairs"]), default="chat", show_default=True)
+@click.option("--fields", default="source,target", show_default=True, help="Of pairs: source and target.")
+def supervised(files: tuple[Path, ...], out: Path, tokenizer: Path, form: str, fields: str) -> Record:
+    """Encode conversations (OpenAI, ShareGPT or Alpaca records) or pairs as shards that know their answers."""
+    from weft.data import supervised as examples
+    from weft.tokenizer import Tokenizer
+
+    chosen = "chat" if form == "chat" else "pairs"
+    settings = examples.SupervisedConfig(form=chosen, fields=tuple(fields.split(",")))
+    figures = examples.write(files, Tokenizer.load(tokenizer), out, settings)["figures"]
+    for split in ("train", "valid", "test"):
+        click.echo(f"{split:<8}{figures[split]['documents']:>12,} examples{figures[split]['tokens']:>14,} tokens")
+    for reason, count in figures.get("dropped", {}).items():
+        click.echo(f"dropped: {reason} {count:,}")
+    return {"out": str(out), **figures}
+
+
+_VERBS = {"report": report, "show": show, "classifier": classifier, "supervised": supervised}
+command = DataCommand(read_sources, _VERBS)
 
 
 def is_override(argument: str) -> bool:

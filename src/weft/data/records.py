@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.json as pj
 
+from weft.data import encoding
+
 Record = tuple[str | None, str | None, str | None]
 """``(text, reason, value)``."""
 
@@ -87,6 +89,9 @@ def parse_document(content: str, field: str) -> list[Record]:
 def _parse(line: bytes, field: str) -> Record:
     try:
         return _of_item(json.loads(line), field)
+    except UnicodeDecodeError:
+        text, reason, value = encoding.decode(line)
+        return (None, reason, value) if text is None else parse_document(text, field)[0]
     except (ValueError, RecursionError) as error:
         return None, "bad_json", str(error)[:200]
 

@@ -16,6 +16,8 @@ from weft.data.readers.unpack import Meter, metered
 
 _UTF8_NAME = 0x800
 _ENCRYPTED = 0x1
+# tarfile loses what it read in the call that fails.
+_TAR_CALL = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def tar_members(stream: BinaryIO, config: ReadConfig) -> Iterator[Member]:
                     continue
                 own = Meter(config.max_member_bytes, config.max_ratio, None)
                 with cast(BinaryIO, archive.extractfile(entry)) as member:
-                    yield Member(name, entry.size, metered(member, (own,)))
+                    yield Member(name, entry.size, metered(member, (own,), _TAR_CALL))
     except tarfile.TarError as error:
         short = "unexpected end" in str(error) or "truncated" in str(error)
         raise Broken("truncated" if short else "damaged", str(error)) from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import functools
 import io
 from collections.abc import Iterator
 from itertools import chain
@@ -31,6 +31,10 @@ def read_tsv(stream: BinaryIO, config: ReadConfig) -> Iterator[Part]:
     return _read(stream, config, ("\t",), csv.QUOTE_NONE)
 
 
+class _LongLine(csv.Error):
+    """A line longer than a document may be, of which only the beginning is in memory."""
+
+
 class _Lines:
     """Lines of text for the csv module, which remembers those of the record it is in.
 
@@ -38,21 +42,28 @@ class _Lines:
     again as records of their own.
     """
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
+    def __init__(self, stream: io.TextIOWrapper, limit: int) -> None:
+        self._stream, self._limit = stream, limit
+        self._again: Iterator[str] = iter(())
         self.record: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
+        line = next(self._again, "") or self._stream.readline(self._limit + 1)
+        if not line:
+            raise StopIteration
         self.record.append(line)
+        if len(line) > self._limit:
+            while line and not line.endswith("\n"):
+                line = self._stream.readline(1 << 20)
+            raise _LongLine("line over the limit")
         return line
 
     def put_back(self) -> None:
         """Give the lines of the record but its first once more."""
-        self._lines = chain(self.record[1:], self._lines)
+        self._again = chain(self.record[1:], self._again)
 
 
 def _read(
@@ -68,26 +79,33 @@ def _read(
     csv.field_size_limit(limit)
     # Characters that cannot be decoded are found again as lone surrogates, row by row.
     text = io.TextIOWrapper(stream, encoding=name, errors="surrogateescape", newline="")
-    lines = _Lines(iter(functools.partial(text.readline, limit), ""))
-    header = next(lines, "")
-    delimiter, columns = _header(header.removeprefix("\ufeff"), delimiters, quoting, config.text_field)
+    try:
+        yield from _parts(_Lines(text, limit), config, delimiters, quoting)
+    finally:
+        # Closing is for the one who opened it.
+        with contextlib.suppress(ValueError):
+            text.detach()
+
+
+def _parts(
+    lines: _Lines, config: ReadConfig, delimiters: tuple[str, ...], quoting: Quoting
+) -> Iterator[Part]:
+    header = next(lines, "").removeprefix("\ufeff")
+    delimiter, columns = _header(header, delimiters, quoting, config.text_field)
     if config.text_field not in columns:
         raise Broken("no_text", f"columns are {', '.join(columns)}")
     index, replace = columns.index(config.text_field), config.invalid == "replace"
     for number, (row, size, problem) in enumerate(_rows(lines, delimiter, quoting)):
         place = f"#{number}"
-        if row is None:
-            yield (
-                too_large(place, size, limit)
-                if "limit" in problem
-                else Part(place, size, None, "bad_csv", problem)
-            )
-        elif len(row) != len(columns):
-            if row:
-                found = f"{len(row)} columns instead of {len(columns)}"
-                yield Part(place, size, None, "bad_csv", found)
-        else:
+        if row is None and "limit" in problem:
+            yield too_large(place, size, config.max_document_bytes)
+        elif row is None:
+            yield Part(place, size, None, "bad_csv", problem)
+        elif len(row) == len(columns):
             yield _part(place, row[index], size, replace)
+        elif row:
+            found = f"{len(row)} columns instead of {len(columns)}"
+            yield Part(place, size, None, "bad_csv", found)
 
 
 def _rows(lines: _Lines, delimiter: str, quoting: Quoting) -> Iterator[tuple[list[str] | None, int, str]]:
@@ -103,7 +121,7 @@ def _rows(lines: _Lines, delimiter: str, quoting: Quoting) -> Iterator[tuple[lis
         except StopIteration:
             return
         except csv.Error as error:
-            if left and len(lines.record) > 1:
+            if left and len(lines.record) > 1 and not isinstance(error, _LongLine):
                 left -= 1
                 lines.put_back()
                 yield None, len(lines.record[0]), str(error)

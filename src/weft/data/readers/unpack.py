@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -70,10 +71,11 @@ class Unpacked(io.RawIOBase):
         except RuntimeError as error:
             # zipfile has no class of its own for a missing password.
             raise Broken("encrypted", str(error)) from None
-        except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError) as error:
+        except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            if "truncated" in str(error).lower():
+            # Arrow and tarfile tell the two apart by their words only.
+            if any(word in str(error).lower() for word in ("truncated", "unexpected end")):
                 raise Broken("truncated", f"ends after {self._size} bytes") from None
             raise Broken("damaged", f"{error} after {self._size} bytes") from None
 

@@ -14,26 +14,45 @@ from weft.data.readers.html import page_text
 from weft.data.readers.part import Broken, Part, too_large
 
 _TYPES = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+_SKIP = 1 << 20
 _HTML = {"text/html", "application/xhtml+xml"}
 
 
-class _Counted(io.RawIOBase):
-    """A stream that knows where it ended, to tell a record that was cut short."""
+class _Counted:
+    """A stream that only goes forward, as FastWARC wants it: an error inside FastWARC would abort it.
+
+    It knows where it ended, to tell a record that was cut short, and keeps what broke it.
+    """
 
     def __init__(self, inner: BinaryIO) -> None:
         self._inner = inner
         self.size = 0
         self.ended = False
+        self.error: Broken | OSError | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        part = cast(io.BufferedReader, self._inner).read1(len(buffer))
-        buffer[: len(part)] = part
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, none at the end or where the stream is broken."""
+        try:
+            part = cast(io.BufferedReader, self._inner).read1(size)
+        except (Broken, OSError) as error:
+            self.error, part = error, b""
         self.size += len(part)
         self.ended = not part
-        return len(part)
+        return part
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Read on to ``offset``; never back."""
+        target = offset + self.size if whence == 1 else offset
+        while self.size < target and self.read(min(target - self.size, _SKIP)):
+            pass
+        return self.size
+
+    def tell(self) -> int:
+        """Bytes read so far."""
+        return self.size
+
+    def close(self) -> None:
+        """Nothing: the stream belongs to the caller."""
 
 
 def read(stream: BinaryIO, config: ReadConfig) -> Iterator[Part]:
@@ -47,12 +66,14 @@ def read(stream: BinaryIO, config: ReadConfig) -> Iterator[Part]:
             part = _part(record, config)
             end = record.stream_pos + int(record.headers.get("Content-Length") or 0)
             if counted.ended and counted.size < end:
-                raise Broken("truncated", f"ends after {counted.size} bytes")
+                break
             yield part
+        else:
+            if counted.error is None:
+                return
     except OSError as error:
-        if error.errno is not None:
-            raise
-        raise Broken("damaged", f"{error} before byte {counted.size}") from None
+        raise counted.error or Broken("damaged", f"{error} before byte {counted.size}") from None
+    raise counted.error or Broken("truncated", f"ends after {counted.size} bytes")
 
 
 def _part(record: Any, config: ReadConfig) -> Part:
