@@ -195,3 +195,57 @@ def test_a_reader_that_leaves_is_no_error(data: Path) -> None:
         process.stdout.read(1)
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_classifier_is_trained_and_used(data: Path, tmp_path: Path) -> None:
+    texts = data.parent / "texts"
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    for file, prefix in ((good, "zh"), (bad, "en")):
+        lines = [
+            json.dumps({"text": line})
+            for name in sorted(texts.glob(f"{prefix}*.txt"))
+            for line in name.read_text(encoding="utf-8").splitlines()
+        ]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    trained = weft(
+        "data", "classifier", tmp_path / "zh", "--good", good, "--bad", bad, "--json", tmp_path / "c.json"
+    )
+    assert trained.exit_code == 0, trained.output
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert record["out"] == str(tmp_path / "zh") and record["auc"] > 0.99
+    made = weft(
+        "data", texts, "--out", tmp_path / "data", "tokenizer.vocab_size=300",
+        f"classifier.path={tmp_path / 'zh'}", "classifier.threshold=0.5",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    shown = weft("data", "show", tmp_path / "data", "--kept", "--limit", "100", "--json", tmp_path / "s.json")
+    assert shown.exit_code == 0
+    kept = {Path(d["source"]).name[:2] for d in json.loads((tmp_path / "s.json").read_text())["documents"]}
+    assert kept == {"zh"}
+    done = weft("data", "classifier", tmp_path / "no", "--good", tmp_path / "none", "--bad", bad)
+    assert done.exit_code == 1 and "Traceback" not in done.output and str(tmp_path / "none") in done.output
+
+
+def test_examples_become_supervised_shards(data: Path, tmp_path: Path) -> None:
+    tokenizer = data.parent / "data" / "tokenizer"
+    chats = tmp_path / "chats.jsonl"
+    talk = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "您好，请讲。"}]
+    rows = [{"messages": [*talk, {"role": "user", "content": f"{n}?"}, talk[1]]} for n in range(50)]
+    chats.write_text("\n".join(map(json.dumps, [*rows, {"messages": []}])), encoding="utf-8")
+    done = weft("data", "supervised", chats, "--out", tmp_path / "sft", "--tokenizer", tokenizer)
+    assert done.exit_code == 0, done.output
+    assert "examples" in done.output and "dropped" in done.output
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"zh": f"第{n}个", "en": f"number {n}"} for n in range(50)]
+    pairs.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    done = weft(
+        "data", "supervised", pairs, "--out", tmp_path / "mt", "--tokenizer", tokenizer,
+        "--form", "pairs", "--fields", "en,zh", "--json", tmp_path / "mt.json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "mt.json").read_text())
+    assert sum(record[split]["documents"] for split in ("train", "valid", "test")) == 50
+    done = weft(
+        "data", "supervised", pairs, "--out", tmp_path / "x", "--tokenizer", tokenizer, "--form", "pear"
+    )
+    assert done.exit_code == 2

@@ -4,6 +4,7 @@ import gzip
 import io
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,9 @@ def test_a_page_that_breaks_off_is_kept_so_far(tmp_path: Path) -> None:
     assert kept.text is not None and kept.text.startswith(f"0 {ZH}") and last.reason == "truncated"
 
 
+CHUNKED = "text/html\r\nTransfer-Encoding: chunked"
+
+
 def warc_record(
     number: int, body: bytes, kind: str = "response", head: str = "text/html", status: int = 200
 ) -> bytes:
@@ -96,6 +100,12 @@ def crawl() -> list[bytes]:
         warc_record(7, ZH.encode(), "conversion", "text/plain"),
         warc_record(8, b"\x1f\x8b broken", head="text/html\r\nContent-Encoding: gzip"),
         warc_record(9, gzip.compress(b"<p>packed"), head="text/html\r\nContent-Encoding: gzip"),
+        warc_record(10, gzip.compress(b"<p>packed")[:-9], head="text/html\r\nContent-Encoding: gzip"),
+        warc_record(11, zlib.compress(b"<p>flat"), head="text/html\r\nContent-Encoding: deflate"),
+        warc_record(12, b"4\r\n<p>p\r\n5;x=1\r\nieces\r\n0\r\n\r\n", head=CHUNKED),
+        warc_record(13, b"4\r\n<p>p\r\n5\r\nie", head=CHUNKED),
+        warc_record(14, b"<p>no longer in chunks", head=CHUNKED),
+        warc_record(15, b"\x0b\x02", head="text/html\r\nContent-Encoding: br"),
     ]
 
 
@@ -107,7 +117,8 @@ def test_pages_of_a_crawl(tmp_path: Path, suffix: str) -> None:
     assert len({part.name for part in parts}) == len(parts)
     got = [part.text if part.reason is None else part.reason for part in parts]
     assert got[:7] == [TEXT, TEXT, TEXT, ZH, "unsupported", "http_status", ZH]
-    assert got[-1] == "packed"
+    coded = ["damaged", "packed", "damaged", "flat", "pieces", "damaged", "no longer in chunks", "damaged"]
+    assert got[7:] == coded
     assert parts[4].value == "image/png" and parts[5].value == "404"
     large = read(file, ReadConfig(max_document_bytes=100))
     assert large[0].reason == "too_large" and large[3].reason is None

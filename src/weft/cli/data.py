@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -133,7 +133,9 @@ def show(
 @weft_command("data classifier")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--good", multiple=True, required=True, type=click.Path(path_type=Path), help="Samples wanted.")
-@click.option("--bad", multiple=True, required=True, type=click.Path(path_type=Path), help="Samples unwanted.")
+@click.option(
+    "--bad", multiple=True, required=True, type=click.Path(path_type=Path), help="Samples unwanted."
+)
 @click.option("--ngrams", default=2, show_default=True, help="Words of the longest feature; a Han is one.")
 @click.option("--epochs", default=5, show_default=True, help="Passes over the samples.")
 def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams: int, epochs: int) -> Record:
@@ -151,19 +153,24 @@ def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams:
 @weft_command("data supervised")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of shards to make.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="Its chat template is used.")
+@click.option(
+    "--tokenizer", type=click.Path(path_type=Path), required=True, help="Its chat template is used."
+)
 @click.option("--form", type=click.Choice(["chat", "pairs"]), default="chat", show_default=True)
 @click.option("--fields", default="source,target", show_default=True, help="Of pairs: source and target.")
 def supervised(files: tuple[Path, ...], out: Path, tokenizer: Path, form: str, fields: str) -> Record:
-    """Encode conversations (OpenAI, ShareGPT or Alpaca records) or pairs as shards that know their answers."""
+    """Encode conversations (OpenAI, ShareGPT, Alpaca) or pairs as shards that know their answers."""
     from weft.data import supervised as examples
     from weft.tokenizer import Tokenizer
 
-    chosen = "chat" if form == "chat" else "pairs"
+    # click has checked the word already.
+    chosen = cast(Literal["chat", "pairs"], form)
     settings = examples.SupervisedConfig(form=chosen, fields=tuple(fields.split(",")))
     figures = examples.write(files, Tokenizer.load(tokenizer), out, settings)["figures"]
     for split in ("train", "valid", "test"):
-        click.echo(f"{split:<8}{figures[split]['documents']:>12,} examples{figures[split]['tokens']:>14,} tokens")
+        click.echo(
+            f"{split:<8}{figures[split]['documents']:>12,} examples{figures[split]['tokens']:>14,} tokens"
+        )
     for reason, count in figures.get("dropped", {}).items():
         click.echo(f"dropped: {reason} {count:,}")
     return {"out": str(out), **figures}

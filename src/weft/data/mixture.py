@@ -30,6 +30,8 @@ BITS = 32
 STAIRS = 256
 _WHOLE = 1 << BITS
 _NEVER = 1 << 60
+# More than any source can have given by then.
+_UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Mixture:
         first, bounds, offset = [], [], []
         taken = np.zeros(len(self.rows), np.int64)
         for begin, end, weights, epochs in _stairs(eras):
-            most = np.floor(np.where(epochs > 0, epochs * self.rows, _NEVER)).astype(np.int64)
+            most = np.floor(np.where(epochs > 0, epochs * self.rows, _UNLIMITED)).astype(np.int64)
             at, stop = begin * self.batch_rows, min(end * self.batch_rows, _NEVER)
             while at < stop:
                 parts = _parts(np.where(taken < most, weights, 0.0))
@@ -178,12 +180,13 @@ def _parts(weights: Floats) -> Ints | None:
 
 def _until_full(at: int, stop: int, parts: Ints, offset: Ints, most: Ints) -> int:
     """The first sample after ``at`` before which a source reached ``most``, or ``stop``."""
-    if (_between(stop, parts) + offset <= most).all():
+    limit = np.where(np.diff(parts) > 0, most, _UNLIMITED)
+    if (_between(stop, parts) + offset < limit).all():
         return stop
     low, high = at, stop
     while low < high:
         middle = (low + high) // 2
-        if (_between(middle, parts) + offset >= np.where(np.diff(parts) > 0, most, _NEVER)).any():
+        if (_between(middle, parts) + offset >= limit).any():
             high = middle
         else:
             low = middle + 1
