@@ -97,14 +97,15 @@ def test_batches_are_bounded_and_tasks_pickle(tmp_path: Path) -> None:
 
 
 def test_a_large_compressed_file_is_not_held_in_memory(tmp_path: Path) -> None:
-    """A stream of 1.2 GB under a limit of address space that it would not fit in."""
+    """A stream of 1.2 GB goes through in far less."""
     file = tmp_path / "a.jsonl.gz"
     line = json.dumps({"text": "x" * 400_000}).encode() + b"\n"
     with gzip.open(file, "wb", compresslevel=1) as out:
         for _ in range(3000):
             out.write(line)
     script = (
-        "import resource, sys\n"
+        "import re, sys\n"
+        "from pathlib import Path\n"
         "from weft.data import sources\n"
         "from weft.data.config import ReadConfig\n"
         "from weft.data.engine import daft\n"
@@ -113,10 +114,12 @@ def test_a_large_compressed_file_is_not_held_in_memory(tmp_path: Path) -> None:
         "frame = read(sources.find([sys.argv[1]], config), config)\n"
         "size = daft.functions.length_bytes(daft.col('text'))\n"
         "print(frame.select(size.alias('n')).sum('n').to_pydict()['n'][0])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)\n"
+        # Not ru_maxrss, which counts the memory of the process that started this one.
+        "peak = re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())\n"
+        "print(int(peak[1]) >> 10)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True
     )
     size, mebibytes = map(int, done.stdout.split())
-    assert size == 3000 * 400_000 and mebibytes < 800
+    assert size == 3000 * 400_000 and mebibytes < 400
