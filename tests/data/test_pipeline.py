@@ -22,8 +22,9 @@ from weft.data import pipeline
 from weft.data.config import DataConfig, DuplicatesConfig, JunkConfig, ReadConfig, SplitConfig
 from weft.data.documents import texts
 from weft.data.loader import Loader
+from weft.data.minhash import bands
 from weft.data.prepare import prepare
-from weft.data.steps.near import bands, components
+from weft.data.steps.near import components
 from weft.data.steps.split import thresholds
 
 EN = """stream river mountain winter summer garden letter window market bridge captain sailor island forest

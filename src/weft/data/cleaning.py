@@ -23,6 +23,7 @@ from weft.data.steps.identify import BUCKET, identify, measure_bytes
 from weft.data.steps.junk import drop_junk
 from weft.data.steps.language import identify_language
 from weft.data.steps.lines import find_common_lines, remove_common_lines
+from weft.data.steps.near import sign
 from weft.data.steps.normalise import normalise
 from weft.data.steps.personal import deidentify
 from weft.data.steps.quality import judge_quality
@@ -76,7 +77,7 @@ class Cleaning:
             frame = drop_contaminated(frame, self._work / "evaluation")
         if config.personal.enabled:
             frame = deidentify(frame, config.personal)
-        return identify(measure_bytes(frame), self._buckets)
+        return sign(identify(measure_bytes(frame), self._buckets), config.duplicates)
 
     def hits(self, clean_folder: Path) -> Any:
         """A frame of the n-grams met in contaminated documents, None when there are no evaluation sets."""

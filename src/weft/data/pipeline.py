@@ -124,8 +124,7 @@ def _judge(clean: Path, work: Path, config: DataConfig) -> Any:
     scratch = work / "near"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    texts = documents.select(SOURCE, TEXT)
-    verdicts = drop_near_duplicates(verdicts, texts, config.duplicates, scratch, earlier).collect()
+    verdicts = drop_near_duplicates(verdicts, documents, config.duplicates, scratch, earlier).collect()
     return split(verdicts, config.split).select(SOURCE, REASON, VALUE, SPLIT).collect()
 
 

@@ -1,4 +1,8 @@
-"""Exact sets of word n-grams, for the verification of near duplicates; kept in a file, not in memory."""
+"""Exact sets of word n-grams, for the verification of near duplicates; kept in a file, not in memory.
+
+Words are those of :mod:`weft.data.words`: folded, each Han character one. A text of fewer words than an
+n-gram has is one n-gram; a text without words has none. N = texts.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import xxhash
+
+from weft.data.kernels import Offsets, address, library, whole
+from weft.data.words import ngram_hashes_plain, ngrams, word_hashes
 
 Shingles = npt.NDArray[np.uint64]
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class ShingleFile:
@@ -22,8 +26,8 @@ class ShingleFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._places: dict[str, tuple[int, int]] = {}
-        self._end = 0
+        self._number: dict[str, int] = {}
+        self._ends = [0]
 
     def __enter__(self) -> ShingleFile:
         self._stream = self._path.open("wb")
@@ -38,45 +42,71 @@ class ShingleFile:
     def add(self, names: Sequence[str], sets: Sequence[Shingles]) -> None:
         """Append the sets of some documents; the first of equal names counts."""
         for name, shingles in zip(names, sets, strict=True):
-            if name not in self._places:
-                self._places[name] = (self._end, self._end + len(shingles))
+            if name not in self._number:
+                self._number[name] = len(self._number)
                 self._stream.write(shingles.tobytes())
-                self._end += len(shingles)
+                self._ends.append(self._ends[-1] + len(shingles))
 
-    def read(self) -> dict[str, Shingles]:
-        """All sets by name, mapped from the file."""
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
+        """The Jaccard similarity of each pair of names, [P]."""
         self._stream.flush()
-        everything = np.memmap(self._path, np.uint64, "r") if self._end else np.zeros(0, np.uint64)
-        return {name: everything[start:stop] for name, (start, stop) in self._places.items()}
+        everything = np.memmap(self._path, np.uint64, "r") if self._ends[-1] else np.zeros(0, np.uint64)
+        numbers = [(self._number[left], self._number[right]) for left, right in pairs]
+        chosen = np.array(numbers, np.int64).reshape(-1, 2)
+        return similarities(everything, np.array(self._ends, np.int64), chosen)
+
+
+def shingle_hashes(texts: pa.Array, ngram: int) -> tuple[Shingles, Offsets]:
+    """The hashes of the word n-grams of each text of a large_string array [N], in order, and where each
+    text's begin [N + 1]."""
+    words, offsets = word_hashes(texts)
+    hashes, inside = ngrams(words, offsets, ngram)
+    counts = np.diff(offsets)
+    short = (counts > 0) & (counts < ngram)
+    sizes = np.where(short, 1, np.maximum(counts - ngram + 1, 0))
+    places = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    if not short.any():
+        return hashes[inside], places
+    out = np.empty(places[-1], np.uint64)
+    from_short = np.zeros(len(out), np.bool_)
+    from_short[places[:-1][short]] = True
+    out[~from_short] = hashes[inside]
+    for index in np.flatnonzero(short):
+        start, stop = offsets[index], offsets[index + 1]
+        out[places[index]] = ngram_hashes_plain(words[start:stop], int(stop - start))[0]
+    return out, places
 
 
 def shingle_sets(texts: pa.Array, ngram: int) -> list[Shingles]:
-    """Sorted hashes of the n-grams of each text [N], whose words are separated by single spaces.
-
-    A text shorter than n words is one n-gram. Equal words have equal hashes in every call.
-    """
-    lists = pc.split_pattern(texts, " ")
-    words = lists.flatten().dictionary_encode()
-    known = np.array(
-        [xxhash.xxh3_64_intdigest(word) for word in words.dictionary.cast(pa.large_binary()).to_pylist()],
-        dtype=np.uint64,
-    )
-    hashes = known[words.indices.to_numpy(zero_copy_only=False)]
-    offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
-    return [_ngrams(hashes[start:stop], ngram) for start, stop in itertools.pairwise(offsets)]
+    """The sorted set of the hashes of each text's n-grams, N arrays."""
+    hashes, places = shingle_hashes(texts, ngram)
+    return [np.unique(hashes[start:stop]) for start, stop in itertools.pairwise(places)]
 
 
-def jaccard(left: Shingles, right: Shingles) -> float:
-    """Size of the intersection over size of the union."""
-    common = len(np.intersect1d(left, right, assume_unique=True))
-    return common / (len(left) + len(right) - common)
+def similarities(
+    shingles: Shingles, offsets: Offsets, pairs: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Size of the intersection over size of the union for ``pairs`` [P, 2] of sorted sets, [P]."""
+    native = library("minhash")
+    if native is None:
+        return similarities_plain(shingles, offsets, pairs)
+    begins, ends = offsets[:-1].copy(), offsets[1:].copy()
+    left, right = pairs[:, 0].copy(), pairs[:, 1].copy()
+    out = np.empty(len(pairs), np.float64)
+    native.similarities(
+        address(shingles), address(begins), address(ends), address(left), address(right), *whole(len(pairs)),
+        address(out),
+    )  # fmt: skip
+    return out
 
 
-def _ngrams(words: npt.NDArray[np.uint64], ngram: int) -> Shingles:
-    size = min(ngram, len(words))
-    last = len(words) - size + 1
-    value = np.zeros(last, np.uint64)
-    for position in range(size):
-        value = (value ^ (words[position : position + last] + np.uint64(1))) * _MULTIPLIER
-        value ^= value >> np.uint64(31)
-    return np.unique(value)
+def similarities_plain(
+    shingles: Shingles, offsets: Offsets, pairs: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """The same without native code."""
+    found = []
+    for left, right in pairs:
+        one, other = (shingles[offsets[i] : offsets[i + 1]] for i in (left, right))
+        common = len(np.intersect1d(one, other, assume_unique=True))
+        found.append(common / max(1, len(one) + len(other) - common))
+    return np.array(found, np.float64)

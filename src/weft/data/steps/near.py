@@ -1,55 +1,67 @@
 """Step 12: near duplicates, by MinHash with locality-sensitive hashing, verified by exact Jaccard.
 
-Broder 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", section 3.4. A document is the
-set of its word n-grams; each Han character is a word. Documents that agree in one band of their
-signature are candidates; a candidate pair counts when its true Jaccard similarity reaches the
-threshold. Connected components of such pairs are clusters, and the member with the smallest content
-hash stays.
+A document is the set of its word n-grams; each Han character is a word. Documents that agree in one band of
+their signature (:mod:`weft.data.minhash`, computed while the text was at hand, step 10) are candidates; a
+candidate pair counts when its true Jaccard similarity reaches the threshold. Connected components of such
+pairs are clusters, and the member with the smallest content hash stays.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Set
+import operator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from weft.data.config import DuplicatesConfig
 from weft.data.engine import batch_function, daft, write_errors
+from weft.data.minhash import band_hashes, bands
 from weft.data.schema import ID, REASON, SOURCE, TEXT, VALUE
-from weft.data.shingles import ShingleFile, jaccard, shingle_sets
+from weft.data.shingles import ShingleFile, shingle_hashes, shingle_sets
 
-_HASHES = 128
-_RECALL = 0.995
 _ALL_PAIRS = 32
+_VERIFY_ROWS = 1024
+_ROWS = 2 << 20
 _T = daft.DataType
 
 
+def sign(frame: Any, config: DuplicatesConfig) -> Any:
+    """Add a column a band, null for a document that is dropped already or has no words."""
+    if not config.near:
+        return frame
+    text = daft.functions.when(daft.col(REASON).is_null(), daft.col(TEXT))
+    signed = frame.with_column("bands", _signer(config)(text.otherwise(daft.lit(None).cast(_T.string()))))
+    return signed.select(*frame.column_names, daft.functions.unnest(daft.col("bands")))
+
+
 def drop_near_duplicates(
-    frame: Any, texts: Any, config: DuplicatesConfig, work: Path, earlier: Any = None
+    frame: Any, documents: Any, config: DuplicatesConfig, work: Path, earlier: Any = None
 ) -> Any:
     """Set the reason ``near_duplicate``, with the id of the kept document as value.
 
-    ``texts`` has the columns source and text, ``earlier`` id and text of documents that were kept before
-    and win over these; they are read, never held as a whole. Signatures and the shingles to compare lie in
-    files in the empty folder ``work``.
+    ``documents`` has the columns source, id, text and those of :func:`sign`, ``earlier`` id and text of
+    documents that were kept before and win over these; they are read, never held as a whole. Bands and the
+    shingles to compare lie in files in the empty folder ``work``.
     """
     if not config.near:
         return frame
     col, lit = daft.col, daft.lit
-    kept = frame.where(col(REASON).is_null()).select(SOURCE, ID)
-    words = texts.join(kept, on=SOURCE).select(col(ID), spaced_words(col(TEXT)).alias(TEXT))
+    columns = _columns(config)
+    kept = frame.where(col(REASON).is_null()).select(SOURCE)
+    signed = documents.join(kept, on=SOURCE, how="semi").select(ID, *columns)
+    texts = documents.select(ID, TEXT)
     older: set[str] = set()
     if earlier is not None:
-        words = words.concat(earlier.select(col(ID), spaced_words(col(TEXT)).alias(TEXT)))
+        nothing = lit(None).cast(_T.string())
+        signed = signed.concat(sign(earlier.with_column(REASON, nothing), config).select(ID, *columns))
+        texts = texts.concat(earlier)
         older = set(earlier.select(ID).to_arrow().column(ID).to_pylist())
-    pairs = candidate_pairs(words, config, work / "bands")
-    verified = _verify(words, pairs, config, work / "shingles")
-    clusters = components(verified, older)
+    pairs = candidate_pairs(signed.where(~col(columns[0]).is_null()), columns, work / "bands")
+    clusters = components(_verify(texts, pairs, config, work / "shingles"), older)
     if not clusters:
         return frame
     members = sorted(clusters)
@@ -64,48 +76,35 @@ def drop_near_duplicates(
     ).exclude("kept")
 
 
-def spaced_words(text: Any) -> Any:
-    """Lower-case words, each Han character one, with one space between: what the engine splits on."""
-    apart = daft.functions.regexp_replace(text, r"(\p{Han})", " $1 ")
-    single = daft.functions.regexp_replace(apart, r"\s+", " ")
-    return daft.functions.lower(daft.functions.strip(single))
+def candidate_pairs(signed: Any, columns: Sequence[str], folder: Path) -> list[tuple[str, str]]:
+    """Sorted pairs of ids that share a band; ``signed`` has the columns id and ``columns``.
 
-
-def bands(threshold: float) -> tuple[int, int]:
-    """``(bands, rows)``: most rows a band such that a pair at ``threshold`` is found 99.5 % of the time."""
-    fitting = [
-        (_HASHES // rows, rows)
-        for rows in range(1, _HASHES + 1)
-        if 1 - (1 - threshold**rows) ** (_HASHES // rows) >= _RECALL
-    ]
-    return fitting[-1]
-
-
-def candidate_pairs(words: Any, config: DuplicatesConfig, folder: Path) -> list[tuple[str, str]]:
-    """Sorted pairs of ids that share a band; ``words`` has the columns id and text (spaced words).
-
-    The bands go to files in ``folder`` and are compared one after another, so no more than one band
-    of all documents is held at a time.
+    The bands go to files in ``folder`` and are compared some at a time, as many as make two million rows.
     """
-    number, rows = bands(config.jaccard)
-    signature = daft.functions.minhash(
-        daft.col(TEXT), num_hashes=number * rows, ngram_size=config.ngram, seed=1, hash_function="xxhash3_64"
-    )
     with write_errors(folder.parent):
-        words.select(daft.col(ID), _band_hashes(signature, rows).alias("bands")).write_parquet(str(folder))
+        signed.write_parquet(str(folder))
     signatures = daft.read_parquet(str(folder / "*.parquet"))
+    together = max(1, _ROWS // max(1, signatures.count_rows()))
     pairs: set[tuple[str, str]] = set()
-    for band in range(number):
+    for start in range(0, len(columns), together):
+        # The number of a band is part of its hash, so bands of different places never meet.
+        rows = signatures.unpivot([ID], list(columns[start : start + together]), value_name="band")
         shared = (
-            signatures.select(daft.col(ID), daft.col("bands").get(band).alias("band"))
-            .groupby("band")
-            .agg(daft.col(ID).list_agg().alias("ids"), daft.col(ID).count().alias("members"))
-            .where(daft.col("members") > 1)
-            .select("ids")
+            rows.groupby("band").agg(daft.col(ID).count().alias("members")).where(daft.col("members") > 1)
         )
-        for ids in shared.to_arrow().column("ids").to_pylist():
-            pairs.update(_pairs_of(sorted(set(ids))))
+        table = rows.join(shared, on="band", how="semi").select("band", ID).to_arrow()
+        for members in _members(table):
+            pairs.update(_pairs_of(members))
     return sorted(pairs)
+
+
+def _members(table: pa.Table) -> Iterator[list[str]]:
+    """The sorted distinct ids of each band of a table of band and id."""
+    table = table.sort_by([("band", "ascending"), (ID, "ascending")])
+    for _, group in itertools.groupby(
+        zip(table["band"].to_pylist(), table[ID].to_pylist(), strict=True), key=operator.itemgetter(0)
+    ):
+        yield [name for name, _ in itertools.groupby(name for _, name in group)]
 
 
 def _pairs_of(members: list[str]) -> Iterable[tuple[str, str]]:
@@ -137,33 +136,37 @@ def components(pairs: Iterable[tuple[str, str]], older: Set[str] = frozenset()) 
 
 
 def _verify(
-    words: Any, pairs: list[tuple[str, str]], config: DuplicatesConfig, file: Path
+    texts: Any, pairs: list[tuple[str, str]], config: DuplicatesConfig, file: Path
 ) -> list[tuple[str, str]]:
     if not pairs:
         return []
     wanted = daft.from_arrow(pa.table({ID: sorted({member for pair in pairs for member in pair})}))
     with ShingleFile(file) as sets:
-        for part in words.join(wanted, on=ID, how="semi").to_arrow_iter():
+        for part in texts.join(wanted, on=ID, how="semi").to_arrow_iter():
             table = pa.table(part) if isinstance(part, pa.RecordBatch) else part
-            for batch in table.to_batches():
-                sets.add(batch.column(ID).to_pylist(), shingle_sets(batch.column(TEXT), config.ngram))
-        found = sets.read()
-        return [
-            (left, right) for left, right in pairs if jaccard(found[left], found[right]) >= config.jaccard
-        ]
+            for batch in table.to_batches(_VERIFY_ROWS):
+                column = batch.column(TEXT).cast(pa.large_string())
+                sets.add(batch.column(ID).to_pylist(), shingle_sets(column, config.ngram))
+        similar = sets.similarities(pairs) >= config.jaccard
+    return [pair for pair, chosen in zip(pairs, similar, strict=True) if chosen]
 
 
-@batch_function(_T.list(_T.uint64()))
-def _band_hashes(signatures: Any, rows: int) -> Any:
-    column = signatures.to_arrow()
-    count = len(column)
-    flat: npt.NDArray[np.uint64] = column.flatten().to_numpy(zero_copy_only=False).astype(np.uint64)
-    blocks = flat.reshape(count, -1, rows)
-    number = blocks.shape[1]
-    # A multiplicative hash over the rows of a band, which starts from the band's own number.
-    value = np.broadcast_to(np.arange(1, number + 1, dtype=np.uint64), (count, number)).copy()
-    for row in range(rows):
-        value = (value ^ blocks[:, :, row]) * np.uint64(0x9E3779B97F4A7C15)
-        value ^= value >> np.uint64(29)
-    offsets = np.arange(0, (count + 1) * number, number, dtype=np.int64)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(value.ravel()))
+def _columns(config: DuplicatesConfig) -> list[str]:
+    number, _ = bands(config.jaccard)
+    return [f"band_{index:02d}" for index in range(number)]
+
+
+@functools.cache
+def _signer(config: DuplicatesConfig) -> Any:
+    """The batch function of this configuration: as many fields as the threshold needs bands."""
+    fields = {name: _T.uint64() for name in _columns(config)}
+
+    @batch_function(_T.struct(fields), rows=256)
+    def signer(texts: Any) -> Any:
+        shingles, places = shingle_hashes(texts.to_arrow(), config.ngram)
+        hashes = band_hashes(shingles, places, config.jaccard)
+        wordless = places[1:] == places[:-1]
+        columns = [pa.array(hashes[:, band], mask=wordless) for band in range(hashes.shape[1])]
+        return pa.StructArray.from_arrays(columns, names=list(fields))
+
+    return signer
