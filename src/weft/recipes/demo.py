@@ -50,7 +50,7 @@ def data_config() -> DataConfig:
 def train_run(data: Path, budget: str) -> TrainRun:
     """The training run of the demo: only the budget is set, all sizes follow from it."""
     return TrainRun(
-        data=DataSection(path=str(data), sequence_length=1024),
+        data=DataSection(path=str(data)),
         train=TrainSection(budget=budget),
         optimizer=OptimizerSection(),
     )
