@@ -77,7 +77,9 @@ def make_folder(folder: Path, kept: dict[str, list[Row]], dropped: list[Row], gr
 @pytest.fixture(scope="module")
 def corpus() -> tuple[dict[str, list[Row]], list[Row]]:
     chosen = random.Random(3)
-    texts = list({" ".join(chosen.choices(WORDS, k=chosen.randrange(1, 60))) for _ in range(120)})
+    texts = list(
+        dict.fromkeys(" ".join(chosen.choices(WORDS, k=chosen.randrange(1, 60))) for _ in range(120))
+    )
     places = ("web/zh/a{}.txt", "web/b{}.txt", "books.jsonl#{}", "web/big/deep/c{}.md")
     rows = [row(chosen.choice(places).format(number), text) for number, text in enumerate(texts)]
     kept = {"train": rows[:70], "valid": rows[70:75], "test": rows[75:90]}

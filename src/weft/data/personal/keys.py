@@ -9,9 +9,10 @@ from weft.data.personal.marks import blocks, tokens, values
 from weft.data.personal.rule import Rule, before
 
 _LABEL = r"(?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-# Up to the next hyphens only, so that many beginnings without an end cost no more than one.
+# Up to the next hyphens only, so that many beginnings without an end cost no more than one. Not possessive:
+# before Python 3.11.5 a possessive repeat of a group with a look-ahead matches wrongly.
 _BLOCK = re.compile(
-    rf"-----BEGIN {_LABEL}(?:(?:(?!-----)[\s\S]){{0,16000}}+-----END {_LABEL}"
+    rf"-----BEGIN {_LABEL}(?:(?:(?!-----)[\s\S]){{0,16000}}-----END {_LABEL}"
     r"|(?:\s*[A-Za-z0-9+/=]{40,80}){0,200})"
 )
 
