@@ -240,7 +240,9 @@ def test_a_folder_of_the_hugging_face_cache_opens(folder: Path, tmp_path: Path) 
     for file in folder.iterdir():
         (blobs / f"hash-of-{file.name}").write_bytes(file.read_bytes())
         (snapshot / file.name).symlink_to(f"../../blobs/hash-of-{file.name}")
-    load_model(snapshot)
+    expected = dict(load_model(folder).named_parameters())
+    for name, parameter in load_model(snapshot).named_parameters():
+        assert parameter.equal(expected[name]), name
 
 
 def test_resolve_takes_a_run_or_its_model(folder: Path, tmp_path: Path) -> None:
