@@ -1,18 +1,26 @@
 """Files and their bytes: finding, encodings, JSON records, normalising, and the figures of the junk rules."""
 
 import codecs
+import gc
 import os
+import random
+import unicodedata
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from weft.core.errors import DataError
 from weft.data import records, sources
+from weft.data.characters import PLANES
 from weft.data.config import ReadConfig
 from weft.data.encoding import decode, detect
-from weft.data.measure import measure
-from weft.data.steps.normalise import normalise_texts
+from weft.data.kernels import address
+from weft.data.measure import measure, measure_plain
+from weft.data.steps.normalise import normalise_texts, unstable
+from weft.data.traits import FOLLOWER, FREE, LEAD, table, traits, traits_plain
 
 ZH = "自然语言处理是人工智能的重要方向，研究如何让计算机理解和生成人类的语言。"
 
@@ -218,3 +226,54 @@ def test_measures_of_each_document_are_its_own() -> None:
         alone = measure(pa.array([text], pa.large_string()))
         assert alone.repeated[0] == got.repeated[index] and alone.script[0] == got.script[index]
     assert len(measure(pa.array([], pa.large_string())).script) == 0
+    assert len(measure_plain(pa.array([], pa.large_string())).script) == 0
+
+
+def random_texts(count: int, alphabet: str) -> list[str]:
+    draw = random.Random(0)
+    return ["".join(draw.choices(alphabet, k=draw.randrange(60))) for _ in range(count)]
+
+
+def test_measures_equal_the_plain_ones() -> None:
+    texts = [*random_texts(500, "ab1 \n\t中文あ한Пא\u3000é😀\x0b-"), "", "\n", "a\na\na", "\n\n\n"]
+    array = pa.array(["dropped", *texts], pa.large_string()).slice(1)
+    got, expected = measure(array), measure_plain(array)
+    assert got.script.tolist() == expected.script.tolist()
+    for name in ("alphanumeric", "longest_line", "mean_line", "repeated"):
+        np.testing.assert_allclose(getattr(got, name), getattr(expected, name), rtol=1e-12, err_msg=name)
+
+
+def test_traits_equal_the_plain_ones() -> None:
+    kinds = table({LEAD: b"a", FOLLOWER: [0x62, 0x1F600], FREE: [0x4E2D], FREE << 1: [0x63, 0x61]})
+    texts = pa.array(
+        ["x", None, "", "ab", "ba", "a😀", "a b", *random_texts(300, "abc中😀 é")], pa.large_string()
+    )
+    got = traits(texts, kinds)
+    assert got.tolist() == traits_plain(texts, kinds).tolist()
+    assert got[:7].tolist() == [0, 0, 0, 1 | 2 | 4 | 16, 1 | 2 | 16, 1 | 2 | 4 | 16, 1 | 2 | 16]
+
+
+def test_a_pointer_keeps_its_array() -> None:
+    """A table that two threads made at once belongs to nobody but the call that reads it."""
+    array = np.arange(8)
+    alive = weakref.ref(array)
+    pointer = address(array)
+    del array
+    gc.collect()
+    assert alive() is not None
+    del pointer
+    gc.collect()
+    assert alive() is None
+
+
+def test_text_without_unstable_characters_is_composed() -> None:
+    """What is not looked at because the quick check says so needs no composing, for any two neighbours."""
+    every = set(unstable())
+    stable = [chr(code) for code in range(0x20, PLANES) if code not in every and not 0xD800 <= code < 0xE000]
+    draw = random.Random(1)
+    for _ in range(200):
+        assert unicodedata.is_normalized("NFC", "".join(draw.choices(stable, k=2_000)))
+    decomposed = [unicodedata.normalize("NFD", character) for character in map(chr, range(0xA0, 0xD7A4))]
+    changing = [text for text in decomposed if not unicodedata.is_normalized("NFC", text)]
+    assert len(changing) > 11_000
+    assert all(every.intersection(map(ord, text)) for text in changing)

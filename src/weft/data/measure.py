@@ -1,6 +1,6 @@
-"""Figures of texts that the junk rules and the language column need, in whole-array operations.
+"""Figures of texts that the junk rules and the language column need, natively or in whole-array operations.
 
-N = documents, C = characters of a slice of them. Nothing here loops over documents or characters.
+N = documents, C = characters of a slice of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from weft.data.characters import PLANES
+from weft.data.kernels import address, buffers, library, whole
+
 SCRIPTS = (
     "none", "latin", "han", "kana", "hangul", "cyrillic", "greek", "arabic", "hebrew", "devanagari", "other",
 )  # fmt: skip
@@ -25,7 +28,7 @@ SCRIPTS = (
 _DIGIT = len(SCRIPTS)
 _CLASSES = _DIGIT + 1
 _SLICE_BYTES = 4 << 20
-_PLANES = 0x32400  # everything above is unassigned, private or a tag
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,38 @@ class Measures:
 
     alphanumeric: npt.NDArray[np.float64]
     """Share of letters and digits among the characters that are not white space."""
+    script: npt.NDArray[np.object_]
+    """The commonest script of the letters, ``none`` without letters."""
     longest_line: npt.NDArray[np.int64]
     """Characters of the longest line."""
     mean_line: npt.NDArray[np.float64]
     """Characters a line."""
     repeated: npt.NDArray[np.float64]
     """Share of characters in lines that repeat an earlier line of the same document."""
-    script: npt.NDArray[np.object_]
-    """The commonest script of the letters, ``none`` without letters."""
 
 
 def measure(texts: pa.Array) -> Measures:
     """Measure a large_string array without nulls."""
+    native = library("measure")
+    if native is None:
+        return measure_plain(texts)
+    data, offsets = buffers(texts)
+    table = np.empty((len(offsets) - 1, _CLASSES + 5), np.int64)
+    native.measure(
+        address(data), address(offsets), *whole(len(table)), address(_table()), *whole(_CLASSES),
+        address(table),
+    )  # fmt: skip
+    spaces, longest, lines, chars, repeated = table[:, _CLASSES:].T
+    by_class = table[:, :_CLASSES]
+    shares, scripts = _characters(by_class, by_class.sum(axis=1), spaces)
+    return Measures(shares, scripts, longest, chars / lines, repeated / np.maximum(chars, 1))
+
+
+def measure_plain(texts: pa.Array) -> Measures:
+    """The same without native code: nothing here loops over documents or characters."""
     if not len(texts):
         none = np.zeros(0)
-        return Measures(none, none.astype(np.int64), none, none, none.astype(object))
+        return Measures(none, none.astype(object), none.astype(np.int64), none, none)
     parts = [_measure_slice(part) for part in slices(texts)]
     return Measures(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
@@ -67,15 +87,19 @@ def _measure_slice(texts: pa.Array) -> tuple[npt.NDArray[Any], ...]:
     count = len(texts)
     codes = np.frombuffer("".join(texts.to_pylist()).encode("utf-32-le"), np.uint32)
     lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
-    classes = _table()[np.minimum(codes, _PLANES)]
+    classes = _table()[np.minimum(codes, PLANES)]
     owner = np.repeat(np.arange(count) * _CLASSES, lengths)
     by_class = np.bincount(owner + classes, minlength=count * _CLASSES).reshape(count, _CLASSES)
     spaces = _per_document((codes == 0x20) | ((codes >= 0x09) & (codes <= 0x0D)) | (codes == 0x3000), lengths)
+    return (*_characters(by_class, lengths, spaces), *_lines(texts))
+
+
+def _characters(by_class: Counts, lengths: Counts, spaces: Counts) -> tuple[npt.NDArray[Any], ...]:
+    """Share of letters and digits, and the script, each [N], from characters by class [N, classes]."""
     letters = by_class[:, 1:_DIGIT]
-    visible = np.maximum(lengths - spaces, 1)
     script = np.where(letters.any(axis=1), 1 + letters.argmax(axis=1), 0)
-    names = np.array(SCRIPTS, object)[script]
-    return (by_class[:, 1:].sum(axis=1) / visible, *_lines(texts), names)
+    share = by_class[:, 1:].sum(axis=1) / np.maximum(lengths - spaces, 1)
+    return share, np.array(SCRIPTS, object)[script]
 
 
 def _per_document(mask: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -106,12 +130,12 @@ def _lines(texts: pa.Array) -> tuple[npt.NDArray[Any], ...]:
 
 @functools.cache
 def _table() -> npt.NDArray[np.uint8]:
-    """Class of every code point up to _PLANES, which stands for all above."""
-    table = np.zeros(_PLANES + 1, np.uint8)
-    categories = [unicodedata.category(chr(code))[0] for code in range(_PLANES)]
+    """Class of every code point up to PLANES, which stands for all above."""
+    table = np.zeros(PLANES + 1, np.uint8)
+    categories = [unicodedata.category(chr(code))[0] for code in range(PLANES)]
     kinds = np.array(categories)
-    table[:_PLANES][(kinds == "L") | (kinds == "M")] = SCRIPTS.index("other")
-    table[:_PLANES][kinds == "N"] = _DIGIT
+    table[:PLANES][(kinds == "L") | (kinds == "M")] = SCRIPTS.index("other")
+    table[:PLANES][kinds == "N"] = _DIGIT
     for script, ranges in _RANGES.items():
         for start, stop in ranges:
             part = table[start:stop]
@@ -121,7 +145,7 @@ def _table() -> npt.NDArray[np.uint8]:
 
 _RANGES: dict[str, tuple[tuple[int, int], ...]] = {
     "latin": ((0x41, 0x250), (0x1E00, 0x1F00), (0xFF21, 0xFF5B)),
-    "han": ((0x3005, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, _PLANES)),
+    "han": ((0x3005, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, PLANES)),
     "kana": ((0x3040, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFFA0)),
     "hangul": ((0x1100, 0x1200), (0x3130, 0x3190), (0xAC00, 0xD7B0)),
     "cyrillic": ((0x400, 0x530),),

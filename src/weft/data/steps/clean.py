@@ -1,7 +1,7 @@
 """Repairs of text, code left alone: wrong encodings undone, invisible characters out, one form of the same.
 
-Whole-array tests find the few texts that need work, so a clean corpus costs a few passes of a regular
-expression engine. Mojibake is repaired by ftfy; UTF-8 that was read as GBK, which ftfy does not know, here.
+One walk over the bytes finds the few texts that need work, so a clean corpus costs little. Mojibake is
+repaired by ftfy; UTF-8 that was read as GBK, which ftfy does not know, here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,11 +20,15 @@ from weft.data import kinds
 from weft.data.config_quality import CleanConfig
 from weft.data.engine import batch_function, daft
 from weft.data.schema import KIND, TEXT
+from weft.data.steps.normalise import Mask, change
+from weft.data.traits import FOLLOWER, FREE, LEAD, PAIR, Table, table, traits
 
-# A lead byte of UTF-8 and a byte that continues it, as Latin-1 or Windows-1252 show them.
-_LATIN_MOJIBAKE = "[\u00c2-\u00f4][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+# Behind a lead byte of UTF-8, as Latin-1 shows it, one that continues it: as Latin-1 or Windows-1252 do.
+_LATIN_FOLLOWERS = "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 # The first bytes of common Chinese characters and marks in UTF-8, as GBK shows them: 的 。 ， 在 是 了 我.
-_GBK_MOJIBAKE = "[鐨銆锛鍦鏄浜涓鎴鈥]"
+_GBK_FIRST = "鐨銆锛鍦鏄浜涓鎴鈥"
+_GBK, _HIDDEN, _WIDE, _TRADITIONAL = (FREE << number for number in range(4))
+_HIDDEN_CODES = (0xAD, 0x180E, *range(0x200B, 0x200E), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 # Zero-width space and no-break space, soft hyphen, Mongolian vowel separator, word joiner and invisible
 # operators, marks of direction that reorder what is read.
 _INVISIBLE = "[\u200b\u00ad\u180e\u2060-\u2064\u206a-\u206f\u202a-\u202e\u2066-\u2069\ufeff]"
@@ -50,24 +55,25 @@ def _clean(texts: Any, sorts: Any, config: CleanConfig) -> Any:
 def clean_texts(texts: pa.Array, is_code: pa.Array, config: CleanConfig) -> pa.Array:
     """The same on a large_string array [N] and a boolean array [N]; null texts stay null."""
     texts = texts.cast(pa.large_string())
-    prose = pc.and_(pc.invert(pc.fill_null(is_code, False)), pc.is_valid(texts))
-    if config.mojibake:
-        texts = _where(texts, prose, _LATIN_MOJIBAKE, _ftfy())
-        texts = _where(texts, prose, _GBK_MOJIBAKE, repair_gbk)
-    if (
-        config.zero_width
-        and pc.any(
-            _found(texts, prose, "[\u00ad\u180e\u200b-\u200d\u202a-\u202e\u2060-\u206f\ufeff]")
-        ).as_py()
-    ):
-        cleaned = pc.replace_substring_regex(texts, _INVISIBLE, "")
-        texts = pc.if_else(prose, pc.replace_substring_regex(cleaned, _JOINERS, r"\1"), texts)
+    prose = ~np.asarray(pc.fill_null(is_code, False).to_numpy(zero_copy_only=False), bool)
+    found = traits(texts, _kinds(config.simplified))
+
+    def where(kind: int) -> Mask:
+        chosen: Mask = prose & ((found & kind) != 0)
+        return chosen
+
+    if config.mojibake and (repair := where(PAIR | _GBK)).any():
+        texts = change(texts, where(PAIR), _each(_ftfy()))
+        texts = change(texts, where(_GBK), _each(repair_gbk))
+        # A repair brings out characters that were not there before.
+        found[repair] = traits(texts.filter(pa.array(repair)), _kinds(config.simplified))
+    if config.zero_width:
+        texts = change(texts, where(_HIDDEN), _visible)
     if config.half_width != "off":
         narrow = _narrow(config.half_width)
-        texts = _where(texts, prose, "[\u3000\uff01-\uff5e]", lambda text: text.translate(narrow))
+        texts = change(texts, where(_WIDE), _each(lambda text: text.translate(narrow)))
     if config.simplified:
-        simplify = _simplifier()
-        texts = _where(texts, prose, f"[{_traditional()}]", simplify)
+        texts = change(texts, where(_TRADITIONAL), _each(_simplifier()))
     return texts
 
 
@@ -82,7 +88,7 @@ def repair_gbk(text: str) -> str:
 
 
 def _repair_line(line: str) -> str:
-    if not re.search(_GBK_MOJIBAKE, line):
+    if not re.search(f"[{_GBK_FIRST}]", line):
         return line
     # GB18030 has the euro sign elsewhere, which Windows' GBK shows for the byte 0x80. No UTF-8 has 0xFF.
     content = b"\x80".join(part.encode("gb18030") for part in line.split("€"))
@@ -93,17 +99,26 @@ def _repair_line(line: str) -> str:
     return re.sub("\ufffd+", "\ufffd", repaired) if meant else line
 
 
-def _found(texts: pa.Array, where: pa.Array, pattern: str) -> pa.Array:
-    return pc.and_(where, pc.fill_null(pc.match_substring_regex(texts, pattern), False))
+def _each(repair: Callable[[str], str]) -> Callable[[pa.Array], pa.Array]:
+    return lambda texts: pa.array([repair(text) for text in texts.to_pylist()], pa.large_string())
 
 
-def _where(texts: pa.Array, where: pa.Array, pattern: str, change: Callable[[str], str]) -> pa.Array:
-    """Change the texts of ``where`` that match."""
-    found = _found(texts, where, pattern)
-    if not pc.any(found).as_py():
-        return texts
-    changed = [change(text) for text in texts.filter(found).to_pylist()]
-    return pc.replace_with_mask(texts, found, pa.array(changed, pa.large_string()))
+def _visible(texts: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(pc.replace_substring_regex(texts, _INVISIBLE, ""), _JOINERS, r"\1")
+
+
+@functools.cache
+def _kinds(simplified: bool) -> Table:
+    return table(
+        {
+            LEAD: range(0xC2, 0xF5),
+            FOLLOWER: [*range(0x80, 0xC0), *map(ord, _LATIN_FOLLOWERS)],
+            _GBK: map(ord, _GBK_FIRST),
+            _HIDDEN: _HIDDEN_CODES,
+            _WIDE: [0x3000, *range(0xFF01, 0xFF5F)],
+            _TRADITIONAL: map(ord, _traditional()) if simplified else (),
+        }
+    )
 
 
 @functools.cache
