@@ -18,7 +18,8 @@ from weft.data.personal.fakes import Fakes, load_secret
 from weft.data.personal.replace import Deidentifier
 from weft.data.personal.scan import PatternFinder
 from weft.data.personal.span import KINDS, Span
-from weft.data.steps.personal import PERSONAL, deidentify
+from weft.data.schema import PERSONAL
+from weft.data.steps.personal import deidentify
 
 SECRET = b"0123456789abcdef"
 REPLACE = PersonalConfig(**dict.fromkeys(KINDS, "replace"))  # type: ignore[arg-type]

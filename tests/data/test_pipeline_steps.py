@@ -10,13 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from weft.core import config as configuration
-from weft.data import pipeline
+from weft.core.errors import ResourceError
+from weft.data import cleaning, pipeline
 from weft.data.config import DataConfig
 from weft.data.documents import texts
+from weft.data.steps import write
 
 EN = """stream river mountain winter summer garden letter window market bridge captain sailor island forest
 valley village teacher student doctor engine signal number matrix vector kernel thread socket""".split()  # noqa: SIM905
@@ -54,6 +57,12 @@ def reasons(out: Path) -> dict[str, str]:
 def files(out: Path) -> dict[str, bytes]:
     found = [*(out / "documents").rglob("*.parquet"), *(out / "dropped").rglob("*.parquet")]
     return {str(file.relative_to(out)): file.read_bytes() for file in found}
+
+
+def partitions(out: Path) -> dict[str, int]:
+    """The inode of each finished partition of a run that is under way, by stage and name."""
+    found = [*(out / ".work").glob("*/part-*"), *(out / ".shards.parts").glob("*/part-*")]
+    return {f"{folder.parent.name}/{folder.name}": folder.stat().st_ino for folder in found}
 
 
 def test_every_step_in_one_run(tmp_path: Path) -> None:
@@ -136,6 +145,33 @@ def test_what_an_earlier_folder_has_is_not_taken_again(tmp_path: Path) -> None:
     assert reasons(tmp_path / "second")["fresh.txt"] == "exact_duplicate"
 
 
+def test_a_write_that_fails_is_continued_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus")
+    monkeypatch.setattr(cleaning, "_BUCKET_BYTES", 10_000)
+    pipeline.build(settings(), [corpus], tmp_path / "whole")
+    plain, written = write._write_partition, []
+
+    def fail_once(table: pa.Table, folder: Path) -> None:
+        if len(written) == 2:
+            written.append("failed")
+            raise OSError(28, "No space left on device")
+        written.append(folder.name)
+        plain(table, folder)
+
+    monkeypatch.setattr(write, "_write_partition", fail_once)
+    with pytest.raises(ResourceError, match="no disk space left"):
+        pipeline.build(settings(), [corpus], tmp_path / "out")
+    finished = partitions(tmp_path / "out")
+    assert {"written/part-00000", "written/part-00001"} < set(finished)
+    monkeypatch.setattr(cleaning, "read", None)  # cleaning and comparing are not done again
+    monkeypatch.setattr(pipeline, "_judge", None)
+    pipeline.build(settings(), [corpus], tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert written.count("part-00000") == written.count("part-00001") == 1 and len(written) > 5
+
+
 def jaccard(left: str, right: str, size: int, units: Any) -> float:
     def grams(text: str) -> set[tuple[str, ...]]:
         words = units(text)
@@ -193,7 +229,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     ]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     generator = random.Random(1)
-    parts: list[int] = []
+    before: dict[str, int] = {}
     kills = 0
     while True:
         process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
@@ -204,10 +240,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-            done = len(list((tmp_path / "killed" / ".work" / "clean").glob("part-*")))
-            if parts and (tmp_path / "killed" / ".work").exists():
-                assert done >= parts[-1], "a finished part was lost"
-            parts.append(done)
+            now = partitions(tmp_path / "killed")
+            for stage in {name.partition("/")[0] for name in now}:
+                lost = {name for name in before if name.startswith(stage) and before[name] != now.get(name)}
+                assert not lost, "a finished partition was lost or made again"
+            before = now
     assert process.returncode == 0 and kills >= 3
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     for name in ("train.bin", "train.idx", "valid.bin", "test.bin"):

@@ -114,7 +114,13 @@ def test_a_full_disk_leaves_no_folder(
     monkeypatch.setattr(shards, "write_index", full)
     with pytest.raises(ResourceError, match="no disk space left"):
         shards.write(shards_folder.parent, tokenizer, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".out.parts"]
+    monkeypatch.undo()
+    monkeypatch.setattr(Tokenizer, "encode_flat", full)  # what was encoded is not encoded again
+    shards.write(shards_folder.parent, tokenizer, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    for file in ("train.bin", "train.idx", "train.parquet"):
+        assert (tmp_path / "out" / file).read_bytes() == (shards_folder / file).read_bytes()
 
 
 def test_a_fast_encoder_that_goes_wrong_leaves_the_plain_ids(
@@ -134,6 +140,6 @@ def test_a_fast_encoder_that_goes_wrong_leaves_the_plain_ids(
     assert tokenizer.fast_encoder is not None
     monkeypatch.setattr(FastEncoder, "check", wrong)
     shards.write(shards_folder.parent, tokenizer, tmp_path / "again")
-    assert calls > 0 and "the plain one starts it again" in capsys.readouterr().err
+    assert calls > 0 and "the plain one starts again" in capsys.readouterr().err
     for name in ("train.bin", "train.idx", "test.bin"):
         assert (tmp_path / "again" / name).read_bytes() == (shards_folder / name).read_bytes()

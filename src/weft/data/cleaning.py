@@ -29,7 +29,8 @@ from weft.data.steps.personal import deidentify
 from weft.data.steps.quality import judge_quality
 from weft.data.steps.read import read
 
-_BUCKET_BYTES = 64 << 20
+_BUCKET_BYTES = 32 << 20
+_MOST_BUCKETS = 1024
 HITS = "contamination.parquet"
 """Beside the documents: n-grams that dropped ones share with evaluation sets (source, set, item, ngram)."""
 
@@ -41,7 +42,9 @@ class Cleaning:
 
     def __init__(self, config: DataConfig, listing: Sequence[Found], work: Path, check: Check) -> None:
         self._config, self._work, self._check = config, work, check
-        self._buckets = 1 + sum(file.bytes for file in listing if file.reason is None) // _BUCKET_BYTES
+        size = sum(file.bytes for file in listing if file.reason is None)
+        # Each part has a file for each bucket, so their number stays bounded.
+        self._buckets = 1 + size // max(_BUCKET_BYTES, size // _MOST_BUCKETS)
         parts = _parts(listing, config.part_bytes)
         self._parts = {f"part-{number:05d}": part for number, part in enumerate(parts)}
 

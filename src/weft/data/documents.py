@@ -43,16 +43,26 @@ def read(data_folder: Path, split: str, columns: Sequence[str]) -> Iterator[pa.T
 
     Raises DataError when a file is damaged.
     """
-    for file in sorted((data_folder / DOCUMENTS / split).glob("*.parquet")):
-        try:
-            with pq.ParquetFile(file) as source:
-                for batch in source.iter_batches(batch_size=_ROWS, columns=list(columns)):
-                    yield pa.Table.from_batches([batch])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(
-                f"The documents {file} are damaged ({error}); delete {data_folder / DOCUMENTS} and run "
-                "weft data again."
-            ) from error
+    for file in files(data_folder, split):
+        yield from read_file(file, columns)
+
+
+def files(data_folder: Path, split: str) -> list[Path]:
+    """The Parquet files of a split, in order."""
+    return sorted((data_folder / DOCUMENTS / split).glob("*.parquet"))
+
+
+def read_file(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The same of one file."""
+    try:
+        with pq.ParquetFile(file) as source:
+            for batch in source.iter_batches(batch_size=_ROWS, columns=list(columns)):
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"The documents {file} are damaged ({error}); delete {file.parent.parent} and run "
+            "weft data again."
+        ) from error
 
 
 def texts(data_folder: Path, split: str) -> Iterator[str]:

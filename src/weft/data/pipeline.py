@@ -35,7 +35,7 @@ from weft.data.steps.exact import drop_exact_duplicates
 from weft.data.steps.identify import DRAW
 from weft.data.steps.near import drop_near_duplicates
 from weft.data.steps.split import SPLIT, split
-from weft.data.steps.write import Funnel, write_documents
+from weft.data.steps.write import gather_partitions, write_partitions
 
 _WORK = "work"
 
@@ -77,27 +77,26 @@ def _build(
         cleaning = Cleaning(config, listing, work, check)
         clean = cleaning.run()
     with _stage("compare documents", seconds, "deduplicate"):
-        verdicts = _judge(clean, work, config)
-    funnel = Funnel()
+        verdicts = _once(work / "verdicts.parquet", lambda: _judge(clean, work, config), check)
     try:
-        with (
-            _stage("write documents", seconds, "write"),
-            # The inner folder is finished first, so documents/manifest.json comes last.
-            atomic_directory(out / DOCUMENTS) as kept,
-            atomic_directory(out / DROPPED) as dropped,
-        ):
-            outputs = write_documents(clean, verdicts, kept, dropped, funnel)
-            hits = cleaning.hits(clean)
-            if hits is not None:
-                pq.write_table(hits.sort(["source", "set", "item", "ngram"]).to_arrow(), kept / HITS)
-                outputs = (*outputs, HITS)
+        with _stage("write documents", seconds, "write"):
+            with disk_errors(work):
+                funnel = write_partitions(clean, verdicts, work / "written")
             check()
             if not funnel.kept:
                 raise DataError(f"Nothing is left of {funnel}; give other text or loosen the rules.")
-            figures = funnel.figures() | {"seconds": seconds}
-            record = manifest.write(
-                kept, command=COMMAND, config=text, inputs=inputs, figures=figures, outputs=outputs
-            )
+            # The inner folder is finished first, so documents/manifest.json comes last.
+            with atomic_directory(out / DOCUMENTS) as kept, atomic_directory(out / DROPPED) as dropped:
+                outputs = gather_partitions(work / "written", kept, dropped)
+                hits = cleaning.hits(clean)
+                if hits is not None:
+                    pq.write_table(hits.sort(["source", "set", "item", "ngram"]).to_arrow(), kept / HITS)
+                    outputs = (*outputs, HITS)
+                check()
+                figures = funnel.figures() | {"seconds": seconds}
+                record = manifest.write(
+                    kept, command=COMMAND, config=text, inputs=inputs, figures=figures, outputs=outputs
+                )
     except DataError:
         shutil.rmtree(work)
         raise
@@ -115,6 +114,18 @@ def _workplace(work: Path, text: str, inputs: dict[str, str]) -> Path:
     return work
 
 
+def _once(file: Path, make: Callable[[], Any], check: Callable[[], None]) -> Any:
+    """The frame that ``make`` returns, from the file where a run before this one wrote it."""
+    if not file.exists():
+        table = make().to_arrow()
+        check()
+        partial = file.with_name(f".{file.name}.partial")
+        with disk_errors(file):
+            pq.write_table(table, partial)
+            partial.replace(file)
+    return daft.read_parquet(str(file)).collect()
+
+
 def _judge(clean: Path, work: Path, config: DataConfig) -> Any:
     """Steps 11 to 13: a frame with source, id, reason, value and split of every document, in memory."""
     documents = daft.read_parquet(str(clean / "*" / "*" / "*.parquet"))
@@ -125,7 +136,7 @@ def _judge(clean: Path, work: Path, config: DataConfig) -> Any:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     verdicts = drop_near_duplicates(verdicts, documents, config.duplicates, scratch, earlier).collect()
-    return split(verdicts, config.split).select(SOURCE, REASON, VALUE, SPLIT).collect()
+    return split(verdicts, config.split).select(SOURCE, REASON, VALUE, SPLIT)
 
 
 def _earlier(folders: Sequence[str]) -> Any:

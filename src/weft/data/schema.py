@@ -19,6 +19,8 @@ REASON = "reason"
 """Why a document was dropped; null while it is kept."""
 VALUE = "value"
 """The figure that broke the rule, as text."""
+PERSONAL = "personal"
+"""A struct of the number of spans of each kind; null where the document has no text."""
 TOKENS = "tokens"
 
 DOCUMENTS, TOKENIZER, SHARDS, DROPPED = "documents", "tokenizer", "shards", "dropped"

@@ -8,38 +8,26 @@ its tokens followed by the end of text.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from weft.core import manifest
 from weft.core.errors import DataError
-from weft.core.files import atomic_directory, hash_file
-from weft.core.progress import Progress
+from weft.core.files import atomic_directory, disk_errors, hash_file
 from weft.data import documents
+from weft.data.encode import SIDECAR, SIDECAR_FILE, TOKENS_FILE, encode_parts
 from weft.data.indexed import ShardReader, token_type, write_index
-from weft.data.schema import BYTES, ID, LANGUAGE, SOURCE, SPLITS, TEXT, TOKENS
+from weft.data.schema import BYTES, SPLITS, TOKENS
 from weft.tokenizer import Tokenizer
-from weft.tokenizer.fast import ParityError
 
 COMMAND = "shards"
-_BATCH_BYTES = 1 << 20
-_SIDECAR = pa.schema(
-    [
-        (ID, pa.string()),
-        (SOURCE, pa.string()),
-        (LANGUAGE, pa.string()),
-        (TOKENS, pa.int32()),
-        (BYTES, pa.int64()),
-    ]
-)
 
 
 def write(data_folder: Path, tokenizer: Tokenizer, out: Path) -> dict[str, Any]:
@@ -55,15 +43,17 @@ def write(data_folder: Path, tokenizer: Tokenizer, out: Path) -> dict[str, Any]:
         "eos_id": tokenizer.eos_id,
         "token_type": np.dtype(token_type(tokenizer.vocab_size)).name,
     }
-    total = sum(documents.byte_count(data_folder, split) for split in SPLITS)
+    with disk_errors(out):
+        parts = encode_parts(data_folder, tokenizer, out.with_name(f".{out.name}.parts"), inputs)
     with atomic_directory(out) as folder:
-        with Progress("encode", total, "B") as progress:
-            for split in SPLITS:
-                figures[split] = _write_split(data_folder, split, tokenizer, folder, progress)
+        for split in SPLITS:
+            figures[split] = _join(parts / split, folder / split, token_type(tokenizer.vocab_size))
         names = tuple(f"{split}.{suffix}" for split in SPLITS for suffix in ("bin", "idx", "parquet"))
-        return manifest.write(
+        record = manifest.write(
             folder, command=COMMAND, config="", inputs=inputs, figures=figures, outputs=names
         )
+    shutil.rmtree(parts)
+    return record
 
 
 @dataclass(frozen=True)
@@ -127,50 +117,23 @@ def open_split(
     )
 
 
-def _write_split(
-    data_folder: Path, split: str, tokenizer: Tokenizer, folder: Path, progress: Progress
-) -> dict[str, int]:
-    try:
-        return _encode_split(data_folder, split, tokenizer, folder, progress, fast=True)
-    except ParityError:
-        progress.say(
-            f"The fast encoder and the plain one disagree on {split}; the plain one starts it again."
-        )
-        return _encode_split(data_folder, split, tokenizer, folder, progress, fast=False)
-
-
-def _encode_split(
-    data_folder: Path, split: str, tokenizer: Tokenizer, folder: Path, progress: Progress, *, fast: bool
-) -> dict[str, int]:
-    dtype = token_type(tokenizer.vocab_size)
-    lengths: list[int] = []
-    byte_count = 0
-    columns = [ID, SOURCE, LANGUAGE, TEXT]
+def _join(parts: Path, prefix: Path, dtype: npt.DTypeLike) -> dict[str, int]:
+    """The encoded files of a split, one behind another, as ``<prefix>.bin``, ``.idx`` and ``.parquet``."""
+    lengths = [np.zeros(0, np.int64)]
+    size = 0
     with (
-        (folder / f"{split}.bin").open("wb") as stream,
-        pq.ParquetWriter(folder / f"{split}.parquet", _SIDECAR, compression="zstd") as sidecar,
+        prefix.with_suffix(".bin").open("wb") as stream,
+        pq.ParquetWriter(prefix.with_suffix(".parquet"), SIDECAR, compression="zstd") as sidecar,
     ):
-        for table in documents.read(data_folder, split, columns):
-            for part in _by_bytes(table):
-                ids, ends = tokenizer.encode_flat(part.column(TEXT).to_pylist(), fast=fast)
-                stream.write(np.insert(ids, ends, tokenizer.eos_id).astype(dtype).tobytes())
-                sizes = pc.binary_length(part.column(TEXT)).cast(pa.int64())
-                counts = pa.array(np.diff(ends, prepend=0) + 1, pa.int32())
-                rows = part.drop_columns([TEXT]).append_column(TOKENS, counts).append_column(BYTES, sizes)
-                sidecar.write_table(rows.cast(_SIDECAR))
-                lengths += counts.to_pylist()
-                part_bytes = pc.sum(sizes).as_py() or 0
-                byte_count += part_bytes
-                progress.advance(part_bytes)
-    write_index(folder / f"{split}.idx", np.asarray(lengths, np.int64), dtype)
-    return {"documents": len(lengths), "tokens": sum(lengths), "bytes": byte_count}
-
-
-def _by_bytes(table: pa.Table) -> Iterator[pa.Table]:
-    """Slices of about a mebibyte of text: enough for all cores, little memory."""
-    sizes = pc.binary_length(table.column(TEXT)).to_numpy()
-    group = np.cumsum(sizes) // _BATCH_BYTES
-    edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(sizes)]
-    for start, stop in itertools.pairwise(edges):
-        if stop > start:
-            yield table.slice(start, stop - start)
+        for part in sorted(parts.glob("*")):
+            with (part / TOKENS_FILE).open("rb") as tokens:
+                shutil.copyfileobj(tokens, stream, 1 << 20)
+            with pq.ParquetFile(part / SIDECAR_FILE) as source:
+                for group in range(source.num_row_groups):
+                    table = source.read_row_group(group)
+                    sidecar.write_table(table)
+                    lengths.append(table[TOKENS].to_numpy())
+                    size += pc.sum(table[BYTES]).as_py() or 0
+    whole = np.concatenate(lengths).astype(np.int64)
+    write_index(prefix.with_suffix(".idx"), whole, dtype)
+    return {"documents": len(whole), "tokens": int(whole.sum()), "bytes": size}

@@ -19,10 +19,8 @@ from weft.data.personal.fakes import load_secret
 from weft.data.personal.replace import Deidentified, Deidentifier
 from weft.data.personal.scan import PatternFinder
 from weft.data.personal.span import Finder
-from weft.data.schema import REASON, TEXT, VALUE
+from weft.data.schema import PERSONAL, REASON, TEXT, VALUE
 
-PERSONAL = "personal"
-"""A struct of the number of spans of each kind; null where the document has no text."""
 DROP_REASON = "personal_data"
 _RESULT = "deidentified"
 _DROPPED = "dropped_for"
