@@ -1,0 +1,92 @@
+"""A Ray cluster of two nodes on this machine: the same documents, also when a node is lost in the middle."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.data.test_pipeline_steps import files, make_corpus
+
+pytest.importorskip("ray")
+
+_PORT, _CLIENT = 26399, 26301
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """Two ``ray start`` processes with one processor each; the head also answers clients."""
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    environment = os.environ | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    common = ["--num-cpus", "1", "--object-store-memory", "200000000", "--disable-usage-stats", "--block"]
+    head = ["--head", "--port", str(_PORT), "--ray-client-server-port", str(_CLIENT)]
+    starts = [
+        [*head, "--include-dashboard=false", "--temp-dir", f"/tmp/ray-{os.getpid()}"],
+        ["--address", f"127.0.0.1:{_PORT}"],
+    ]
+    nodes = []
+    for start in starts:
+        log = (tmp_path / f"node{len(nodes)}.log").open("wb")
+        nodes.append(
+            subprocess.Popen(
+                [*ray, "start", *start, *common],
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        )
+        time.sleep(8)
+        assert nodes[-1].poll() is None, (tmp_path / f"node{len(nodes) - 1}.log").read_text()
+    (tmp_path / "second").write_text(str(nodes[1].pid))
+    yield f"ray://127.0.0.1:{_CLIENT}"
+    for node in reversed(nodes):
+        kill(node.pid)
+        node.wait()
+
+
+def kill(leader: int) -> None:
+    """SIGKILL for a node: every process of its session."""
+    for _ in range(3):
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.getsid(int(entry.name)) == leader:
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        time.sleep(0.2)
+
+
+def command(corpus: Path, out: Path, on: str) -> list[str]:
+    settings = ["tokenizer.vocab_size=512", "part_bytes=300000"]
+    return [sys.executable, "-m", "weft", "data", str(corpus), "--out", str(out), "--on", on, *settings]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_nodes_and_a_node_lost_in_the_middle(tmp_path: Path, cluster: str) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 600)
+    subprocess.run(command(corpus, tmp_path / "alone", "local"), check=True, capture_output=True)
+    done = subprocess.run(command(corpus, tmp_path / "both", cluster), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "both") == files(tmp_path / "alone")
+
+    process = subprocess.Popen(
+        command(corpus, tmp_path / "lost", cluster), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    clean = tmp_path / "lost" / ".work" / "clean"
+    while process.poll() is None and not list(clean.glob("part-*")):
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+    kill(int((tmp_path / "second").read_text()))
+    _, said = process.communicate(timeout=300)
+    if process.returncode:
+        # The engine gave up a query: one sentence, and the same command goes on with the node that is left.
+        assert "Traceback" not in said, said
+        again = subprocess.run(command(corpus, tmp_path / "lost", cluster), capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+    assert files(tmp_path / "lost") == files(tmp_path / "alone")
