@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.data.test_pipeline_steps import files, make_corpus
 
 pytest.importorskip("ray")
