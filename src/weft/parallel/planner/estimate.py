@@ -1,0 +1,304 @@
+"""One layout foretold: memory of the fullest rank, seconds of a step by kind, and what follows from them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from weft.parallel.plan import Plan
+from weft.parallel.planner import work
+from weft.parallel.planner.collectives import Fit, Network, group
+from weft.parallel.planner.hardware import Cluster
+from weft.parallel.planner.job import MASTER_BYTES, Job
+from weft.parallel.planner.local import Local
+from weft.parallel.planner.memory import Memory, Source, formula, fullest, style
+from weft.parallel.planner.overlap import exposed
+from weft.parallel.planner.rates import Published, Rates
+from weft.parallel.planner.schedule import order
+from weft.parallel.planner.simulate import StageSeconds, Timeline, run
+
+TIMES = ("compute", "communication", "bubble", "optimiser", "data")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Seconds of a step by kind; ``communication`` is what no computation hides."""
+
+    compute: float
+    communication: float
+    bubble: float
+    optimiser: float
+    data: float
+
+    @property
+    def total(self) -> float:
+        """The whole step."""
+        return sum(getattr(self, kind) for kind in TIMES)
+
+    def kinds(self) -> dict[str, float]:
+        """By name."""
+        return {kind: getattr(self, kind) for kind in TIMES}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a plan is foretold to do. ``peak``: published or measured matrix FLOP/s of the whole cluster."""
+
+    plan: Plan
+    micro_rows: int
+    memory: Memory
+    step: Step
+    tokens: int
+    flops: float
+    peak: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over all ranks."""
+        return self.tokens / self.step.total
+
+    @property
+    def peak_share(self) -> float:
+        """Matrix operations the model needs, by what the hardware could do in that time."""
+        return self.flops / self.step.total / self.peak
+
+    def __str__(self) -> str:
+        return f"{self.plan} micro_rows={self.micro_rows}"
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything about the machine that an estimate needs."""
+
+    cluster: Cluster
+    rates: Rates
+    network: Network
+    peak: float
+    # Seconds a step spends outside of what the model knows: reading rows, records, the loop itself.
+    data: float = 0.0
+
+    @classmethod
+    def published(cls, cluster: Cluster, job: Job, fits: tuple[Fit, ...] = ()) -> World:
+        """From a profile alone."""
+        peak = cluster.device.rate(job.dtype) * cluster.size
+        data = 0.002
+        return cls(cluster, Published(cluster, job.dtype), Network(cluster, fits), peak, data)
+
+
+def estimate(
+    job: Job, plan: Plan, micro_rows: int, world: World, *, source: Source = formula, simulate: bool = True
+) -> Prediction:
+    """Foretell one layout. ``simulate``: run the pipeline's schedule, else take its closed form."""
+    local = Local(job, plan, micro_rows)
+    memory = fullest(local, world.cluster, source)
+    return Prediction(
+        plan, micro_rows, memory, _step(local, world, simulate), job.tokens, job.flops, world.peak
+    )
+
+
+def timeline(job: Job, plan: Plan, micro_rows: int, world: World) -> Timeline:
+    """The simulated pipeline of a plan with pp > 1."""
+    pieces = _Pieces(Local(job, plan, micro_rows), world)
+    return _pipeline(pieces, [pieces.stage(s) for s in range(plan.stages)])
+
+
+def _step(local: Local, world: World, simulate: bool) -> Step:
+    plan, pieces = local.plan, _Pieces(local, world)
+    stages = [pieces.stage(s) for s in range(plan.stages)]
+    seconds = [s.forward + s.inputs + s.weights for s in stages]
+    of_rank = [local.micros * sum(seconds[s] for s in local.stages_of(r)) for r in range(plan.pp)]
+    busiest = max(range(plan.pp), key=lambda r: of_rank[r])
+    hidden = sum(pieces.exposed(s) for s in local.stages_of(busiest)) * local.micros
+    bubble = 0.0
+    if plan.pp > 1:
+        line = _pipeline(pieces, stages) if simulate else None
+        bubble = line.bubble if line else _closed_form(local, seconds)
+    optimiser = max(pieces.optimiser(local.stages_of(r)) for r in range(plan.pp))
+    sync = max(pieces.sync(local.stages_of(r)) for r in range(plan.pp))
+    return Step(
+        compute=of_rank[busiest] - hidden,
+        communication=hidden + sync,
+        bubble=bubble,
+        optimiser=optimiser,
+        data=world.data,
+    )
+
+
+def _pipeline(pieces: _Pieces, stages: list[StageSeconds]) -> Timeline:
+    local, world = pieces.local, pieces.world
+    plan = local.plan
+    actions = order(plan.schedule, plan.pp, plan.stages_per_rank, local.micros)
+    shared = world.rates.speed if world.cluster.cores else None
+    return run(actions, stages, pieces.message, shared)
+
+
+def _closed_form(local: Local, seconds: list[float]) -> float:
+    """(p - 1) forward and backward passes of a stage wait; a zero-bubble schedule fills two thirds of them."""
+    share = 1 / 3 if local.plan.schedule == "zero-bubble" else 1.0
+    return share * (local.plan.pp - 1) * max(seconds)
+
+
+@dataclass
+class _Pieces:
+    """Seconds of the pieces of a step on one rank."""
+
+    local: Local
+    world: World
+
+    def stage(self, stage: int) -> StageSeconds:
+        """One micro-batch."""
+        blocks, last = self.local.stages[stage], stage == self.local.plan.stages - 1
+        forward = blocks * (self.forward + self.forward_exposed)
+        backward = blocks * (self.backward + self.backward_exposed)
+        if stage == 0:
+            forward += 0.3 * self.embedding
+            backward += 0.7 * self.embedding
+        if last:
+            forward += self.loss
+        # The gradient of the weights is one of the two products of a backward pass.
+        weights = 0.4 * blocks * self.backward
+        return StageSeconds(forward, backward - weights, weights)
+
+    def exposed(self, stage: int) -> float:
+        """Communication of one micro-batch that nothing hides."""
+        both = self.forward_exposed + self.backward_exposed
+        last = stage == self.local.plan.stages - 1
+        return self.local.stages[stage] * both + (self.loss_communication if last else 0.0)
+
+    @functools.cached_property
+    def fused(self) -> bool:
+        return style(self.local, self.world.cluster).fused
+
+    def seconds(self, piece: str, amount: work.Work) -> float:
+        return self.world.rates.seconds(piece, amount)
+
+    def collective(self, kind: str, size: float, *names: str) -> float:
+        where = group(self.local.plan, self.world.cluster, names)
+        return self.world.network.seconds(kind, size, where)
+
+    @functools.cached_property
+    def forward(self) -> float:
+        return self.seconds("forward", work.block_forward(self.local, self.fused))
+
+    @functools.cached_property
+    def backward(self) -> float:
+        again = work.block_recompute(self.local, self.fused)
+        redone = self.seconds("forward", again) if again.calls else 0.0
+        return redone + self.seconds("backward", work.block_backward(self.local, self.fused))
+
+    @functools.cached_property
+    def embedding(self) -> float:
+        return self.seconds("embedding", work.embedding(self.local))
+
+    @functools.cached_property
+    def loss(self) -> float:
+        return self.seconds("loss", work.loss(self.local)) + self.loss_communication
+
+    @functools.cached_property
+    def loss_communication(self) -> float:
+        """Under tp: rows gathered, their gradient scattered, maximum, sum and target's score reduced."""
+        size = float(self.local.N * self.local.config.hidden_size * self.local.job.work_bytes)
+        small = 3 * self.collective("all_reduce", 4.0 * self.local.N, "tp")
+        return self.collective("all_gather", size, "tp") + self.collective("reduce_scatter", size, "tp") + small
+
+    @functools.cached_property
+    def _tensor(self) -> tuple[float, float]:
+        """Forward and backward of a block: rows gathered before and scattered after each half; backwards the
+        same, and the gathered rows once more for the gradients of the weights."""
+        size = float(self.local.N * self.local.config.hidden_size * self.local.job.work_bytes)
+        gather = self.collective("all_gather", size, "tp")
+        scatter = self.collective("reduce_scatter", size, "tp")
+        both = 2 * (gather + scatter)
+        again = {"none": 0.0, "selective": gather, "full": both}[self.local.plan.recompute]
+        return both, both + 2 * gather + again
+
+    @functools.cached_property
+    def _context(self) -> tuple[float, float]:
+        """Keys and values pass round the ring (their gradients too on the way back), or heads change
+        places by all-to-all."""
+        plan, local = self.local.plan, self.local
+        if plan.cp == 1:
+            return 0.0, 0.0
+        D, a = local.config.head_dim, local.job.work_bytes
+        keys = 2.0 * local.N * local.groups * D * a
+        if plan.context == "ring":
+            hop = self.collective("exchange", keys, "cp")
+            forward = exposed((plan.cp - 1) * hop, self.forward, self.world.cluster)
+            return forward, exposed((plan.cp - 1) * 3 * hop, self.backward, self.world.cluster)
+        moved = plan.cp * local.N * (2 * local.heads + 2 * local.groups) * D * a
+        once = self.collective("all_to_all", float(moved), "cp")
+        return once, once
+
+    @functools.cached_property
+    def _shards(self) -> tuple[float, float]:
+        """fsdp: a block's weights gathered in both passes, its gradients scattered."""
+        local, plan = self.local, self.local.plan
+        if plan.fsdp == 1:
+            return 0.0, 0.0
+        block = local.block_matrices + local.block_vectors
+        gather = self.collective("all_gather", float(block * local.job.work_bytes), "fsdp")
+        scatter = self.collective("reduce_scatter", float(block * MASTER_BYTES), "fsdp")
+        if plan.offload:
+            # Weights come from the host and gradients go there, over its bus.
+            bus = 20e9
+            gather += block * local.job.work_bytes / plan.fsdp / bus
+            scatter += block * MASTER_BYTES / plan.fsdp / bus
+        if plan.pp > 1:
+            # Gathered once a step and kept: every micro-batch would gather again otherwise.
+            gather, scatter = gather / local.micros, scatter / local.micros
+        ahead = exposed(gather, self.forward, self.world.cluster)
+        return ahead, exposed(gather + scatter, self.backward, self.world.cluster)
+
+    @functools.cached_property
+    def forward_exposed(self) -> float:
+        return self._tensor[0] + self._context[0] + self._shards[0]
+
+    @functools.cached_property
+    def backward_exposed(self) -> float:
+        return self._tensor[1] + self._context[1] + self._shards[1]
+
+    @functools.cached_property
+    def message(self) -> float:
+        """Seconds of an activation's way to the next stage."""
+        size = float(self.local.n * self.local.config.hidden_size * self.local.job.work_bytes)
+        return self.collective("exchange", size, "pp")
+
+    def sync(self, stages: tuple[int, ...]) -> float:
+        """What the end of a step sends: sums of gradients, the norm, the count of targets."""
+        local, plan = self.local, self.local.plan
+        held = sum(local.parameters(s) for s in stages)
+        total = 0.0
+        if plan.fsdp > 1:
+            block = local.block_matrices + local.block_vectors
+            ends = held - sum(local.stages[s] * block for s in stages)
+            total += 2 * self.collective("all_gather", float(ends * local.job.work_bytes), "fsdp")
+            total += self.collective("reduce_scatter", float(ends * MASTER_BYTES), "fsdp")
+            if plan.dp > 1:
+                total += self.collective("all_reduce", MASTER_BYTES * held / plan.fsdp, "dp")
+            if plan.cp > 1:
+                total += self.collective("all_reduce", MASTER_BYTES * held / plan.fsdp, "cp")
+        elif plan.dp * plan.cp > 1:
+            names = tuple(name for name in ("dp", "fsdp", "cp") if getattr(plan, name) > 1)
+            total += self.collective("all_reduce", MASTER_BYTES * float(held), names[0], names[-1])
+        if plan.size > 1:
+            total += 2 * self.collective("all_reduce", 8.0, "pp", "tp")
+        if plan.tp > 1:
+            norms = sum(local.stages[s] for s in stages) * local.block_vectors
+            total += self.collective("all_reduce", MASTER_BYTES * float(norms), "tp")
+        return total
+
+    def optimiser(self, stages: tuple[int, ...]) -> float:
+        """Norm, clipping and the update of what this rank holds."""
+        local = self.local
+        held = sum(local.parameters(s) for s in stages) / local.shards
+        total = self.seconds("clip", work.clip(held))
+        matrices = sum(local.stages[s] for s in stages)
+        if local.job.optimizer == "adamw":
+            update = self.seconds("adamw", work.adamw(held))
+            if local.plan.offload:
+                # The host updates at its own memory's pace.
+                update = max(update, 7.0 * MASTER_BYTES * held / 20e9)
+            return total + update
+        inside = matrices * local.block_matrices / local.shards
+        total += self.seconds("adamw", work.adamw(held - inside))
+        return total + self.seconds("muon", work.muon(work.block_shapes(local) * matrices))

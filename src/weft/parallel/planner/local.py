@@ -1,0 +1,124 @@
+"""What one rank holds and computes under a plan: sizes, counted by hand from the decoder's shape.
+
+Letters: N positions of a micro-batch on this rank (rows * length / cp), n those along which norms run
+(N / tp: sequence parallel), E model width, F feed-forward width, H query heads, G key heads, D head size,
+V vocabulary; F, H, G and V are this rank's share under tp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.models.config import DecoderConfig
+from weft.parallel.plan import Plan
+from weft.parallel.planner.job import Job
+
+
+def blocks_of(layers: int, stages: int) -> tuple[int, ...]:
+    """Blocks of each stage: as even as can be, the longer stages first."""
+    short, longer = divmod(layers, stages)
+    return tuple(short + (stage < longer) for stage in range(stages))
+
+
+@dataclass(frozen=True)
+class Local:
+    """One rank's share of a block and of the whole model."""
+
+    job: Job
+    plan: Plan
+    micro_rows: int
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The whole model's shape."""
+        return self.job.config
+
+    @property
+    def N(self) -> int:
+        """Positions of a micro-batch on this rank."""
+        return self.micro_rows * self.job.length // self.plan.cp
+
+    @property
+    def n(self) -> int:
+        """Positions between the tensor-parallel regions."""
+        return self.N // self.plan.tp
+
+    @property
+    def heads(self) -> int:
+        """Query heads of this rank."""
+        return self.config.num_attention_heads // self.plan.tp
+
+    @property
+    def groups(self) -> int:
+        """Key heads of this rank."""
+        return self.config.num_key_value_heads // self.plan.tp
+
+    @property
+    def inner(self) -> int:
+        """Feed-forward width of this rank."""
+        return self.config.intermediate_size // self.plan.tp
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding and output matrices on this rank."""
+        return self.config.vocab_size // self.plan.tp
+
+    @property
+    def micros(self) -> int:
+        """Micro-batches of a step on this rank."""
+        return max(1, self.job.rows // self.plan.data_ranks // self.micro_rows)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Blocks of every pipeline stage."""
+        return blocks_of(self.config.num_hidden_layers, self.plan.stages)
+
+    def stages_of(self, rank: int) -> tuple[int, ...]:
+        """Stage numbers of one pipeline rank."""
+        return tuple(range(rank, self.plan.stages, self.plan.pp))
+
+    @property
+    def shards(self) -> int:
+        """Ranks that weights, gradients and optimiser are cut over, beside tp and pp."""
+        return self.plan.fsdp
+
+    @property
+    def block_matrices(self) -> int:
+        """Matrix parameters of a block on this rank before fsdp."""
+        return self.config.block_matrices // self.plan.tp
+
+    @property
+    def block_vectors(self) -> int:
+        """The other parameters of a block; norms are on every tp rank."""
+        return self.config.block_parameters - self.config.block_matrices
+
+    def parameters(self, stage: int) -> int:
+        """Parameters of a stage on this rank before fsdp; ends hold the embedding and the output matrix.
+
+        A tied matrix is on both ends of a pipeline.
+        """
+        first, last = stage == 0, stage == self.plan.stages - 1
+        ends = int(first) + int(last) - int(first and last and self.config.tie_word_embeddings)
+        matrix = self.vocabulary * self.config.hidden_size
+        norm = self.config.hidden_size if last else 0
+        return self.stages[stage] * (self.block_matrices + self.block_vectors) + ends * matrix + norm
+
+    def products(self) -> tuple[tuple[int, int, int], ...]:
+        """(rows, inputs, outputs) of the seven matrix products of a block."""
+        E, D = self.config.hidden_size, self.config.head_dim
+        q, kv = self.heads * D, self.groups * D
+        return (
+            (self.N, E, q), (self.N, E, kv), (self.N, E, kv), (self.N, q, E),
+            (self.N, E, self.inner), (self.N, E, self.inner), (self.N, self.inner, E),
+        )  # fmt: skip
+
+    @property
+    def attention_flops(self) -> float:
+        """Forward attention of a block: two products per visible pair, 4 D operations each.
+
+        A position sees half of its document on average; context parallel shares pairs evenly.
+        """
+        seen = min(self.job.document or self.job.length, self.job.length) / 2
+        if self.config.sliding_window:
+            seen = min(seen, self.config.sliding_window)
+        return 4.0 * self.N * seen * self.heads * self.config.head_dim

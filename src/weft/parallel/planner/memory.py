@@ -1,0 +1,146 @@
+"""Predicted memory of every pipeline rank, by kind, in bytes; letters as in :mod:`.local`.
+
+Weights, gradients and optimiser state are fp32 and cut by tp, pp and fsdp. Activations are those of the
+micro-batches in flight, which the schedule's own order of actions says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from weft.parallel.planner import activations
+from weft.parallel.planner.activations import Kept
+from weft.parallel.planner.hardware import Cluster
+from weft.parallel.planner.job import MASTER_BYTES
+from weft.parallel.planner.local import Local
+from weft.parallel.planner.schedule import in_flight
+
+KINDS = ("weights", "gradients", "optimiser", "activations", "temporary", "communication", "runtime")
+BUCKET = 25 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by kind on one pipeline rank, and on its host where state is offloaded."""
+
+    rank: int
+    weights: float
+    gradients: float
+    optimiser: float
+    activations: float
+    temporary: float
+    communication: float
+    runtime: float
+    host: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All kinds on the device."""
+        return sum(getattr(self, kind) for kind in KINDS)
+
+    def kinds(self) -> dict[str, float]:
+        """By name."""
+        return {kind: getattr(self, kind) for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the step runs where the plan does not say: which paths the kernels and the device take.
+
+    ``fused``, ``masked``: as in :mod:`.activations`; ``runtime``: bytes of a process before any tensor.
+    """
+
+    fused: bool
+    masked: bool
+    runtime: float
+
+
+def style(local: Local, cluster: Cluster) -> Style:
+    """On a CPU native kernels serve bf16 heads of a multiple of 32; on a GPU a fused attention serves all."""
+    if cluster.device.kind == "cpu":
+        native = local.job.work_bytes == 2 and local.config.head_dim % 32 == 0
+        return Style(True, not native and local.plan.cp == 1, cluster.device.runtime)
+    return Style(local.job.compile, False, cluster.device.runtime)
+
+
+Source = Callable[[Local, Style], Kept]
+
+
+def formula(local: Local, how: Style) -> Kept:
+    """Activations by formula; :func:`.traced.kept` gives them from a trace."""
+    return activations.kept(local, how.fused, how.masked)
+
+
+def fullest(local: Local, cluster: Cluster, source: Source = formula) -> Memory:
+    """The pipeline rank that needs most."""
+    return max(every_rank(local, cluster, source), key=lambda memory: memory.total)
+
+
+def every_rank(local: Local, cluster: Cluster, source: Source = formula) -> list[Memory]:
+    """One entry a pipeline rank."""
+    how = style(local, cluster)
+    numbers = source(local, how)
+    plan = local.plan
+    alive = in_flight(plan.schedule, plan.pp, plan.stages_per_rank, local.micros) if plan.pp > 1 else ((1,),)
+    return [_rank(local, how, numbers, rank, alive[rank]) for rank in range(plan.pp)]
+
+
+def _rank(local: Local, how: Style, numbers: Kept, rank: int, alive: tuple[int, ...]) -> Memory:
+    plan, stages = local.plan, local.stages_of(rank)
+    last = plan.stages - 1
+    held = sum(local.parameters(stage) for stage in stages) / local.shards
+    state = MASTER_BYTES * held
+    optimiser = optimiser_bytes(local, stages)
+    kept = 0.0
+    for stage, micros in zip(stages, alive, strict=True):
+        one = local.stages[stage] * numbers.block + numbers.shared
+        one += (stage == 0) * numbers.first + (stage == last) * numbers.last
+        kept += micros * one
+    temporary = numbers.moment
+    if last in stages:
+        loss, logits = activations.loss(local)
+        # The loss has made its gradients before the blocks behind it free anything.
+        kept += loss
+        temporary = max(temporary, logits)
+    gradients = state
+    if local.micros == 1 and plan.pp == 1:
+        # Gradients grow while activations are freed: the peak has one or the other.
+        surplus = min(kept, gradients)
+        gradients -= surplus if kept >= gradients else 0.0
+        kept = kept if kept >= state else 0.0
+    device = [state, gradients, optimiser]
+    host = sum(device) if plan.offload else 0.0
+    if plan.offload:
+        device = [0.0, 0.0, 0.0]
+    return Memory(rank, *device, kept, temporary, communication(local, stages), how.runtime, host)
+
+
+def optimiser_bytes(local: Local, stages: tuple[int, ...]) -> float:
+    """AdamW keeps two moments of every weight; Muon one momentum of each matrix inside blocks."""
+    held = sum(local.parameters(stage) for stage in stages)
+    if local.job.optimizer == "muon":
+        held -= 0.5 * sum(local.stages[stage] for stage in stages) * local.block_matrices
+    return 2.0 * MASTER_BYTES * held / local.shards
+
+
+def communication(local: Local, stages: tuple[int, ...]) -> float:
+    """Buffers: gathered weights and scattered gradients of fsdp, gathered rows of tp, messages of pp, cp."""
+    plan, a, E = local.plan, local.job.work_bytes, local.config.hidden_size
+    total = 0.0
+    if plan.fsdp > 1:
+        block = local.block_matrices + local.block_vectors
+        ends = sum(local.parameters(s) - local.stages[s] * block for s in stages)
+        # The block at work and the next one, gathered; gradients of one on their way out.
+        total += 2.0 * block * a + block * MASTER_BYTES + ends * (a + MASTER_BYTES)
+    elif plan.dp * plan.cp > 1:
+        total += 2.0 * BUCKET
+    if plan.tp > 1:
+        total += 2.0 * local.N * E * a
+    if plan.cp > 1:
+        total += 4.0 * local.N * local.groups * local.config.head_dim * a
+    if plan.pp > 1:
+        message = local.n * E * a
+        ends_of_pipe = (0 in stages) + (plan.stages - 1 in stages)
+        total += (2 * len(stages) - ends_of_pipe) * local.micros * message
+    return total

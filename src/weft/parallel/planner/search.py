@@ -1,0 +1,222 @@
+"""Every layout of a job on a cluster: which fit, which is fastest, and the one reason each other family lost.
+
+A family is the set of techniques that a layout uses (``fsdp+tp``). For each layout and micro-batch the cheapest
+recomputation that fits is taken, offload only where nothing else fits. Closed forms rank them all; the best are
+then run through the pipeline simulator, and their activations traced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from weft.core.errors import ConfigError
+from weft.parallel.plan import Context, Plan, Recompute, Schedule
+from weft.parallel.planner.estimate import Prediction, World, estimate
+from weft.parallel.planner.job import Job
+from weft.parallel.planner.memory import Source, formula
+
+RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
+SCHEDULES: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("gpipe", 1), ("interleaved", 2), ("zero-bubble", 2))
+FILL = 0.94
+"""Share of the memory that a plan may count on: allocators lose some to fragments."""
+MOST_PIPELINE, MOST_CONTEXT = 64, 64
+TECHNIQUES = ("dp", "fsdp", "tp", "pp", "cp", "ep")
+SHORT_ROWS = 4096
+"""Context parallel is left out for rows shorter than this a rank, unless nothing else fits."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Why a family is not the winner. ``kind``: slower, memory, shape, nodes or batch; ``best``: its best
+    layout, where one can run at all or comes closest; ``detail``: a sentence of the check that failed."""
+
+    family: str
+    kind: str
+    best: Prediction | None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """``ranked``: what fits, fastest first; ``lost``: one entry a family; ``closest``: the layout that needs
+    least memory where nothing fits; ``tried``: layouts looked at."""
+
+    job: Job
+    world: World
+    ranked: tuple[Prediction, ...]
+    lost: tuple[Loss, ...]
+    closest: Prediction | None
+    tried: int
+
+    @property
+    def limit(self) -> float:
+        """Bytes that a rank may use."""
+        return FILL * self.world.cluster.memory
+
+
+def family(plan: Plan) -> str:
+    """Names of the techniques in use, joined by ``+``."""
+    used = [name for name in TECHNIQUES if getattr(plan, name) > 1]
+    return "+".join(used) or "one process"
+
+
+def search(job: Job, world: World, *, top: int = 10, source: Source = formula) -> Found:
+    """Rank the layouts of exactly ``world.cluster.size`` processes. ``source`` refines the best ones' memory."""
+    notes: dict[str, _Family] = {}
+    found: list[Prediction] = []
+    closest: Prediction | None = None
+    tried = 0
+    for plan in layouts(job, world):
+        kept = notes.setdefault(family(plan), _Family())
+        reason = _refused(job, plan, world)
+        if reason:
+            kept.refuse(*reason)
+            continue
+        for micro_rows in _micro_rows(job, plan):
+            tried += 1
+            best, least = _fit(job, plan, micro_rows, world, kept)
+            if least and (closest is None or least.memory.total < closest.memory.total):
+                closest = least
+            if best:
+                found.append(best)
+                kept.see(best)
+    found.sort(key=lambda p: p.step.total)
+    ranked = _refine(job, world, found, top, source)
+    return Found(job, world, tuple(ranked), _losses(notes, ranked), closest, tried)
+
+
+def layouts(job: Job, world: World) -> Iterator[Plan]:
+    """Every way to write the number of processes as pp * dp * fsdp * cp * tp, with the schedules of pp."""
+    size = world.cluster.size
+    for tp in _divisors(size):
+        for cp in _divisors(size // tp, MOST_CONTEXT):
+            for pp in _divisors(size // tp // cp, MOST_PIPELINE):
+                for fsdp in _divisors(size // tp // cp // pp):
+                    dp = size // tp // cp // pp // fsdp
+                    yield from _variants(Plan(pp=pp, dp=dp, fsdp=fsdp, cp=cp, tp=tp), job)
+
+
+def _variants(plan: Plan, job: Job) -> Iterator[Plan]:
+    if plan.cp > 1:
+        contexts: tuple[Context, ...] = ("ring", "heads")
+    else:
+        contexts = ("ring",)
+    for context in contexts:
+        with_context = dataclasses.replace(plan, context=context)
+        if plan.pp == 1:
+            yield with_context
+            continue
+        for schedule, stages in SCHEDULES:
+            if plan.pp * stages <= job.config.num_hidden_layers or stages == 1:
+                yield dataclasses.replace(with_context, schedule=schedule, stages_per_rank=stages)
+
+
+def _refused(job: Job, plan: Plan, world: World) -> tuple[str, str] | None:
+    cluster = world.cluster
+    if plan.tp > 1 and plan.tp > cluster.per_node:
+        return "nodes", f"tp = {plan.tp} would reach beyond a node of {cluster.per_node}"
+    try:
+        plan.check(job.config, rows=job.rows, micro_rows=1, length=job.length)
+    except ConfigError as error:
+        return "shape", str(error)
+    if plan.cp > 1 and job.length // plan.cp < SHORT_ROWS // 16:
+        return "shape", f"rows of {job.length} are too short to be cut over {plan.cp} ranks"
+    return None
+
+
+def _micro_rows(job: Job, plan: Plan) -> Iterable[int]:
+    rows = job.rows // plan.data_ranks
+    if job.micro_rows is not None:
+        return [job.micro_rows] if rows % job.micro_rows == 0 or plan.pp == 1 else []
+    sizes = [size for size in _divisors(rows) if size & (size - 1) == 0 or size == rows]
+    # A pipeline wants many small micro-batches, everything else few large ones.
+    return [s for s in sizes if rows // s >= plan.pp] if plan.pp > 1 else sizes
+
+
+def _fit(
+    job: Job, plan: Plan, micro_rows: int, world: World, kept: _Family
+) -> tuple[Prediction | None, Prediction | None]:
+    """(the fastest variant that fits, the smallest variant if none does)."""
+    limit, least = FILL * world.cluster.memory, None
+    for offload in (False, True) if plan.fsdp > 1 and not world.cluster.cores else (False,):
+        for recompute in RECOMPUTE:
+            variant = dataclasses.replace(plan, recompute=recompute, offload=offload)
+            try:
+                found = estimate(job, variant, micro_rows, world, simulate=False)
+            except ConfigError as error:
+                kept.refuse("batch", str(error))
+                return None, None
+            host = found.memory.host * world.cluster.per_node
+            if found.memory.total <= limit and host <= FILL * world.cluster.host_memory:
+                return found, None
+            if least is None or found.memory.total < least.memory.total:
+                least = found
+    if least is not None:
+        kept.short(least)
+    return None, least
+
+
+def _refine(
+    job: Job, world: World, found: list[Prediction], top: int, source: Source
+) -> list[Prediction]:
+    """Simulate the pipelines among the best, and take their memory from ``source``."""
+    limit = FILL * world.cluster.memory
+    again = [
+        estimate(job, p.plan, p.micro_rows, world, source=source) for p in _varied(found, 3 * top)
+    ]
+    fitting = [p for p in again if p.memory.total <= limit]
+    return sorted(fitting, key=lambda p: p.step.total)[:top]
+
+
+def _varied(found: list[Prediction], count: int) -> list[Prediction]:
+    """The best ``count``, and the best of every family beside them."""
+    kept = found[:count]
+    seen = {family(p.plan) for p in kept}
+    for prediction in found[count:]:
+        if family(prediction.plan) not in seen:
+            seen.add(family(prediction.plan))
+            kept.append(prediction)
+    return kept
+
+
+class _Family:
+    """What the search saw of one family."""
+
+    def __init__(self) -> None:
+        self.best: Prediction | None = None
+        self.smallest: Prediction | None = None
+        self.refusal: tuple[str, str] | None = None
+
+    def see(self, prediction: Prediction) -> None:
+        if self.best is None or prediction.step.total < self.best.step.total:
+            self.best = prediction
+
+    def short(self, prediction: Prediction) -> None:
+        if self.smallest is None or prediction.memory.total < self.smallest.memory.total:
+            self.smallest = prediction
+
+    def refuse(self, kind: str, detail: str) -> None:
+        self.refusal = self.refusal or (kind, detail)
+
+
+def _losses(notes: dict[str, _Family], ranked: list[Prediction]) -> tuple[Loss, ...]:
+    winner = family(ranked[0].plan) if ranked else None
+    lost = []
+    for name, kept in notes.items():
+        if name == winner:
+            continue
+        if kept.best:
+            lost.append(Loss(name, "slower", kept.best))
+        elif kept.smallest:
+            lost.append(Loss(name, "memory", kept.smallest))
+        elif kept.refusal:
+            lost.append(Loss(name, kept.refusal[0], None, kept.refusal[1]))
+        else:
+            lost.append(Loss(name, "batch", None))
+    return tuple(sorted(lost, key=lambda loss: loss.best.step.total if loss.best else float("inf")))
+
+
+def _divisors(number: int, most: int | None = None) -> list[int]:
+    return [n for n in range(1, min(number, most or number) + 1) if number % n == 0]
