@@ -87,7 +87,7 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
         dtype = getattr(torch, case.dtype)
         model = parallelise(whole, layout, mesh, dtype)
         section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
-        optimizer = Optimizer(model.module, section, 0.01)
+        optimizer = Optimizer(model.module, section, 0.01, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, dtype)
 
         def own(index: int) -> list[Batch]:

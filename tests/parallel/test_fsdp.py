@@ -22,8 +22,3 @@ def test_hybrid_shards_are_one_process(four: Ranks) -> None:
 
 def test_shards_in_bf16(two: Ranks) -> None:
     compare(two, "fsdp=2", bf16(Case(steps=4)), gradient=3e-2, loss=1e-2)
-
-
-@pytest.mark.parametrize("plan", ["dp=2", "fsdp=2"])
-def test_muon_of_shards_is_muon_of_the_whole(two: Ranks, plan: str) -> None:
-    compare(two, plan, Case(optimizer="muon"), loss=2e-3)
