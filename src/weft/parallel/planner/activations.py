@@ -7,6 +7,7 @@ on fake tensors (:mod:`.trace`).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from weft.parallel.planner.job import MASTER_BYTES
@@ -42,13 +43,33 @@ def kept(local: Local, fused: bool, masked: bool) -> Kept:
         first=16.0 * local.N,
         last=_norm(local, fused) + boundary + 16.0 * local.N,
         shared=rotation + mask,
-        moment=again + _moment(local),
+        moment=again + _moment(local, fused),
     )
 
 
 def casts(local: Local) -> float:
     """Bytes of the block's matrices in the work dtype, which products keep where masters are wider."""
-    return 0.0 if local.job.work_bytes == MASTER_BYTES else float(local.block_matrices * local.job.work_bytes)
+    if local.job.work_bytes == MASTER_BYTES or local.plan.fsdp > 1:
+        # fsdp gathers in the work dtype, and frees what it gathered.
+        return 0.0
+    return float(local.block_matrices * local.job.work_bytes)
+
+
+def spread(local: Local, fused: bool) -> float:
+    """Bytes (negative) by which a block on this rank keeps less than a block with the same heads and columns
+    in one process: its residual rows are cut over tp, and fsdp keeps no cast copies of the weights."""
+    cut = 0.0
+    if local.plan.tp > 1:
+        alone = dataclasses.replace(local, micro_rows=local.micro_rows * local.plan.tp)
+        norms = {"none": 2, "selective": 2, "full": 0}[local.plan.recompute]
+        cut = norms * (_norm(local, fused) - _norm(alone, fused))
+        if local.plan.recompute == "full":
+            cut = float((local.n - local.N) * local.config.hidden_size * local.job.work_bytes)
+    if local.plan.fsdp > 1 and local.plan.recompute != "full":
+        plain = dataclasses.replace(local, plan=dataclasses.replace(local.plan, fsdp=1))
+        share = 1.0 - 3.0 * local.inner * local.config.hidden_size / local.block_matrices
+        cut -= casts(plain) * (share if local.plan.recompute == "selective" else 1.0)
+    return cut
 
 
 def loss(local: Local) -> tuple[float, float]:
@@ -108,12 +129,16 @@ def _block(local: Local, fused: bool, masked: bool) -> float:
 
 
 def _selective(local: Local, fused: bool, masked: bool) -> float:
-    """Attention keeps what it has, the feed-forward and the norms are made again."""
-    a, n, E = local.job.work_bytes, local.n, local.config.hidden_size
-    return n * E * a + _attention(local, masked)
+    """The attention half keeps what it has, the feed-forward half its input only."""
+    a, N, E = local.job.work_bytes, local.N, local.config.hidden_size
+    share = 1.0 - 3.0 * local.inner * E / local.block_matrices
+    parts = _norm(local, fused) + N * E * a + _rotary(local, fused) + _attention(local, masked)
+    return parts + local.n * E * a + share * casts(local)
 
 
-def _moment(local: Local) -> float:
-    """Gradients in flight inside a block: of the gate, of up and of their product, and of the residual."""
-    a = local.job.work_bytes
-    return 3.0 * local.N * local.inner * a + 2.0 * local.N * local.config.hidden_size * a
+def _moment(local: Local, fused: bool) -> float:
+    """Gradients in flight inside a block: of the gate and of up, and of the residual."""
+    a, inner = local.job.work_bytes, local.N * local.inner
+    # Written out, they are fp32, and one is still there in the work dtype.
+    gates = 2.0 * inner * a if fused else inner * (2.0 * 4 + (a if a == 2 else 0))
+    return gates + local.N * local.config.hidden_size * a

@@ -78,11 +78,15 @@ class World:
     data: float = 0.0
 
     @classmethod
-    def published(cls, cluster: Cluster, job: Job, fits: tuple[Fit, ...] = ()) -> World:
+    def published(cls, cluster: Cluster, job: Job) -> World:
         """From a profile alone."""
         peak = cluster.device.rate(job.dtype) * cluster.size
-        data = 0.002
-        return cls(cluster, Published(cluster, job.dtype), Network(cluster, fits), peak, data)
+        return cls(cluster, Published(cluster, job.dtype), Network(cluster), peak, 0.002)
+
+    @classmethod
+    def of(cls, cluster: Cluster, rates: Rates, fits: tuple[Fit, ...], peak: float) -> World:
+        """From measured rates and fits of collectives; ``peak``: FLOP/s of the whole machine."""
+        return cls(cluster, rates, Network(cluster, fits), peak, 0.001)
 
 
 def estimate(
@@ -105,6 +109,7 @@ def timeline(job: Job, plan: Plan, micro_rows: int, world: World) -> Timeline:
 def _step(local: Local, world: World, simulate: bool) -> Step:
     plan, pieces = local.plan, _Pieces(local, world)
     stages = [pieces.stage(s) for s in range(plan.stages)]
+    ends = {0, plan.pp - 1}
     seconds = [s.forward + s.inputs + s.weights for s in stages]
     of_rank = [local.micros * sum(seconds[s] for s in local.stages_of(r)) for r in range(plan.pp)]
     busiest = max(range(plan.pp), key=lambda r: of_rank[r])
@@ -113,8 +118,8 @@ def _step(local: Local, world: World, simulate: bool) -> Step:
     if plan.pp > 1:
         line = _pipeline(pieces, stages) if simulate else None
         bubble = line.bubble if line else _closed_form(local, seconds)
-    optimiser = max(pieces.optimiser(local.stages_of(r)) for r in range(plan.pp))
-    sync = max(pieces.sync(local.stages_of(r)) for r in range(plan.pp))
+    optimiser = max(pieces.optimiser(local.stages_of(r)) for r in ends)
+    sync = max(pieces.sync(local.stages_of(r)) for r in ends)
     return Step(
         compute=of_rank[busiest] - hidden,
         communication=hidden + sync,
@@ -235,9 +240,9 @@ class _Pieces:
         local, plan = self.local, self.local.plan
         if plan.fsdp == 1:
             return 0.0, 0.0
-        block = local.block_matrices + local.block_vectors
-        gather = self.collective("all_gather", float(block * local.job.work_bytes), "fsdp")
-        scatter = self.collective("reduce_scatter", float(block * MASTER_BYTES), "fsdp")
+        block = local.block_matrices
+        gather = self.collective("all_gather", float(block * local.job.work_bytes), "fsdp", "cp")
+        scatter = self.collective("reduce_scatter", float(block * MASTER_BYTES), "fsdp", "cp")
         if plan.offload:
             # Weights come from the host and gradients go there, over its bus.
             bus = 20e9
@@ -269,14 +274,13 @@ class _Pieces:
         held = sum(local.parameters(s) for s in stages)
         total = 0.0
         if plan.fsdp > 1:
-            block = local.block_matrices + local.block_vectors
-            ends = held - sum(local.stages[s] * block for s in stages)
-            total += 2 * self.collective("all_gather", float(ends * local.job.work_bytes), "fsdp")
-            total += self.collective("reduce_scatter", float(ends * MASTER_BYTES), "fsdp")
+            vectors = sum(local.vectors(s) for s in stages)
+            ends = float(held - vectors - sum(local.stages[s] * local.block_matrices for s in stages))
+            total += local.micros * self.collective("all_gather", MASTER_BYTES * ends, "fsdp", "cp")
+            total += local.micros * self.collective("reduce_scatter", MASTER_BYTES * ends, "fsdp", "cp")
+            total += self.collective("all_reduce", MASTER_BYTES * float(vectors), "dp", "cp")
             if plan.dp > 1:
-                total += self.collective("all_reduce", MASTER_BYTES * held / plan.fsdp, "dp")
-            if plan.cp > 1:
-                total += self.collective("all_reduce", MASTER_BYTES * held / plan.fsdp, "cp")
+                total += self.collective("all_reduce", MASTER_BYTES * (held - vectors) / local.shards, "dp")
         elif plan.dp * plan.cp > 1:
             names = tuple(name for name in ("dp", "fsdp", "cp") if getattr(plan, name) > 1)
             total += self.collective("all_reduce", MASTER_BYTES * float(held), names[0], names[-1])
@@ -290,15 +294,16 @@ class _Pieces:
     def optimiser(self, stages: tuple[int, ...]) -> float:
         """Norm, clipping and the update of what this rank holds."""
         local = self.local
-        held = sum(local.parameters(s) for s in stages) / local.shards
-        total = self.seconds("clip", work.clip(held))
+        held = sum(local.held(s) for s in stages)
         matrices = sum(local.stages[s] for s in stages)
+        tensors = 11.0 * matrices + 3.0
+        total = self.seconds("clip", work.clip(held, tensors))
         if local.job.optimizer == "adamw":
-            update = self.seconds("adamw", work.adamw(held))
+            update = self.seconds("adamw", work.adamw(held, tensors))
             if local.plan.offload:
                 # The host updates at its own memory's pace.
                 update = max(update, 7.0 * MASTER_BYTES * held / 20e9)
             return total + update
         inside = matrices * local.block_matrices / local.shards
-        total += self.seconds("adamw", work.adamw(held - inside))
+        total += self.seconds("adamw", work.adamw(held - inside, tensors))
         return total + self.seconds("muon", work.muon(work.block_shapes(local) * matrices))

@@ -7,6 +7,7 @@ V vocabulary; F, H, G and V are this rank's share under tp.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from weft.models.config import DecoderConfig
@@ -14,6 +15,7 @@ from weft.parallel.plan import Plan
 from weft.parallel.planner.job import Job
 
 
+@functools.cache
 def blocks_of(layers: int, stages: int) -> tuple[int, ...]:
     """Blocks of each stage: as even as can be, the longer stages first."""
     short, longer = divmod(layers, stages)
@@ -33,42 +35,42 @@ class Local:
         """The whole model's shape."""
         return self.job.config
 
-    @property
+    @functools.cached_property
     def N(self) -> int:
         """Positions of a micro-batch on this rank."""
         return self.micro_rows * self.job.length // self.plan.cp
 
-    @property
+    @functools.cached_property
     def n(self) -> int:
         """Positions between the tensor-parallel regions."""
         return self.N // self.plan.tp
 
-    @property
+    @functools.cached_property
     def heads(self) -> int:
         """Query heads of this rank."""
         return self.config.num_attention_heads // self.plan.tp
 
-    @property
+    @functools.cached_property
     def groups(self) -> int:
         """Key heads of this rank."""
         return self.config.num_key_value_heads // self.plan.tp
 
-    @property
+    @functools.cached_property
     def inner(self) -> int:
         """Feed-forward width of this rank."""
         return self.config.intermediate_size // self.plan.tp
 
-    @property
+    @functools.cached_property
     def vocabulary(self) -> int:
         """Rows of the embedding and output matrices on this rank."""
         return self.config.vocab_size // self.plan.tp
 
-    @property
+    @functools.cached_property
     def micros(self) -> int:
         """Micro-batches of a step on this rank."""
         return max(1, self.job.rows // self.plan.data_ranks // self.micro_rows)
 
-    @property
+    @functools.cached_property
     def stages(self) -> tuple[int, ...]:
         """Blocks of every pipeline stage."""
         return blocks_of(self.config.num_hidden_layers, self.plan.stages)
@@ -79,15 +81,26 @@ class Local:
 
     @property
     def shards(self) -> int:
-        """Ranks that weights, gradients and optimiser are cut over, beside tp and pp."""
-        return self.plan.fsdp
+        """Ranks that matrices, their gradients and optimiser state are cut over, beside tp and pp: under
+        fsdp also those of cp."""
+        return self.plan.fsdp * self.plan.cp if self.plan.fsdp > 1 else 1
 
-    @property
+    def vectors(self, stage: int) -> int:
+        """Parameters of a stage that no technique cuts: norms and biases."""
+        last = stage == self.plan.stages - 1
+        return self.stages[stage] * self.block_vectors + (self.config.hidden_size if last else 0)
+
+    def held(self, stage: int) -> float:
+        """Parameters of a stage whose masters this rank keeps."""
+        whole = self.vectors(stage)
+        return (self.parameters(stage) - whole) / self.shards + whole
+
+    @functools.cached_property
     def block_matrices(self) -> int:
         """Matrix parameters of a block on this rank before fsdp."""
         return self.config.block_matrices // self.plan.tp
 
-    @property
+    @functools.cached_property
     def block_vectors(self) -> int:
         """The other parameters of a block; norms are on every tp rank."""
         return self.config.block_parameters - self.config.block_matrices
@@ -112,7 +125,7 @@ class Local:
             (self.N, E, self.inner), (self.N, E, self.inner), (self.N, self.inner, E),
         )  # fmt: skip
 
-    @property
+    @functools.cached_property
     def attention_flops(self) -> float:
         """Forward attention of a block: two products per visible pair, 4 D operations each.
 

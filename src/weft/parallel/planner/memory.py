@@ -6,7 +6,7 @@ micro-batches in flight, which the schedule's own order of actions says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from weft.parallel.planner import activations
@@ -17,7 +17,6 @@ from weft.parallel.planner.local import Local
 from weft.parallel.planner.schedule import in_flight
 
 KINDS = ("weights", "gradients", "optimiser", "activations", "temporary", "communication", "runtime")
-BUCKET = 25 << 20
 
 
 @dataclass(frozen=True)
@@ -48,20 +47,23 @@ class Memory:
 class Style:
     """How the step runs where the plan does not say: which paths the kernels and the device take.
 
-    ``fused``, ``masked``: as in :mod:`.activations`; ``runtime``: bytes of a process before any tensor.
+    ``fused``, ``masked``: as in :mod:`.activations`; ``runtime``: bytes of a process before any tensor;
+    ``fragments``: bytes that the allocator takes for each live byte.
     """
 
     fused: bool
     masked: bool
     runtime: float
+    fragments: float
 
 
 def style(local: Local, cluster: Cluster) -> Style:
     """On a CPU native kernels serve bf16 heads of a multiple of 32; on a GPU a fused attention serves all."""
-    if cluster.device.kind == "cpu":
+    device = cluster.device
+    if device.kind == "cpu":
         native = local.job.work_bytes == 2 and local.config.head_dim % 32 == 0
-        return Style(True, not native and local.plan.cp == 1, cluster.device.runtime)
-    return Style(local.job.compile, False, cluster.device.runtime)
+        return Style(True, not native and local.plan.cp == 1, device.runtime, device.fragments)
+    return Style(local.job.compile, False, device.runtime, device.fragments)
 
 
 Source = Callable[[Local, Style], Kept]
@@ -73,55 +75,61 @@ def formula(local: Local, how: Style) -> Kept:
 
 
 def fullest(local: Local, cluster: Cluster, source: Source = formula) -> Memory:
-    """The pipeline rank that needs most."""
-    return max(every_rank(local, cluster, source), key=lambda memory: memory.total)
+    """The pipeline rank that needs most: the first, which has most micro-batches in flight, or the last,
+    which has the loss."""
+    ends = every_rank(local, cluster, source, ranks=tuple({0, local.plan.pp - 1}))
+    return max(ends, key=lambda memory: memory.total)
 
 
-def every_rank(local: Local, cluster: Cluster, source: Source = formula) -> list[Memory]:
-    """One entry a pipeline rank."""
+def every_rank(
+    local: Local, cluster: Cluster, source: Source = formula, ranks: Sequence[int] | None = None
+) -> list[Memory]:
+    """One entry a pipeline rank, or for some of them."""
     how = style(local, cluster)
     numbers = source(local, how)
     plan = local.plan
     alive = in_flight(plan.schedule, plan.pp, plan.stages_per_rank, local.micros) if plan.pp > 1 else ((1,),)
-    return [_rank(local, how, numbers, rank, alive[rank]) for rank in range(plan.pp)]
+    return [_rank(local, how, numbers, rank, alive[rank]) for rank in (range(plan.pp) if ranks is None else ranks)]
 
 
 def _rank(local: Local, how: Style, numbers: Kept, rank: int, alive: tuple[int, ...]) -> Memory:
     plan, stages = local.plan, local.stages_of(rank)
     last = plan.stages - 1
-    held = sum(local.parameters(stage) for stage in stages) / local.shards
-    state = MASTER_BYTES * held
-    optimiser = optimiser_bytes(local, stages)
-    kept = 0.0
+    state = MASTER_BYTES * sum(local.held(stage) for stage in stages)
+    kept, temporary = 0.0, numbers.moment
     for stage, micros in zip(stages, alive, strict=True):
         one = local.stages[stage] * numbers.block + numbers.shared
         one += (stage == 0) * numbers.first + (stage == last) * numbers.last
         kept += micros * one
-    temporary = numbers.moment
     if last in stages:
         loss, logits = activations.loss(local)
         # The loss has made its gradients before the blocks behind it free anything.
         kept += loss
         temporary = max(temporary, logits)
-    gradients = state
-    if local.micros == 1 and plan.pp == 1:
-        # Gradients grow while activations are freed: the peak has one or the other.
-        surplus = min(kept, gradients)
-        gradients -= surplus if kept >= gradients else 0.0
-        kept = kept if kept >= state else 0.0
-    device = [state, gradients, optimiser]
+    buffers = communication(local, stages)
+    # Gradients are copied together to be summed when activations are gone already.
+    temporary = max(temporary, summed(local, state) - kept)
+    device = [state, state, optimiser_bytes(local, stages)]
     host = sum(device) if plan.offload else 0.0
     if plan.offload:
         device = [0.0, 0.0, 0.0]
-    return Memory(rank, *device, kept, temporary, communication(local, stages), how.runtime, host)
+    live = sum(device) + kept + temporary + buffers
+    temporary += (how.fragments - 1.0) * live
+    return Memory(rank, *device, kept, temporary, buffers, how.runtime, host)
+
+
+def summed(local: Local, state: float) -> float:
+    """Bytes of the flat copies in which gradients are summed over the ranks at the end of a step."""
+    plan = local.plan
+    return state if plan.fsdp == 1 and plan.dp * plan.cp > 1 else 0.0
 
 
 def optimiser_bytes(local: Local, stages: tuple[int, ...]) -> float:
     """AdamW keeps two moments of every weight; Muon one momentum of each matrix inside blocks."""
-    held = sum(local.parameters(stage) for stage in stages)
+    held = sum(local.held(stage) for stage in stages)
     if local.job.optimizer == "muon":
-        held -= 0.5 * sum(local.stages[stage] for stage in stages) * local.block_matrices
-    return 2.0 * MASTER_BYTES * held / local.shards
+        held -= 0.5 * sum(local.stages[stage] for stage in stages) * local.block_matrices / local.shards
+    return 2.0 * MASTER_BYTES * held
 
 
 def communication(local: Local, stages: tuple[int, ...]) -> float:
@@ -129,12 +137,11 @@ def communication(local: Local, stages: tuple[int, ...]) -> float:
     plan, a, E = local.plan, local.job.work_bytes, local.config.hidden_size
     total = 0.0
     if plan.fsdp > 1:
-        block = local.block_matrices + local.block_vectors
-        ends = sum(local.parameters(s) - local.stages[s] * block for s in stages)
-        # The block at work and the next one, gathered; gradients of one on their way out.
-        total += 2.0 * block * a + block * MASTER_BYTES + ends * (a + MASTER_BYTES)
-    elif plan.dp * plan.cp > 1:
-        total += 2.0 * BUCKET
+        block = local.block_matrices
+        ends = sum(local.parameters(s) - local.vectors(s) - local.stages[s] * block for s in stages)
+        # The block at work and the next one, gathered; gradients of one on their way out. The ends are
+        # gathered in fp32 and stay so until the step's end, as do their gradients.
+        total += 2.0 * block * a + 2.0 * block * MASTER_BYTES + 2.0 * ends * MASTER_BYTES
     if plan.tp > 1:
         total += 2.0 * local.N * E * a
     if plan.cp > 1:

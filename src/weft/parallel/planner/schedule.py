@@ -54,10 +54,13 @@ def in_flight(schedule: str, ranks: int, stages_per_rank: int, micros: int) -> t
 
     Activations live from F to B, or to W where the backward pass is split.
     """
-    return tuple(_most_alive(actions, ranks) for actions in order(schedule, ranks, stages_per_rank, micros))
+    if micros % ranks == 0:
+        # The warm-up decides, and it is over after a few rounds.
+        micros = min(micros, 4 * ranks)
+    return tuple(_most_alive(actions) for actions in order(schedule, ranks, stages_per_rank, micros))
 
 
-def _most_alive(actions: tuple[Action, ...], ranks: int) -> tuple[int, ...]:
+def _most_alive(actions: tuple[Action, ...]) -> tuple[int, ...]:
     stages = sorted({action.stage for action in actions})
     alive: Counter[int] = Counter()
     most: tuple[int, ...] = (0,) * len(stages)

@@ -15,10 +15,12 @@ from weft.core.errors import ConfigError
 from weft.parallel.plan import Context, Plan, Recompute, Schedule
 from weft.parallel.planner.estimate import Prediction, World, estimate
 from weft.parallel.planner.job import Job
-from weft.parallel.planner.memory import Source, formula
+from weft.parallel.planner.local import Local
+from weft.parallel.planner.memory import Source, formula, fullest
 
-RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
-SCHEDULES: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("gpipe", 1), ("interleaved", 2), ("zero-bubble", 2))
+SCHEDULES: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("interleaved", 2), ("zero-bubble", 2))
+"""GPipe is left out: its bubble is that of 1F1B, and it keeps every micro-batch's activations."""
+_RECOMPUTE: tuple[Recompute, ...] = ("none", "full", "selective")
 FILL = 0.94
 """Share of the memory that a plan may count on: allocators lose some to fragments."""
 MOST_PIPELINE, MOST_CONTEXT = 64, 64
@@ -66,7 +68,7 @@ def search(job: Job, world: World, *, top: int = 10, source: Source = formula) -
     """Rank the layouts of exactly ``world.cluster.size`` processes. ``source`` refines the best ones' memory."""
     notes: dict[str, _Family] = {}
     found: list[Prediction] = []
-    closest: Prediction | None = None
+    closest: _Size | None = None
     tried = 0
     for plan in layouts(job, world):
         kept = notes.setdefault(family(plan), _Family())
@@ -77,14 +79,16 @@ def search(job: Job, world: World, *, top: int = 10, source: Source = formula) -
         for micro_rows in _micro_rows(job, plan):
             tried += 1
             best, least = _fit(job, plan, micro_rows, world, kept)
-            if least and (closest is None or least.memory.total < closest.memory.total):
+            if least and (closest is None or least.bytes < closest.bytes):
                 closest = least
             if best:
                 found.append(best)
                 kept.see(best)
     found.sort(key=lambda p: p.step.total)
     ranked = _refine(job, world, found, top, source)
-    return Found(job, world, tuple(ranked), _losses(notes, ranked), closest, tried)
+    least_memory = closest.predicted(job, world) if closest else None
+    lost = _losses(notes, ranked, job, world)
+    return Found(job, world, tuple(ranked), lost, least_memory, tried)
 
 
 def layouts(job: Job, world: World) -> Iterator[Plan]:
@@ -137,22 +141,31 @@ def _micro_rows(job: Job, plan: Plan) -> Iterable[int]:
 
 def _fit(
     job: Job, plan: Plan, micro_rows: int, world: World, kept: _Family
-) -> tuple[Prediction | None, Prediction | None]:
-    """(the fastest variant that fits, the smallest variant if none does)."""
-    limit, least = FILL * world.cluster.memory, None
+) -> tuple[Prediction | None, _Size | None]:
+    """(the variant with least recomputation that fits, the smallest variant if none does)."""
+    limit, host_limit = FILL * world.cluster.memory, FILL * world.cluster.host_memory
+    least: _Size | None = None
     for offload in (False, True) if plan.fsdp > 1 and not world.cluster.cores else (False,):
-        for recompute in RECOMPUTE:
+        for recompute in _RECOMPUTE:
             variant = dataclasses.replace(plan, recompute=recompute, offload=offload)
             try:
-                found = estimate(job, variant, micro_rows, world, simulate=False)
+                memory = fullest(Local(job, variant, micro_rows), world.cluster)
             except ConfigError as error:
                 kept.refuse("batch", str(error))
                 return None, None
-            host = found.memory.host * world.cluster.per_node
-            if found.memory.total <= limit and host <= FILL * world.cluster.host_memory:
-                return found, None
-            if least is None or found.memory.total < least.memory.total:
-                least = found
+            fits = memory.total <= limit and memory.host * world.cluster.per_node <= host_limit
+            if recompute == "full":
+                if fits:
+                    continue
+                if not offload or memory.host * world.cluster.per_node <= host_limit:
+                    size = _Size(memory.total, variant, micro_rows)
+                    least = size if least is None else min(least, size, key=lambda s: s.bytes)
+                break
+            if fits:
+                return estimate(job, variant, micro_rows, world, simulate=False), None
+            if recompute == "selective":
+                full = dataclasses.replace(variant, recompute="full")
+                return estimate(job, full, micro_rows, world, simulate=False), None
     if least is not None:
         kept.short(least)
     return None, least
@@ -181,27 +194,41 @@ def _varied(found: list[Prediction], count: int) -> list[Prediction]:
     return kept
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Memory of a layout that does not fit."""
+
+    bytes: float
+    plan: Plan
+    micro_rows: int
+
+    def predicted(self, job: Job, world: World) -> Prediction:
+        return estimate(job, self.plan, self.micro_rows, world)
+
+
 class _Family:
     """What the search saw of one family."""
 
     def __init__(self) -> None:
         self.best: Prediction | None = None
-        self.smallest: Prediction | None = None
+        self.smallest: _Size | None = None
         self.refusal: tuple[str, str] | None = None
 
     def see(self, prediction: Prediction) -> None:
         if self.best is None or prediction.step.total < self.best.step.total:
             self.best = prediction
 
-    def short(self, prediction: Prediction) -> None:
-        if self.smallest is None or prediction.memory.total < self.smallest.memory.total:
-            self.smallest = prediction
+    def short(self, size: _Size) -> None:
+        if self.smallest is None or size.bytes < self.smallest.bytes:
+            self.smallest = size
 
     def refuse(self, kind: str, detail: str) -> None:
         self.refusal = self.refusal or (kind, detail)
 
 
-def _losses(notes: dict[str, _Family], ranked: list[Prediction]) -> tuple[Loss, ...]:
+def _losses(
+    notes: dict[str, _Family], ranked: list[Prediction], job: Job, world: World
+) -> tuple[Loss, ...]:
     winner = family(ranked[0].plan) if ranked else None
     lost = []
     for name, kept in notes.items():
@@ -210,7 +237,7 @@ def _losses(notes: dict[str, _Family], ranked: list[Prediction]) -> tuple[Loss, 
         if kept.best:
             lost.append(Loss(name, "slower", kept.best))
         elif kept.smallest:
-            lost.append(Loss(name, "memory", kept.smallest))
+            lost.append(Loss(name, "memory", kept.smallest.predicted(job, world)))
         elif kept.refusal:
             lost.append(Loss(name, kept.refusal[0], None, kept.refusal[1]))
         else:

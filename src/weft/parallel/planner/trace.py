@@ -12,7 +12,7 @@ import dataclasses
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 
 from weft.models.config import DecoderConfig
 from weft.models.layers import Block, RMSNorm
@@ -28,6 +27,7 @@ from weft.ops.attention import PackedRows
 from weft.ops.kernels import shapes_only
 from weft.ops.loss import summed_cross_entropy
 from weft.ops.rope import rotation
+from weft.parallel import recompute
 from weft.parallel.planner.local import Local
 
 DTYPES = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp32": torch.float32}
@@ -92,29 +92,34 @@ class _Stage:
     """The modules of one stage, with this rank's share of every matrix."""
 
     config: DecoderConfig
-    blocks: list[Block]
+    blocks: nn.ModuleList
     first: bool
     last: bool
-    recompute: str
-    weights: list[nn.Parameter] = field(default_factory=list)
+    weights: list[nn.Parameter]
 
 
-def trace(
-    local: Local, stage: int, *, fused: bool = True, native_attention: bool = True, blocks: int | None = None
-) -> Traced:
-    """Trace one micro-batch through ``stage``. ``blocks``: fewer blocks than the stage has.
+def trace(local: Local, stage: int, *, fused: bool = True, native_attention: bool = True) -> Traced:
+    """Trace one micro-batch through ``stage``.
 
     Tensor parallel is traced as this rank's heads, feed-forward columns and vocabulary rows.
     """
+    ends = stage == 0, stage == local.plan.stages - 1
+    return trace_blocks(local, local.stages[stage], *ends, fused=fused, native_attention=native_attention)
+
+
+def trace_blocks(
+    local: Local, blocks: int, first: bool, last: bool, *, fused: bool = True, native_attention: bool = True
+) -> Traced:
+    """The same for so many blocks, with the embedding before them and the loss behind where asked."""
     with FakeTensorMode(), shapes_only(fused, native_attention and fused), torch.enable_grad():
-        made = _build(local, stage, blocks)
+        made = _build(local, blocks, first, last)
         memory = _Memory()
         for weight in made.weights:
             memory.ignored.add(weight.untyped_storage()._cdata)
         with memory:
-            hidden = _forward(made, local, memory)
+            out = _forward(made, local, memory)
             kept = memory.alive
-            _backward(made, hidden, memory)
+            _backward(made, out, memory)
         return Traced(kept, memory.peak, dict(memory.operations))
 
 
@@ -129,18 +134,11 @@ def share(local: Local) -> DecoderConfig:
     )
 
 
-def _build(local: Local, stage: int, blocks: int | None) -> _Stage:
+def _build(local: Local, blocks: int, first: bool, last: bool) -> _Stage:
     config = share(local)
-    count = local.stages[stage] if blocks is None else blocks
-    made = _Stage(
-        config,
-        [Block(config, layer) for layer in range(count)],
-        first=stage == 0,
-        last=stage == local.plan.stages - 1,
-        recompute=local.plan.recompute,
-    )
-    made.weights = [weight for block in made.blocks for weight in block.parameters()]
-    return made
+    stack = nn.ModuleList(Block(config, layer) for layer in range(blocks))
+    recompute.apply(stack, local.plan)
+    return _Stage(config, stack, first, last, list(stack.parameters()))
 
 
 def _forward(made: _Stage, local: Local, memory: _Memory) -> Tensor:
@@ -157,10 +155,7 @@ def _forward(made: _Stage, local: Local, memory: _Memory) -> Tensor:
         x = torch.empty(rows, length, config.hidden_size, dtype=dtype, requires_grad=True)
     cos, sin = rotation(context.positions(tokens), torch.empty(config.head_dim // 2))
     for block in made.blocks:
-        if made.recompute == "full":
-            x = checkpoint(block, x, cos, sin, context, use_reentrant=False)  # type: ignore[no-untyped-call]
-        else:
-            x = block(x, cos, sin, context)
+        x = block(x, cos, sin, context)
     return _loss(made, x, memory) if made.last else x
 
 

@@ -37,8 +37,8 @@ class Work:
         return self.times * item * sum(m * k + k * n + m * n for m, k, n in self.products)
 
     def features(self, item: int) -> list[float]:
-        """What a calibration fits: operations, product bytes, attention, stream, the piece itself."""
-        return [self.flops, self.traffic(item), self.attention, self.stream, 1.0]
+        """What a calibration fits: operations, product bytes, attention, stream, calls."""
+        return [self.flops, self.traffic(item), self.attention, self.stream, self.calls]
 
 
 def block_forward(local: Local, fused: bool = True) -> Work:
@@ -78,9 +78,9 @@ def loss(local: Local) -> Work:
     return Work(((local.N, E, V),), 3.0, 0.0, logits + matrix + 5.0 * local.n * E * a, 12.0 * chunks)
 
 
-def adamw(parameters: float) -> Work:
+def adamw(parameters: float, tensors: float = 1.0) -> Work:
     """Weights, gradients and two moments read; weights and moments written."""
-    return Work(stream=7.0 * MASTER_BYTES * parameters)
+    return Work(stream=7.0 * MASTER_BYTES * parameters, calls=tensors)
 
 
 def muon(matrices: Sequence[tuple[int, int]]) -> Work:
@@ -94,9 +94,9 @@ def muon(matrices: Sequence[tuple[int, int]]) -> Work:
     return Work(tuple(products), float(NEWTON_SCHULZ), 0.0, stream, 20.0 * len(matrices))
 
 
-def clip(parameters: float) -> Work:
+def clip(parameters: float, tensors: float = 1.0) -> Work:
     """Gradients read for the norm; read and written to scale them."""
-    return Work(stream=3.0 * MASTER_BYTES * parameters)
+    return Work(stream=3.0 * MASTER_BYTES * parameters, calls=tensors)
 
 
 def block_shapes(local: Local) -> list[tuple[int, int]]:
