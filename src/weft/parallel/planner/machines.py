@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from weft.core import config
 from weft.core.errors import ConfigError, UsageError
@@ -64,8 +67,6 @@ class HardwareFile:
         return Cluster(where, self.nodes, self.per_node, device, inside, between, memory)
 
     def _device(self, where: str) -> tuple[Device, Link, Link]:
-        import dataclasses
-
         table, slow = self.device, _LinkTable().link()
         if table.like is not None:
             profile = lookup(PROFILES, table.like, "device")
@@ -98,10 +99,20 @@ class HardwareFile:
         )
 
 
+def clusters_on(text: str) -> list[Cluster]:
+    """What ``--on`` leaves open: for ``auto`` on a host without GPUs, 1 process to one a core."""
+    if text.strip().lower() != "auto":
+        return [cluster_on(text)]
+    found = this_machine()
+    if not found.cores:
+        return [found]
+    return [this_machine(processes) for processes in range(1, found.cores + 1) if found.cores % processes == 0]
+
+
 def cluster_on(text: str) -> Cluster:
     """The cluster that ``--on`` names. UsageError says what could not be read."""
     text = text.strip()
-    if text.lower() in ("auto", "cpu"):
+    if text.lower() == "auto":
         return this_machine()
     if text.endswith(".toml"):
         return config.load(HardwareFile, Path(text)).cluster(text)
@@ -122,9 +133,11 @@ def cluster_on(text: str) -> Cluster:
     )
 
 
-def this_machine(processes: int = 1) -> Cluster:
-    """This host as a cluster of ``processes`` that share its cores and memory (uncalibrated)."""
-    machine = probe()
+def this_machine(processes: int | None = None) -> Cluster:
+    """This host: its GPUs where it has known ones, else ``processes`` that share its cores and memory."""
+    if processes is None and torch.cuda.is_available():
+        return _gpus_here()
+    processes, machine = processes or 1, probe()
     vector = set(machine.instruction_sets)
     # Guesses of the order of magnitude, until the machine is calibrated.
     fp32 = machine.cores * (1.2e11 if "avx512f" in vector else 5e10)
@@ -146,6 +159,22 @@ def this_machine(processes: int = 1) -> Cluster:
         f"{processes} x cpu", 1, processes, device, local, local, machine.memory_bytes,
         overlap=0.0, slowdown=1.0, cores=machine.cores,
     )  # fmt: skip
+
+
+def _gpus_here() -> Cluster:
+    name = torch.cuda.get_device_name(0).lower().replace(" ", "")
+    known = [short for short in PROFILES if short.split("-")[0] in name]
+    if not known:
+        raise UsageError(
+            f"The GPU {torch.cuda.get_device_name(0)!r} has no profile; describe it in a hardware file "
+            "(--on FILE.toml)."
+        )
+    count = torch.cuda.device_count()
+    memory = float(torch.cuda.get_device_properties(0).total_memory)
+    # Of the sizes of one device, the one whose memory is nearest.
+    short = min(known, key=lambda k: abs(PROFILES[k].device.memory - memory))
+    cluster = PROFILES[short].cluster(1, count)
+    return dataclasses.replace(cluster, device=dataclasses.replace(cluster.device, memory=memory))
 
 
 def _positive(number: int, text: str) -> int:

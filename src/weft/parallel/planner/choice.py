@@ -1,0 +1,102 @@
+"""The planner's answer in one call: for a job and a machine the best layout, or a refusal with a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from weft.core.errors import ConfigError, ResourceError
+from weft.core.page import Words
+from weft.parallel.plan import Plan
+from weft.parallel.planner import calibration, change, traced
+from weft.parallel.planner.estimate import Prediction, World, estimate
+from weft.parallel.planner.hardware import Cluster
+from weft.parallel.planner.job import Job
+from weft.parallel.planner.search import Found, search
+
+
+def world_of(cluster: Cluster, job: Job) -> World:
+    """Measured rates where this machine was calibrated, else those of the profile."""
+    if cluster.cores:
+        known = calibration.load(job.dtype)
+        if known is not None:
+            return known.world(cluster, job)
+    return World.published(cluster, job)
+
+
+def find(job: Job, cluster: Cluster, *, top: int = 10) -> Found:
+    """Rank the layouts of all processes of ``cluster``."""
+    return search(job, world_of(cluster, job), top=top, source=traced.kept)
+
+
+def best_of(job: Job, clusters: Sequence[Cluster], *, top: int = 10) -> tuple[Found, list[Found]]:
+    """(the answer with the fastest step, all answers), one a cluster."""
+    every = [find(job, cluster, top=top) for cluster in clusters]
+    able = [found for found in every if found.ranked]
+    return min(able, key=lambda f: f.ranked[0].step.total) if able else every[0], every
+
+
+def choose(job: Job, cluster: Cluster) -> tuple[Plan, int]:
+    """(plan, rows of a micro-batch) of the fastest layout that fits.
+
+    ResourceError, with the smallest change that would make it fit, when none does.
+    """
+    found = find(job, cluster, top=1)
+    if not found.ranked:
+        raise ResourceError(refusal(found).en)
+    return found.ranked[0].plan, found.ranked[0].micro_rows
+
+
+def refusal(found: Found) -> Words:
+    """Why nothing fits, and the smallest change that helps."""
+    on = found.world.cluster.describe()
+    if found.closest is None:
+        why = Words(f"No layout can run on {on}", f"没有能在 {on} 上运行的方案")
+    else:
+        short = change.shortage(found.closest.memory.total, found.world)
+        why = Words(
+            f"Nothing fits on {on}: even {found.closest} {short.en}",
+            f"{on} 放不下:即使 {found.closest},{short.zh}",
+        )
+    way = change.of_job(found.job, found.world)
+    if way is None:
+        return Words(f"{why.en}; use a smaller model or more memory.", f"{why.zh};请换更小的模型或更大的内存。")
+    return Words(
+        f"{why.en}; the smallest change that helps: {way.what.en} (then {way.plan}, train.micro_rows = "
+        f"{way.micro_rows}).",
+        f"{why.zh};最小的可行改动:{way.what.zh}(之后用 {way.plan},train.micro_rows = {way.micro_rows})。",
+    )
+
+
+def refuse(found: Found, language: str = "en") -> NoReturn:
+    """Raise ResourceError with :func:`refusal`."""
+    words = refusal(found)
+    raise ResourceError(words.zh if language == "zh" else words.en)
+
+
+def judged(job: Job, plan: Plan, world: World) -> Prediction:
+    """One asked-for layout, with the job's micro-batch or the largest that fits.
+
+    ConfigError where it cannot run, ResourceError where it does not fit; both say what to change.
+    """
+    rows = job.rows // plan.data_ranks
+    sizes = [job.micro_rows] if job.micro_rows else [n for n in range(rows, 0, -1) if rows % n == 0]
+    found: Prediction | None = None
+    for micro_rows in sizes:
+        plan.check(job.config, rows=job.rows, micro_rows=micro_rows, length=job.length)
+        try:
+            found = estimate(job, plan, micro_rows, world, source=traced.kept)
+        except ConfigError:
+            # Too few micro-batches for the schedule: smaller ones are tried next.
+            if micro_rows == sizes[-1]:
+                raise
+            continue
+        if found.memory.total <= world.cluster.memory:
+            return found
+    if found is None:
+        plan.check(job.config, rows=job.rows, micro_rows=1, length=job.length)
+        raise ConfigError(f"The {job.rows} rows of a step do not suffice for {plan}; set train.batch_tokens higher.")
+    short = change.shortage(found.memory.total, world).en
+    way = change.of_plan(job, plan, found.micro_rows, world)
+    hint = f"the smallest change that helps: {way.what.en}" if way else "run weft plan for a layout that fits"
+    raise ResourceError(f"The layout {plan} {short}; {hint}.")
