@@ -135,7 +135,9 @@ def _fit(processes: int, dtype: str, answer: dict[str, Any]) -> Crowd:
         features[entry["piece"]].append(amount.features(item))
         seconds[entry["piece"]].append(max(entry["seconds"], 1e-6))
     coefficients = {piece: not_negative(features[piece], seconds[piece]) for piece in features}
-    return Crowd(processes, coefficients, answer["resident"], _fit_collectives(answer["collectives"]))
+    fits = _fit_collectives(answer["collectives"])
+    measured = (*answer["pieces"], *answer["collectives"])
+    return Crowd(processes, coefficients, answer["resident"], fits, measured)
 
 
 def amount_of(piece: str, shape: Shape, dtype: str, layers: int = 3) -> work.Work:

@@ -27,12 +27,16 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Crowd:
-    """``processes`` measured at a time: coefficients of each piece, the resident bytes before a step."""
+    """``processes`` measured at a time: coefficients of each piece, the resident bytes before a step.
+
+    ``measured``: the seconds that the coefficients were fitted to, as :mod:`.probe` gave them.
+    """
 
     processes: int
     coefficients: Mapping[str, tuple[float, ...]]
     resident: float
     fits: tuple[Fit, ...] = ()
+    measured: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Calibration:
 def _crowd(entry: dict[str, Any]) -> Crowd:
     coefficients = {piece: tuple(values) for piece, values in entry["coefficients"].items()}
     fits = tuple(Fit(**fit) for fit in entry["fits"])
-    return Crowd(entry["processes"], coefficients, entry["resident"], fits)
+    measured = tuple(entry["measured"])
+    return Crowd(entry["processes"], coefficients, entry["resident"], fits, measured)
 
 
 def folder() -> Path:
