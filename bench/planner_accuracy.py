@@ -1,14 +1,16 @@
-"""How far off is the planner on this machine? Predicted beside measured, for layouts kept apart from calibration.
+"""How far off is the planner on this machine? Predicted beside measured, for layouts kept apart from
+calibration.
 
-Each configuration trains a few real steps (model, plan, optimiser and step exactly as ``weft train`` makes them;
-rows are random numbers) in as many processes as torchrun would start, one configuration after another. Reported:
-the median step after two warm-up steps, and the largest peak of resident memory of the ranks; the planner's figures
-beside them; and the regret, by which the planner's first choice among the measured layouts of one model and one
-number of processes is slower than the fastest of them.
+Each configuration trains a few real steps (model, plan, optimiser and step exactly as ``weft train``
+makes them; rows are random numbers) in as many processes as torchrun would start, one configuration after
+another. Reported: the median step after two warm-up steps, and the largest peak of resident memory of the
+ranks; the planner's figures beside them; and the regret, by which the planner's first choice among the
+measured layouts of one model and one number of processes is slower than the fastest of them.
 
     python bench/planner_accuracy.py [--quick] [--json FILE]
 
-Needs a calibration (``weft plan --calibrate``) of the same machine, made when it was idle; run this one idle too.
+Needs a calibration (``weft plan --calibrate``) of the same machine, made when it was idle; run this one
+idle too.
 """
 
 from __future__ import annotations
@@ -54,11 +56,14 @@ LAYOUTS = (
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--dtype", default="bf16")
     options.add_argument("--optimizer", default="adamw")
     options.add_argument("--quick", action="store_true", help="only the middle size")
     options.add_argument("--only", help="only layouts that contain this text")
+    options.add_argument("--skip", default="", help="leave out layouts that use one of these, as in tp,pp")
     options.add_argument("--json", type=Path)
     options.add_argument("--again", type=Path, help="predict anew beside what this file has measured")
     options.add_argument("--worker", help=argparse.SUPPRESS)
@@ -70,10 +75,8 @@ def main() -> None:
     if known is None:
         sys.exit("This machine has no calibration; run: weft plan --calibrate")
     print(f"{known.machine}; {chosen.dtype}, {chosen.optimizer}; calibration took {known.seconds:.0f} s")
-    if chosen.again:
-        rows = json.loads(chosen.again.read_text())
-    else:
-        rows = measure_all(chosen)
+    rows = json.loads(chosen.again.read_text()) if chosen.again else measure_all(chosen)
+
     rows = [row | predict(row, known) for row in rows]
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -87,13 +90,19 @@ def measure_all(chosen: argparse.Namespace) -> list[dict[str, Any]]:
         for text, parts in LAYOUTS:
             if chosen.only and chosen.only not in text:
                 continue
+            if any(f"{name}=" in text for name in filter(None, chosen.skip.split(","))):
+                continue
             request = {
-                "size": size, "plan": text, "parts": parts, "dtype": chosen.dtype, "optimizer": chosen.optimizer
+                "size": size, "plan": text, "parts": parts, "dtype": chosen.dtype,
+                "optimizer": chosen.optimizer,
             }  # fmt: skip
             found = launch(request)
             rows.append(request | found)
             done = f"{found['seconds']:.3f} s" if "seconds" in found else found["failed"]
-            print(f"[{time.perf_counter() - started:4.0f} s] {size} {text or 'one process'} /{parts}: {done}", flush=True)
+            print(
+                f"[{time.perf_counter() - started:4.0f} s] {size} {text or 'one process'} /{parts}: {done}",
+                flush=True,
+            )
     return rows
 
 
@@ -208,7 +217,9 @@ def work(request: dict[str, Any]) -> None:
         else:
             dist.all_gather(peaks, peak)
         if world.first:
-            print(json.dumps({"seconds": statistics.median(seconds[2:]), "bytes": max(float(p) for p in peaks)}))
+            print(
+                json.dumps({"seconds": statistics.median(seconds[2:]), "bytes": max(float(p) for p in peaks)})
+            )
 
 
 def micro_batches(job: Job, rows: int, micro: int) -> list[Any]:
@@ -230,10 +241,14 @@ def report(rows: list[dict[str, Any]]) -> None:
         if "failed" in row:
             lines.append([name, row["failed"][:40], "", "", "", "", "", ""])
             continue
-        time_error, memory_error = error(row["predicted_seconds"], row["seconds"]), error(row["predicted_bytes"], row["bytes"])
+        time_error, memory_error = (
+            error(row["predicted_seconds"], row["seconds"]),
+            error(row["predicted_bytes"], row["bytes"]),
+        )
         own = error(row["predicted_bytes"] - row["runtime_bytes"], row["bytes"] - row["runtime_bytes"])
         lines.append([
-            name, f"{1000 * row['seconds']:.0f}", f"{1000 * row['predicted_seconds']:.0f}", f"{100 * time_error:+.1f}",
+            name, f"{1000 * row['seconds']:.0f}", f"{1000 * row['predicted_seconds']:.0f}",
+            f"{100 * time_error:+.1f}",
             f"{row['bytes'] / MiB:.0f}", f"{row['predicted_bytes'] / MiB:.0f}", f"{100 * memory_error:+.1f}",
             f"{100 * own:+.0f}",
         ])  # fmt: skip
@@ -243,7 +258,10 @@ def report(rows: list[dict[str, Any]]) -> None:
         errors = sorted(abs(error(row[f"predicted_{key}"], row[key])) for row in kept_rows)
         if errors:
             p50, p90 = np.quantile(errors, 0.5), np.quantile(errors, 0.9)
-            print(f"{what}: {len(errors)} configurations, error P50 {100 * p50:.1f} %, P90 {100 * p90:.1f} %, worst {100 * errors[-1]:.1f} %")
+            print(
+                f"{what}: {len(errors)} configurations, error P50 {100 * p50:.1f} %, "
+                f"P90 {100 * p90:.1f} %, worst {100 * errors[-1]:.1f} %"
+            )
     regrets(kept_rows)
     print("by kind, foretold, ms and MiB:")
     kinds = [
@@ -265,7 +283,8 @@ def regrets(rows: list[dict[str, Any]]) -> None:
         best = min(members, key=lambda r: r["seconds"])
         regret = first["seconds"] / best["seconds"] - 1
         print(
-            f"regret, {size}, {processes} processes: {100 * regret:.1f} % (chosen {first['plan'] or 'one process'}, "
+            f"regret, {size}, {processes} processes: {100 * regret:.1f} % (chosen "
+            f"{first['plan'] or 'one process'}, "
             f"fastest {best['plan'] or 'one process'}, of {len(members)})"
         )
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.argument("run_file", metavar="[RUN.toml]", required=False, type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 @click.option(
-    "--on", "machine", default="auto", show_default=True,
+    "--on",
+    "machine",
+    default="auto",
+    show_default=True,
     help='"8 x h100", "64 x (8 x h100)", "4 x cpu", auto (this machine) or a hardware FILE.toml.',
 )
 @click.option("--model", metavar="FOLDER", help="A folder with a config.json; short for model.start=FOLDER.")
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 @click.option("--parallel", metavar="PLAN", help="Judge this layout alone, for instance fsdp=8,tp=2.")
 @click.option("--fp8", is_flag=True, help="Plan for fp8 matrix products.")
 @click.option("--top", default=10, show_default=True, help="Layouts to show.")
-@click.option("--price", type=float, metavar="MONEY", help="Of one device an hour; gives the cost of the run.")
+@click.option(
+    "--price", type=float, metavar="MONEY", help="Of one device an hour; gives the cost of the run."
+)
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--html", type=click.Path(path_type=Path), help="Write the answer as a page with pictures.")
 @click.option("--scale", type=int, metavar="DEVICES", help="Simulate growth up to so many devices.")
@@ -37,7 +42,7 @@ def command(
     parallel: str | None, fp8: bool, top: int, price: float | None, lang: str, html: Path | None,
     scale: int | None, calibrate: bool,
 ) -> Record:  # fmt: skip
-    """Which parallel technique fits my model and my machines: layouts ranked, with memory, time and reasons."""
+    """Which parallel technique fits my model and my machines: layouts ranked, with memory, time, reasons."""
     from weft.core import config
     from weft.core.errors import UsageError
     from weft.parallel.planner import choice, machines, picture, report
@@ -85,7 +90,9 @@ def _one(text: str, job: Job, cluster: Cluster) -> Record:
 
     plan = Plan.parse(text)
     if cluster.size != plan.size:
-        cluster = dataclasses.replace(cluster, per_node=plan.size) if cluster.cores else cluster.resized(plan.size)
+        cluster = (
+            dataclasses.replace(cluster, per_node=plan.size) if cluster.cores else cluster.resized(plan.size)
+        )
     prediction = choice.judged(job, plan, choice.world_of(cluster, job))
     click.echo(report.one(prediction))
     return report.entry(prediction)

@@ -55,7 +55,7 @@ def vocabulary_of(run: TrainRun) -> int:
     file = Path(run.data.path) / "tokenizer" / "tokenizer.json"
     if not run.data.path or not file.is_file():
         raise ConfigError(
-            "The size of the vocabulary is not known: set data.path to a folder of weft data, or give --vocab."
+            "The size of the vocabulary is not known: set data.path to a data folder, or give --vocab."
         )
     from weft.tokenizer import Tokenizer
 

@@ -47,7 +47,11 @@ SHAPES = (
 )
 """Widths, heads, rows and lengths of small training on a CPU; the eighth is half a block, as tp has it."""
 FEW = (SHAPES[2], SHAPES[4], SHAPES[6], SHAPES[8])
-STEPS = ((SHAPES[5], 3), (Shape(512, 64, 1408, 8, 4, 512, 4096), 4), (Shape(512, 64, 1408, 8, 8, 256, 8192), 8))
+STEPS = (
+    (SHAPES[5], 3),
+    (Shape(512, 64, 1408, 8, 4, 512, 4096), 4),
+    (Shape(512, 64, 1408, 8, 8, 256, 8192), 8),
+)
 """Whole steps whose peak memory is compared with the formulas: shape and number of blocks."""
 TIMEOUT = 600
 
@@ -103,8 +107,8 @@ def run(processes: int, request: Request) -> dict[str, Any]:
         outputs = [process.communicate(timeout=TIMEOUT) for process in started]
     except subprocess.TimeoutExpired:
         raise ResourceError(
-            f"A calibration of {processes} processes took longer than {TIMEOUT} s; try again when the machine "
-            "is less busy."
+            f"A calibration of {processes} processes took longer than {TIMEOUT} s; try again "
+            "when the machine is less busy."
         ) from None
     finally:
         for process in started:
@@ -117,7 +121,9 @@ def run(processes: int, request: Request) -> dict[str, Any]:
     return answer
 
 
-def _memory(dtype: str, threads: int, shape: Shape, layers: int, modules: Sequence[str]) -> tuple[float, float]:
+def _memory(
+    dtype: str, threads: int, shape: Shape, layers: int, modules: Sequence[str]
+) -> tuple[float, float]:
     """(bytes that the formulas foretell beside the process itself, bytes found)."""
     request = Request(dtype, threads, [], False, shape, layers, list(modules))
     answer = run(1, request)

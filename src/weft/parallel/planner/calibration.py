@@ -146,5 +146,3 @@ def fragments(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
         return max(0.0, float(resident[0] - live[0])), 1.0
     factor = max(1.0, float(np.polyfit(live, resident, 1)[0]))
     return max(0.0, float((resident - factor * live).mean())), factor
-
-

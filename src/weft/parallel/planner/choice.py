@@ -60,7 +60,9 @@ def refusal(found: Found) -> Words:
         )
     way = change.of_job(found.job, found.world)
     if way is None:
-        return Words(f"{why.en}; use a smaller model or more memory.", f"{why.zh};请换更小的模型或更大的内存。")
+        return Words(
+            f"{why.en}; use a smaller model or more memory.", f"{why.zh};请换更小的模型或更大的内存。"
+        )
     return Words(
         f"{why.en}; the smallest change that helps: {way.what.en} (then {way.plan}, train.micro_rows = "
         f"{way.micro_rows}).",
@@ -95,7 +97,9 @@ def judged(job: Job, plan: Plan, world: World) -> Prediction:
             return found
     if found is None:
         plan.check(job.config, rows=job.rows, micro_rows=1, length=job.length)
-        raise ConfigError(f"The {job.rows} rows of a step do not suffice for {plan}; set train.batch_tokens higher.")
+        raise ConfigError(
+            f"The {job.rows} rows of a step do not suffice for {plan}; set train.batch_tokens higher."
+        )
     short = change.shortage(found.memory.total, world).en
     way = change.of_plan(job, plan, found.micro_rows, world)
     hint = f"the smallest change that helps: {way.what.en}" if way else "run weft plan for a layout that fits"

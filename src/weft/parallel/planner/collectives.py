@@ -1,8 +1,9 @@
 """Seconds of collectives, from latency and bandwidth of the links that a group of ranks spans.
 
-Rings over ``n`` ranks move ``(n - 1) / n`` of the data through every link (Thakur et al. 2005); where a group
-spans nodes, its ranks of a node work side by side, each on its own adapter, and the slower of the two levels
-counts. Measured fits (:class:`Fit`) take the place of the formulas where a machine was calibrated.
+Rings over ``n`` ranks move ``(n - 1) / n`` of the data through every link (Thakur et al. 2005); where a
+group spans nodes, its ranks of a node work side by side, each on its own adapter, and the slower of the
+two levels counts. Measured fits (:class:`Fit`) take the place of the formulas where a machine was
+calibrated.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Step:
     @property
     def total(self) -> float:
         """The whole step."""
-        return sum(getattr(self, kind) for kind in TIMES)
+        return float(sum(getattr(self, kind) for kind in TIMES))
 
     def kinds(self) -> dict[str, float]:
         """By name."""
@@ -138,7 +138,7 @@ def _pipeline(pieces: _Pieces, stages: list[StageSeconds]) -> Timeline:
 
 
 def _closed_form(local: Local, seconds: list[float]) -> float:
-    """(p - 1) forward and backward passes of a stage wait; a zero-bubble schedule fills two thirds of them."""
+    """(p - 1) forward and backward passes of a stage wait; zero-bubble schedules fill two thirds."""
     share = 1 / 3 if local.plan.schedule == "zero-bubble" else 1.0
     return share * (local.plan.pp - 1) * max(seconds)
 
@@ -204,7 +204,9 @@ class _Pieces:
         """Under tp: rows gathered, their gradient scattered, maximum, sum and target's score reduced."""
         size = float(self.local.N * self.local.config.hidden_size * self.local.job.work_bytes)
         small = 3 * self.collective("all_reduce", 4.0 * self.local.N, "tp")
-        return self.collective("all_gather", size, "tp") + self.collective("reduce_scatter", size, "tp") + small
+        return (
+            self.collective("all_gather", size, "tp") + self.collective("reduce_scatter", size, "tp") + small
+        )
 
     @functools.cached_property
     def _tensor(self) -> tuple[float, float]:

@@ -43,7 +43,7 @@ TECHNIQUES = {
         "张量并行:每个矩阵都被切开,每层都要等通信,只有快速互联才合算",
     ),
     "pp": Words(
-        "pipeline parallel: blocks are cut into stages that pass small messages, but wait at the start and end",
+        "pipeline parallel: blocks are cut into stages that pass small messages, but wait at both ends",
         "流水线并行:按层切成若干段,消息很小,但开头和结尾要等待",
     ),
     "cp": Words(
@@ -137,7 +137,9 @@ def _recompute(best: Prediction) -> Words:
 
 def _where_time_goes(best: Prediction) -> Words:
     kinds = best.step.kinds()
-    shares = [(TIME_NAMES[k], 100 * v / best.step.total) for k, v in kinds.items() if v > 0.005 * best.step.total]
+    shares = [
+        (TIME_NAMES[k], 100 * v / best.step.total) for k, v in kinds.items() if v > 0.005 * best.step.total
+    ]
     return Words(
         "time: " + ", ".join(f"{name.en} {share:.0f} %" for name, share in shares),
         "时间:" + ",".join(f"{name.zh} {share:.0f} %" for name, share in shares),

@@ -1,7 +1,7 @@
 """The machines that a plan is for, as data: devices, links, nodes. Nothing here is measured or imported.
 
-A device is what one process computes with: a GPU, or on a CPU host its share of the cores. Bandwidths are of
-one process and one direction, in bytes a second; latencies are of one message, in seconds.
+A device is what one process computes with: a GPU, or on a CPU host its share of the cores. Bandwidths are
+of one process and one direction, in bytes a second; latencies are of one message, in seconds.
 """
 
 from __future__ import annotations

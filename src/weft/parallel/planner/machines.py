@@ -1,4 +1,5 @@
-"""What ``--on`` says, as a cluster: ``8 x h100``, ``64 x (8 x h100)``, ``4 x cpu``, ``auto``, or a TOML file."""
+"""What ``--on`` says, as a cluster: ``8 x h100``, ``64 x (8 x h100)``, ``4 x cpu``, ``auto``, or a TOML
+file."""
 
 from __future__ import annotations
 
@@ -106,7 +107,9 @@ def clusters_on(text: str) -> list[Cluster]:
     found = this_machine()
     if not found.cores:
         return [found]
-    return [this_machine(processes) for processes in range(1, found.cores + 1) if found.cores % processes == 0]
+    return [
+        this_machine(processes) for processes in range(1, found.cores + 1) if found.cores % processes == 0
+    ]
 
 
 def cluster_on(text: str) -> Cluster:

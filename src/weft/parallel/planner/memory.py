@@ -36,7 +36,7 @@ class Memory:
     @property
     def total(self) -> float:
         """All kinds on the device."""
-        return sum(getattr(self, kind) for kind in KINDS)
+        return float(sum(getattr(self, kind) for kind in KINDS))
 
     def kinds(self) -> dict[str, float]:
         """By name."""
@@ -89,7 +89,9 @@ def every_rank(
     numbers = source(local, how)
     plan = local.plan
     alive = in_flight(plan.schedule, plan.pp, plan.stages_per_rank, local.micros) if plan.pp > 1 else ((1,),)
-    return [_rank(local, how, numbers, rank, alive[rank]) for rank in (range(plan.pp) if ranks is None else ranks)]
+    return [
+        _rank(local, how, numbers, rank, alive[rank]) for rank in (range(plan.pp) if ranks is None else ranks)
+    ]
 
 
 def _rank(local: Local, how: Style, numbers: Kept, rank: int, alive: tuple[int, ...]) -> Memory:
@@ -115,7 +117,8 @@ def _rank(local: Local, how: Style, numbers: Kept, rank: int, alive: tuple[int, 
         device = [0.0, 0.0, 0.0]
     live = sum(device) + kept + temporary + buffers
     temporary += (how.fragments - 1.0) * live
-    return Memory(rank, *device, kept, temporary, buffers, how.runtime, host)
+    weights, gradients, optimiser = device
+    return Memory(rank, weights, gradients, optimiser, kept, temporary, buffers, how.runtime, host)
 
 
 def summed(local: Local, state: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weft.core.chart import COLOURS, Bar, Series, bar_chart, line_chart
-from weft.core.page import Page, Words
+from weft.core.page import Page, Text, Words
 from weft.parallel.planner import explain
 from weft.parallel.planner.estimate import timeline
 from weft.parallel.planner.hardware import GIB
@@ -49,8 +49,8 @@ def _times(page: Page, found: Found) -> None:
     ]
     page.chart(bar_chart(bars, title="step"))
     head = ["", *(f"#{i + 1}" for i in range(min(5, len(found.ranked))))]
-    kinds = [
-        (explain.TIME_NAMES[kind], *(duration(getattr(p.step, kind)) for p in found.ranked[:5]))
+    kinds: list[list[Text]] = [
+        [explain.TIME_NAMES[kind], *(duration(getattr(p.step, kind)) for p in found.ranked[:5])]
         for kind in explain.TIME_NAMES
     ]
     page.table(kinds, head, "." + "n" * (len(head) - 1))
@@ -62,7 +62,12 @@ def _memory(page: Page, found: Found) -> None:
     english, chinese = (
         bar_chart(
             [
-                Bar(getattr(explain.MEMORY_NAMES[kind], language), value / GIB, f"{value / GIB:.2f} GiB", colour=i)
+                Bar(
+                    getattr(explain.MEMORY_NAMES[kind], language),
+                    value / GIB,
+                    f"{value / GIB:.2f} GiB",
+                    colour=i,
+                )
                 for i, (kind, value) in enumerate(best.kinds().items())
             ],
             title="GiB",

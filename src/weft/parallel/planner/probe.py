@@ -1,7 +1,7 @@
 """One process of a calibration: times the pieces of a step and the collectives, and prints what it found.
 
-Started by :mod:`.calibrate`, several at a time, so that what is measured is what a process gets while as many
-others compute. Rank 0 prints one line of JSON. All processes do each measurement at the same moment.
+Started by :mod:`.calibrate`, several at a time, so that what is measured is what a process gets while as
+many others compute. Rank 0 prints one line of JSON. All processes do each measurement at the same moment.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -231,8 +232,8 @@ def _whole_step(request: Request, shape: Shape) -> dict[str, Any]:
 def _resident() -> int:
     """Bytes of this process that are in memory now; its peak where the system does not say."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as stream:
-            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(resident) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return peak_memory()
 

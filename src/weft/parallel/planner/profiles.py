@@ -1,7 +1,9 @@
-"""Published figures of common devices, by short name. Dense rates: twice as much with 2:4 sparsity is not used.
+"""Published figures of common devices, by short name. Dense rates: twice as much with 2:4 sparsity is not
+used.
 
-Rates, memory and bandwidths are the makers' data sheets; shares of them that real work reaches are assumptions,
-the same for every device of a maker, until ``weft plan --calibrate`` has measured. Prices are given by the user.
+Rates, memory and bandwidths are the makers' data sheets; shares of them that real work reaches are
+assumptions, the same for every device of a maker, until ``weft plan --calibrate`` has measured. Prices
+are given by the user.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _PCIE4, _PCIE5 = Link(8e-6, 20e9), Link(8e-6, 42e9)
 def _gpu(
     name: str, memory: float, bandwidth: float, bf16: float, fp32: float, source: str, **more: float
 ) -> Device:
-    """``memory`` in GiB as the device reports it or in the maker's GB / 1.073, ``bandwidth`` in TB/s, rates in TFLOP/s."""
+    """``memory`` in GiB (the maker's GB by 1.074, less what is reserved), TB/s, TFLOP/s."""
     fp8 = more.pop("fp8", 0.0)
     rates = [("bf16", bf16 * 1e12), ("fp32", fp32 * 1e12)] + ([("fp8", fp8 * 1e12)] if fp8 else [])
     return Device(name, memory * GIB, bandwidth * 1e12, tuple(rates), source=source, **more)  # type: ignore[arg-type]

@@ -38,8 +38,8 @@ def heading(found: Found) -> Words:
     size = job.config.parameters / 1e9
     amount = f"{size:.2f} B" if size >= 1 else f"{1000 * size:.1f} M"
     return Words(
-        f"{amount} parameters on {cluster.describe()}: {job.rows} rows of {job.length} = {job.tokens:,} tokens a "
-        f"step, {job.dtype}, {job.optimizer}; {found.tried:,} layouts tried",
+        f"{amount} parameters on {cluster.describe()}: {job.rows} rows of {job.length} = {job.tokens:,} tokens "
+        f"a step, {job.dtype}, {job.optimizer}; {found.tried:,} layouts tried",
         f"{amount} 参数,{cluster.describe()}:每步 {job.rows} 行 × {job.length} = {job.tokens:,} 个词元,"
         f"{job.dtype},{job.optimizer};共试 {found.tried:,} 种方案",
     )
@@ -100,7 +100,10 @@ def entry(prediction: Prediction) -> dict[str, Any]:
 
 def one(prediction: Prediction, language: Language = "en") -> str:
     """One layout that the user named."""
-    memory = [[_say(explain.MEMORY_NAMES[k], language), f"{v / GIB:.2f} GiB"] for k, v in prediction.memory.kinds().items()]
+    memory = [
+        [_say(explain.MEMORY_NAMES[k], language), f"{v / GIB:.2f} GiB"]
+        for k, v in prediction.memory.kinds().items()
+    ]
     time = [[_say(explain.TIME_NAMES[k], language), duration(v)] for k, v in prediction.step.kinds().items()]
     total = [
         [_say(Words("in all", "合计"), language), f"{prediction.memory.total / GIB:.2f} GiB"],
@@ -121,7 +124,9 @@ def sizes(every: Sequence[Found], language: Language) -> str:
 
 def scaling(points: Sequence[Point], language: Language) -> str:
     """The table of a simulated growth."""
-    title = Words("growing (simulated, not run; rows in proportion):", "扩展(模拟,并未实际运行;行数按比例增加):")
+    title = Words(
+        "growing (simulated, not run; rows in proportion):", "扩展(模拟,并未实际运行;行数按比例增加):"
+    )
     base = points[0].prediction.tokens_per_second / points[0].devices
     rows = [
         [
@@ -211,14 +216,21 @@ def _families(found: Found, language: Language) -> str:
     lines = [f"  {loss.family}: {_say(explain.lost(found, loss), language)}" for loss in shown]
     more = len(found.lost) - len(shown)
     if more > 0:
-        lines.append(_say(Words(f"  and {more} more combinations, slower still", f"  另有 {more} 种组合,更慢"), language))
+        lines.append(
+            _say(
+                Words(f"  and {more} more combinations, slower still", f"  另有 {more} 种组合,更慢"), language
+            )
+        )
     return "\n".join([_say(title, language), *lines])
 
 
 def _source(found: Found, language: Language) -> str:
     source = found.world.cluster.device.source
     words = (
-        Words("figures: measured on this machine (weft plan --calibrate)", "数据来源:本机实测(weft plan --calibrate)")
+        Words(
+            "figures: measured on this machine (weft plan --calibrate)",
+            "数据来源:本机实测(weft plan --calibrate)",
+        )
         if source == "calibrated"
         else Words(f"figures: {source}; nothing was measured", f"数据来源:{source};未经实测")
     )

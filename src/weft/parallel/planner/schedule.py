@@ -1,8 +1,8 @@
 """The order of work on every rank of a pipeline, as torch.distributed.pipelining orders it.
 
 GPipe (arXiv:1811.06965), 1F1B (arXiv:1806.03377), interleaved 1F1B (arXiv:2104.04473) and the interleaved
-zero-bubble schedule ZB1P (arXiv:2401.10241), where a backward pass is split into the gradient of the input (I)
-and that of the weights (W). Tests compare these lists with PyTorch's own.
+zero-bubble schedule ZB1P (arXiv:2401.10241), where a backward pass is split into the gradient of the
+input (I) and that of the weights (W). Tests compare these lists with PyTorch's own.
 """
 
 from __future__ import annotations
@@ -128,5 +128,3 @@ class _Counted:
         self._seen[stage] += 1
         self.count += 1
         return action
-
-

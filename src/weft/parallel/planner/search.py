@@ -1,8 +1,9 @@
-"""Every layout of a job on a cluster: which fit, which is fastest, and the one reason each other family lost.
+"""Every layout of a job on a cluster: which fit, which is fastest, and the one reason each other family
+lost.
 
-A family is the set of techniques that a layout uses (``fsdp+tp``). For each layout and micro-batch the cheapest
-recomputation that fits is taken, offload only where nothing else fits. Closed forms rank them all; the best are
-then run through the pipeline simulator, and their activations traced.
+A family is the set of techniques that a layout uses (``fsdp+tp``). For each layout and micro-batch the
+cheapest recomputation that fits is taken, offload only where nothing else fits. Closed forms rank them
+all; the best are then run through the pipeline simulator, and their activations traced.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def family(plan: Plan) -> str:
 
 
 def search(job: Job, world: World, *, top: int = 10, source: Source = formula) -> Found:
-    """Rank the layouts of exactly ``world.cluster.size`` processes. ``source`` refines the best ones' memory."""
+    """Rank the layouts of all processes of the cluster. ``source`` refines the memory of the best."""
     notes: dict[str, _Family] = {}
     found: list[Prediction] = []
     closest: _Size | None = None
@@ -171,14 +172,10 @@ def _fit(
     return None, least
 
 
-def _refine(
-    job: Job, world: World, found: list[Prediction], top: int, source: Source
-) -> list[Prediction]:
+def _refine(job: Job, world: World, found: list[Prediction], top: int, source: Source) -> list[Prediction]:
     """Simulate the pipelines among the best, and take their memory from ``source``."""
     limit = FILL * world.cluster.memory
-    again = [
-        estimate(job, p.plan, p.micro_rows, world, source=source) for p in _varied(found, 3 * top)
-    ]
+    again = [estimate(job, p.plan, p.micro_rows, world, source=source) for p in _varied(found, 3 * top)]
     fitting = [p for p in again if p.memory.total <= limit]
     return sorted(fitting, key=lambda p: p.step.total)[:top]
 
@@ -226,9 +223,7 @@ class _Family:
         self.refusal = self.refusal or (kind, detail)
 
 
-def _losses(
-    notes: dict[str, _Family], ranked: list[Prediction], job: Job, world: World
-) -> tuple[Loss, ...]:
+def _losses(notes: dict[str, _Family], ranked: list[Prediction], job: Job, world: World) -> tuple[Loss, ...]:
     winner = family(ranked[0].plan) if ranked else None
     lost = []
     for name, kept in notes.items():

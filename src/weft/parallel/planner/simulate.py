@@ -1,8 +1,8 @@
 """The schedule of a pipeline run as events: when does each rank work, and when does it wait.
 
-A rank does its actions in order. A forward pass waits for the activation of the stage before, a backward pass
-for the gradient of the stage behind; each arrives ``transfer`` seconds after it was made. Where the ranks of a
-pipeline share the cores of a host, an action takes longer the more ranks work at that moment.
+A rank does its actions in order. A forward pass waits for the activation of the stage before, a backward
+pass for the gradient of the stage behind; each arrives ``transfer`` seconds after it was made. Where the
+ranks of a pipeline share the cores of a host, an action takes longer the more ranks work at that moment.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
 """The real step of one pipeline stage traced on fake tensors: nothing is computed, shapes and lifetimes are.
 
-Runs the model's own modules and autograd functions under FakeTensorMode, so a stage of a 70B model takes a
-second and no memory. It gives what the formulas of :mod:`.activations` claim: bytes kept for the backward pass
-by each micro-batch, and the most that lives at any moment.
+Runs the model's own modules and autograd functions under FakeTensorMode, so a stage of a 70B model takes
+a second and no memory. It gives what the formulas of :mod:`.activations` claim: bytes kept for the
+backward pass by each micro-batch, and the most that lives at any moment.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import weakref
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +41,11 @@ class Traced:
     operations: dict[str, int]
 
 
-class _Memory(TorchDispatchMode):
+class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts bytes of storages alive that were made under it, and operations."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.alive, self.peak = 0, 0
         self.operations: Counter[str] = Counter()
         self._known: dict[int, Any] = {}
@@ -172,21 +170,12 @@ def _loss(made: _Stage, x: Tensor, memory: _Memory) -> Tensor:
 
 def _backward(made: _Stage, out: Tensor, memory: _Memory) -> None:
     # Gradients of weights are counted apart: they live beyond the micro-batch.
-    handles = [
-        weight.register_post_accumulate_grad_hook(lambda w: memory.forget(w.grad)) for weight in made.weights
-    ]
-    with _no_value():
-        torch.autograd.backward(out, torch.empty_like(out))
+    handles: list[Any] = []
+    for weight in made.weights:
+        hook: Any = weight.register_post_accumulate_grad_hook
+        handles.append(hook(lambda w: memory.forget(w.grad)))
+    # A scalar loss gets the gradient 1, which a fake tensor made from a number remembers.
+    gradient = torch.tensor(1.0) if out.ndim == 0 else torch.empty_like(out)
+    torch.autograd.backward(out, gradient)
     for handle in handles:
         handle.remove()
-
-
-@contextlib.contextmanager
-def _no_value() -> Iterator[None]:
-    """The loss's backward asks whether its gradient is 1; a fake tensor has no value, and 1 is what it gets."""
-    before = Tensor.__float__
-    Tensor.__float__ = lambda x: 1.0  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        Tensor.__float__ = before  # type: ignore[method-assign]

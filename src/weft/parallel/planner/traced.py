@@ -1,8 +1,8 @@
 """Activations from a trace of real blocks on fake tensors, in the shape that the formulas give them.
 
-Two traces, of one and of two blocks, tell what a block adds; so 126 blocks cost no more than two. What a trace in
-one process cannot see is corrected by formula: rows between tensor-parallel regions are cut over tp, and fsdp
-keeps no cast copies of the weights.
+Two traces, of one and of two blocks, tell what a block adds; so 126 blocks cost no more than two. What a
+trace in one process cannot see is corrected by formula: rows between tensor-parallel regions are cut over
+tp, and fsdp keeps no cast copies of the weights.
 """
 
 from __future__ import annotations

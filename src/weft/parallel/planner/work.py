@@ -1,7 +1,8 @@
 """How much there is to do in each piece of a step on one rank: operations and bytes, before any rate.
 
-One :class:`Work` says for a piece how many matrix operations, bytes of products, attention operations and bytes
-of pointwise work it has. A profile turns that into seconds by published rates, a calibration by fitted ones.
+One :class:`Work` says for a piece how many matrix operations, bytes of products, attention operations and
+bytes of pointwise work it has. A profile turns that into seconds by published rates, a calibration by
+fitted ones.
 """
 
 from __future__ import annotations
