@@ -32,6 +32,8 @@ class Profile:
 
 # One 400 Gbit/s and one 200 Gbit/s adapter a device; the share of the line rate that large messages reach.
 _IB400, _IB200, _ETHERNET25 = Link(8e-6, 42e9), Link(8e-6, 21e9), Link(30e-6, 2.6e9)
+# PyTorch's fused attention is FlashAttention-2, which reaches 35 % of an H100 (arXiv:2407.08608, abstract).
+_FA2_ON_HOPPER = 0.35
 _NVLINK4, _NVLINK3, _NVLINK5 = Link(3e-6, 370e9), Link(3e-6, 240e9), Link(3e-6, 740e9)
 _PCIE4, _PCIE5 = Link(8e-6, 20e9), Link(8e-6, 42e9)
 
@@ -47,26 +49,29 @@ def _gpu(
 
 PROFILES: dict[str, Profile] = {
     "h100": Profile(
-        _gpu("h100", 79.2, 3.35, 989.4, 66.9, "NVIDIA H100 SXM5 80 GB data sheet", fp8=1978.9),
+        _gpu("h100", 79.2, 3.35, 989.4, 66.9, "NVIDIA H100 SXM5 80 GB data sheet", fp8=1978.9,
+             attention_share=_FA2_ON_HOPPER),
         8, _NVLINK4, _IB400,
     ),
     "h100-pcie": Profile(
-        _gpu("h100-pcie", 79.2, 2.0, 756.0, 51.0, "NVIDIA H100 PCIe 80 GB data sheet", fp8=1513.0),
+        _gpu("h100-pcie", 79.2, 2.0, 756.0, 51.0, "NVIDIA H100 PCIe 80 GB data sheet", fp8=1513.0,
+             attention_share=_FA2_ON_HOPPER),
         8, _PCIE5, _IB200,
     ),
     "h100-96g-500w": Profile(
         _gpu("h100-96g-500w", 94.5, 2.4, 989.4, 66.9, "torchtitan's benchmark machine (Grand Teton, HBM2e, "
              "500 W): 96 GB and 2.4 TB/s as its authors state; rates as H100 SXM5", fp8=1978.9,
-             matrix_share=0.6),
+             matrix_share=0.6, attention_share=_FA2_ON_HOPPER),
         8, _NVLINK4, _IB400,
     ),
     "h200": Profile(
-        _gpu("h200", 139.8, 4.8, 989.4, 66.9, "NVIDIA H200 SXM 141 GB data sheet", fp8=1978.9),
+        _gpu("h200", 139.8, 4.8, 989.4, 66.9, "NVIDIA H200 SXM 141 GB data sheet", fp8=1978.9,
+             attention_share=_FA2_ON_HOPPER),
         8, _NVLINK4, _IB400,
     ),
     "b200": Profile(
         _gpu("b200", 178.0, 8.0, 2250.0, 80.0, "NVIDIA HGX B200 data sheet, an eighth of the board",
-             fp8=4500.0, matrix_share=0.66),
+             fp8=4500.0, matrix_share=0.66, attention_share=_FA2_ON_HOPPER),
         8, _NVLINK5, _IB400,
     ),
     "a100": Profile(

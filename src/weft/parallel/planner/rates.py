@@ -43,6 +43,9 @@ class Published:
         for m, k, n in work.products:
             compute = 2.0 * m * k * n / (rate * filled(m, k, n))
             total += work.times * max(compute, item * (m * k + k * n + m * n) / bandwidth)
+            if dtype == "fp8":
+                # Operands are read for their largest value, read again and written in fp8.
+                total += work.times * 5.0 * (m * k + k * n) / bandwidth
         attention = "bf16" if self.dtype == "fp8" else self.dtype
         total += work.attention / (device.rate(attention) * device.attention_share)
         return total * self._shared()

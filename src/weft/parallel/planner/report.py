@@ -38,8 +38,8 @@ def heading(found: Found) -> Words:
     size = job.config.parameters / 1e9
     amount = f"{size:.2f} B" if size >= 1 else f"{1000 * size:.1f} M"
     return Words(
-        f"{amount} parameters on {cluster.describe()}: {job.rows} rows of {job.length} = {job.tokens:,} tokens "
-        f"a step, {job.dtype}, {job.optimizer}; {found.tried:,} layouts tried",
+        f"{amount} parameters on {cluster.describe()}: {job.rows} rows of {job.length} = {job.tokens:,} "
+        f"tokens a step, {job.dtype}, {job.optimizer}; {found.tried:,} layouts tried",
         f"{amount} 参数,{cluster.describe()}:每步 {job.rows} 行 × {job.length} = {job.tokens:,} 个词元,"
         f"{job.dtype},{job.optimizer};共试 {found.tried:,} 种方案",
     )
@@ -160,7 +160,8 @@ def _lost(found: Found, index: int) -> dict[str, Any]:
 def _ranking(found: Found, language: Language, prices: bool) -> str:
     head = [
         Words("#", "#"), Words("layout", "方案"), Words("rows", "微批行数"), Words("GiB/rank", "GiB/进程"),
-        Words("step", "每步"), Words("tokens/s", "词元/秒"), Words("of peak", "峰值占比"), Words("run", "全程"),
+        Words("step", "每步"), Words("tokens/s", "词元/秒"), Words("of peak", "峰值占比"),
+        Words("run", "全程"),
     ]  # fmt: skip
     if prices:
         head.append(Words("cost", "费用"))
