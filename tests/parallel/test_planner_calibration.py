@@ -22,7 +22,7 @@ CONFIG = Size(4, 128, 32).config(512, 64)
 
 def calibrated(**more):
     crowds = tuple(
-        Crowd(n, {piece: (1e-11 * n, 0.0, 1e-11, 1e-10 * n, 1e-5) for piece in PIECES}, 3e8 + n, (
+        Crowd(n, dict.fromkeys(PIECES, (1e-11 * n, 0.0, 1e-11, 1e-10 * n, 1e-05)), 3e8 + n, (
             Fit("all_reduce", n, 1e-4, 1e-9),
         ) if n > 1 else ())
         for n in (1, 2, 4)
@@ -130,7 +130,7 @@ def test_two_processes_time_their_collectives():
 
 
 def test_a_process_that_fails_is_one_sentence():
-    with pytest.raises(ResourceError, match="A process of the calibration failed .*no_such_module"):
+    with pytest.raises(ResourceError, match=r"A process of the calibration failed .*no_such_module"):
         calibrate.run(1, Request("fp32", 1, [], modules=["no_such_module"]))
 
 

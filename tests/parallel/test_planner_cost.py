@@ -93,7 +93,7 @@ def test_collectives_by_hand():
     both = Group(8, 4)
     assert net.seconds("all_gather", 400.0, both) == pytest.approx(200 / 40 + 3 * 0.001 + 0.01)
     assert net.seconds("exchange", 50.0, Group(2, 1)) == pytest.approx(0.01 + 5.0)
-    assert net.seconds("all_to_all", 400.0, inside) == pytest.approx(75 / 100 + 0.001)
+    assert net.seconds("all_to_all", 400.0, inside) == pytest.approx(300 / 100 + 0.001)
     assert net.seconds("all_reduce", 400.0, Group(1, 1)) == 0.0
 
 

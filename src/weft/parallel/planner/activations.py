@@ -76,11 +76,13 @@ def loss(local: Local) -> tuple[float, float]:
     """(kept, momentary) bytes of the chunked loss: gradients of hidden states and of the matrix; logits."""
     a, V, E = local.job.work_bytes, local.vocabulary, local.config.hidden_size
     chunk = min(1024, local.N)
-    hidden = float(local.N * E * a)
+    # Scores over a cut vocabulary are widened, shifted and made into exponentials.
+    wide = 0 if local.plan.tp == 1 else 3 * MASTER_BYTES
+    hidden = float(local.n * E * a)
     matrix = float(V * E * MASTER_BYTES)
     work = 0.0 if a == MASTER_BYTES else float(V * E * a)
     # The product of logits and hidden states is made in the work dtype before it is added.
-    return hidden + matrix, chunk * V * a + work + float(V * E * a)
+    return hidden + matrix, chunk * V * (a + wide) + work + float(V * E * a)
 
 
 def _norm(local: Local, fused: bool) -> float:

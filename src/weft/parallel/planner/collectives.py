@@ -60,7 +60,7 @@ class Network:
         self._fits: Mapping[tuple[str, int], Fit] = {(fit.kind, fit.ranks): fit for fit in fits}
 
     def seconds(self, kind: str, size: float, group: Group) -> float:
-        """``size``: bytes of the whole buffer (of one rank's message for ``exchange``)."""
+        """``size``: bytes of the whole buffer (of what one rank has for the last two kinds)."""
         if group.ranks == 1 or size <= 0:
             return 0.0
         fit = self._fit(kind, group.ranks)
@@ -84,10 +84,8 @@ class Network:
         passes = 2.0 if kind == "all_reduce" else 1.0
         local = size * (group.local - 1) / group.local / inside.bandwidth
         if kind == "all_to_all":
-            # Each rank sends its own 1 / ranks of the buffer straight to each other one.
-            mine = size / group.ranks
-            local = mine * (group.local - 1) / group.ranks / inside.bandwidth
-            remote = mine * (group.ranks - group.local) / group.ranks / between.bandwidth
+            local = size * (group.local - 1) / group.ranks / inside.bandwidth
+            remote = size * (group.ranks - group.local) / group.ranks / between.bandwidth
         else:
             adapters = between.bandwidth * group.local
             remote = size * (group.nodes - 1) / group.nodes / adapters if group.nodes > 1 else 0.0

@@ -156,8 +156,8 @@ class _Pieces:
         forward = blocks * (self.forward + self.forward_exposed)
         backward = blocks * (self.backward + self.backward_exposed)
         if stage == 0:
-            forward += 0.3 * self.embedding
-            backward += 0.7 * self.embedding
+            forward += 0.3 * self.embedding + self.embedding_communication[0]
+            backward += 0.7 * self.embedding + self.embedding_communication[1]
         if last:
             forward += self.loss
         # The gradient of the weights is one of the two products of a backward pass.
@@ -167,8 +167,10 @@ class _Pieces:
     def exposed(self, stage: int) -> float:
         """Communication of one micro-batch that nothing hides."""
         both = self.forward_exposed + self.backward_exposed
-        last = stage == self.local.plan.stages - 1
-        return self.local.stages[stage] * both + (self.loss_communication if last else 0.0)
+        ends = sum(self.embedding_communication) if stage == 0 else 0.0
+        if stage == self.local.plan.stages - 1:
+            ends += self.loss_communication
+        return self.local.stages[stage] * both + ends
 
     @functools.cached_property
     def fused(self) -> bool:
@@ -201,23 +203,32 @@ class _Pieces:
 
     @functools.cached_property
     def loss_communication(self) -> float:
-        """Under tp: rows gathered, their gradient scattered, maximum, sum and target's score reduced."""
-        size = float(self.local.N * self.local.config.hidden_size * self.local.job.work_bytes)
-        small = 3 * self.collective("all_reduce", 4.0 * self.local.N, "tp")
-        return (
-            self.collective("all_gather", size, "tp") + self.collective("reduce_scatter", size, "tp") + small
+        """Under tp, chunk by chunk: rows gathered, their gradient scattered, maximum, sum and target's score
+        reduced."""
+        chunk = min(work.CHUNK, self.local.N)
+        size = float(chunk * self.local.config.hidden_size * self.local.job.work_bytes)
+        parts = (("all_gather", size), ("reduce_scatter", size), ("all_reduce", 4.0 * chunk))
+        one = sum(
+            self.collective(kind, amount, "tp") for kind, amount in (*parts, ("all_reduce", 8.0 * chunk))
         )
+        return self.local.N / chunk * one
+
+    @functools.cached_property
+    def embedding_communication(self) -> tuple[float, float]:
+        """Under tp: found rows scattered in fp32, their gradients gathered."""
+        size = float(MASTER_BYTES * self.local.N * self.local.config.hidden_size)
+        return self.collective("reduce_scatter", size, "tp"), self.collective("all_gather", size, "tp")
 
     @functools.cached_property
     def _tensor(self) -> tuple[float, float]:
-        """Forward and backward of a block: rows gathered before and scattered after each half; backwards the
-        same, and the gathered rows once more for the gradients of the weights."""
+        """Forward and backward of a block: rows gathered before and scattered after each half, and the other
+        way round on the way back. What was gathered is kept, so only recomputation gathers it again."""
         size = float(self.local.N * self.local.config.hidden_size * self.local.job.work_bytes)
         gather = self.collective("all_gather", size, "tp")
         scatter = self.collective("reduce_scatter", size, "tp")
         both = 2 * (gather + scatter)
-        again = {"none": 0.0, "selective": gather, "full": both}[self.local.plan.recompute]
-        return both, both + 2 * gather + again
+        again = {"none": 0.0, "selective": gather, "full": 2 * gather + scatter}[self.local.plan.recompute]
+        return both, both + again
 
     @functools.cached_property
     def _context(self) -> tuple[float, float]:
@@ -232,8 +243,9 @@ class _Pieces:
             hop = self.collective("exchange", keys, "cp")
             forward = exposed((plan.cp - 1) * hop, self.forward, self.world.cluster)
             return forward, exposed((plan.cp - 1) * 3 * hop, self.backward, self.world.cluster)
-        moved = plan.cp * local.N * (2 * local.heads + 2 * local.groups) * D * a
-        once = self.collective("all_to_all", float(moved), "cp")
+        there = float(local.N * (local.heads + 2 * local.groups) * D * a)
+        back = float(local.N * local.heads * D * a)
+        once = self.collective("all_to_all", there, "cp") + self.collective("all_to_all", back, "cp")
         return once, once
 
     @functools.cached_property
@@ -251,8 +263,9 @@ class _Pieces:
             gather += block * local.job.work_bytes / plan.fsdp / bus
             scatter += block * MASTER_BYTES / plan.fsdp / bus
         if plan.pp > 1:
-            # Gathered once a step and kept: every micro-batch would gather again otherwise.
-            gather, scatter = gather / local.micros, scatter / local.micros
+            # PyTorch's pipeline keeps what a backward pass gathered for the next forward pass, and sums
+            # gradients once a step.
+            return 0.0, exposed(gather + scatter / local.micros, self.backward, self.world.cluster)
         ahead = exposed(gather, self.forward, self.world.cluster)
         return ahead, exposed(gather + scatter, self.backward, self.world.cluster)
 
@@ -278,14 +291,19 @@ class _Pieces:
         if plan.fsdp > 1:
             vectors = sum(local.vectors(s) for s in stages)
             ends = float(held - vectors - sum(local.stages[s] * local.block_matrices for s in stages))
-            total += local.micros * self.collective("all_gather", MASTER_BYTES * ends, "fsdp", "cp")
-            total += local.micros * self.collective("reduce_scatter", MASTER_BYTES * ends, "fsdp", "cp")
+            times = local.micros if plan.pp == 1 else 1
+            total += times * self.collective("all_gather", MASTER_BYTES * ends, "fsdp", "cp")
+            total += times * self.collective("reduce_scatter", MASTER_BYTES * ends, "fsdp", "cp")
             total += self.collective("all_reduce", MASTER_BYTES * float(vectors), "dp", "cp")
             if plan.dp > 1:
                 total += self.collective("all_reduce", MASTER_BYTES * (held - vectors) / local.shards, "dp")
         elif plan.dp * plan.cp > 1:
             names = tuple(name for name in ("dp", "fsdp", "cp") if getattr(plan, name) > 1)
             total += self.collective("all_reduce", MASTER_BYTES * float(held), names[0], names[-1])
+        if plan.pp > 1 and local.config.tie_word_embeddings and {0, plan.stages - 1} & set(stages):
+            # Both ends of the pipeline hold the tied matrix.
+            matrix = MASTER_BYTES * float(local.vocabulary * local.config.hidden_size) / local.shards
+            total += self.collective("all_reduce", matrix, "pp")
         if plan.size > 1:
             total += 2 * self.collective("all_reduce", 8.0, "pp", "tp")
         if plan.tp > 1:

@@ -144,7 +144,9 @@ def communication(local: Local, stages: tuple[int, ...]) -> float:
         ends = sum(local.parameters(s) - local.vectors(s) - local.stages[s] * block for s in stages)
         # The block at work and the next one, gathered; gradients of one on their way out. The ends are
         # gathered in fp32 and stay so until the step's end, as do their gradients.
-        total += 2.0 * block * a + 2.0 * block * MASTER_BYTES + 2.0 * ends * MASTER_BYTES
+        held = 2.0 if plan.pp == 1 else float(sum(local.stages[s] for s in stages))
+        # A pipeline keeps what is gathered, and whole gradients, until the step's last micro-batch.
+        total += held * block * (a + MASTER_BYTES) + 2.0 * ends * MASTER_BYTES
     if plan.tp > 1:
         total += 2.0 * local.N * E * a
     if plan.cp > 1:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from weft.parallel.planner.job import MASTER_BYTES
 from weft.parallel.planner.local import Local
 
+CHUNK = 1024
+"""Positions whose logits exist at a time."""
 NEWTON_SCHULZ = 5
 """Iterations of Muon's orthogonalisation in torch.optim.Muon."""
 
@@ -73,8 +75,9 @@ def embedding(local: Local) -> Work:
 def loss(local: Local) -> Work:
     """Forward and backward of norm, output matrix and cross entropy, gradient made at once."""
     a, E, V = local.job.work_bytes, local.config.hidden_size, local.vocabulary
-    chunks = -(-local.N // 1024)
-    logits = 5.0 * local.N * V * a
+    chunks = -(-local.N // CHUNK)
+    # A cut vocabulary has no native kernel: ten passes in fp32.
+    logits = (5.0 * a if local.plan.tp == 1 else 10.0 * MASTER_BYTES) * local.N * V
     matrix = V * E * (MASTER_BYTES + a + 3.0 * MASTER_BYTES * chunks)
     return Work(((local.N, E, V),), 3.0, 0.0, logits + matrix + 5.0 * local.n * E * a, 12.0 * chunks)
 
@@ -110,6 +113,9 @@ def _stream(local: Local, fused: bool, factor: float) -> float:
     a, E, D = local.job.work_bytes, local.config.hidden_size, local.config.head_dim
     turned = 2.0 * local.N * (local.heads + local.groups) * D * a
     pointwise = 10.0 * local.n * E * a + turned + 3.0 * local.N * local.inner * a
+    if local.plan.tp > 1:
+        # Gathered rows are put in order by a copy, four times.
+        pointwise += 8.0 * local.N * E * a
     casts = 0.0 if a == MASTER_BYTES else (MASTER_BYTES + a) * local.block_matrices
     # Written out, every step of a formula is a pass over fp32 numbers.
     return factor * pointwise * (1.0 if fused else 3.5) + casts * (1.0 if factor == 1.0 else 0.0)
