@@ -35,8 +35,8 @@ def batch_report(file: Path, micro: MicroChoice, noise: Noise, tokens: int) -> N
     page.paragraph(
         Words(
             f"Noise scale at the end: {scale} targets; chosen train.batch_tokens = {tokens:,}. Below it "
-            "twice the batch saves almost half of the steps, above it almost none. The noise grows as the loss "
-            "falls, so a long run can use more.",
+            "twice the batch saves almost half of the steps, above it almost none. The noise grows as the "
+            "loss falls, so a long run can use more.",
             f"结束时噪声尺度为 {scale} 个目标词元，选用 train.batch_tokens = {tokens:,}。"
             "小于它时，批加倍几乎可省一半步数；大于它则几乎不省。损失下降时噪声会变大，长时间的训练可用更大的批。",
         )
