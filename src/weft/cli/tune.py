@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli.command import Record, weft_command
+from weft.cli.command import Record, run_file_or_setting, weft_command
 from weft.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def _open(
     from weft.recipes.tune.workbench import Workbench
     from weft.train.config import TrainRun
 
-    if run_file is not None and "=" in run_file.name and not run_file.exists():
-        run_file, overrides = None, (str(run_file), *overrides)
+    run_file, overrides = run_file_or_setting(run_file, overrides)
     if width is not None:
         overrides = (*overrides, f"optimizer.base_width={width}")
     return run_file, Workbench.open(config.load(TrainRun, run_file, overrides))
