@@ -137,7 +137,7 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         "WORLD_SIZE": str(plan.size), "LOCAL_WORLD_SIZE": str(plan.size), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1" if plan.size > 1 else str(os.cpu_count()),
     }  # fmt: skip
-    command = [sys.executable, __file__, "--worker", json.dumps(request)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps(request)]
     processes = [
         subprocess.Popen(
             command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -153,11 +153,12 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     finally:
         for process in processes:
             process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        if process.returncode:
-            return {"failed": (errors.strip().splitlines() or ["no message"])[-1][:200]}
-    found: dict[str, Any] = json.loads(outputs[0][0].strip().splitlines()[-1])
-    return found
+    answers = outputs[0][0].strip().splitlines()
+    if answers:
+        found: dict[str, Any] = json.loads(answers[-1])
+        return found
+    errors = [errors for _, errors in outputs if errors.strip()]
+    return {"failed": (errors or ["no message"])[0].strip().splitlines()[-1][:200]}
 
 
 def work(request: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ class Calibration:
 def _crowd(entry: dict[str, Any]) -> Crowd:
     coefficients = {piece: tuple(values) for piece, values in entry["coefficients"].items()}
     fits = tuple(Fit(**fit) for fit in entry["fits"])
-    measured = tuple(entry["measured"])
+    measured = tuple(entry.get("measured", ()))
     return Crowd(entry["processes"], coefficients, entry["resident"], fits, measured)
 
 
