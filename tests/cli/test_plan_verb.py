@@ -146,7 +146,7 @@ def test_calibrate_measures_and_saves(monkeypatch, tmp_path):
     def measured(dtype, modules, say):
         asked.append((dtype, modules))
         say("2 processes")
-        return calibration.Calibration("m", dtype, 1e12, (), {}, 0.0, 1.0, 1.5)
+        return calibration.Calibration("m", dtype, 1e12, (), {}, 0.0, 1.0, 0.0, 1.5)
 
     monkeypatch.setattr(module, "calibrate", measured)
     result = run("--calibrate", "--on", "2 x cpu")

@@ -64,7 +64,7 @@ def calibrate(dtype: str, modules: Sequence[str] = (), say: Say = print) -> Cali
     """
     started = time.perf_counter()
     machine = probe()
-    cores, crowds, lone = machine.cores, [], {}
+    cores, crowds, lone, pipeline = machine.cores, [], {}, 0.0
     points = [_memory(dtype, cores, shape, layers, modules) for shape, layers in STEPS]
     warm, factor = fragments(points)
     say(f"memory: {warm / 2**20:.0f} MiB once, {factor:.2f} resident bytes a live byte")
@@ -73,6 +73,7 @@ def calibrate(dtype: str, modules: Sequence[str] = (), say: Say = print) -> Cali
         shapes = SHAPES if processes <= cores else FEW
         answer = run(processes, Request(dtype, threads, list(shapes), modules=list(modules)))
         crowds.append(_fit(processes, dtype, answer))
+        pipeline = float(answer.get("pipeline", pipeline))
         if threads == 1:
             lone[processes] = _common(answer)
         say(f"{processes} processes of {threads} threads: {len(answer['pieces'])} pieces measured")
@@ -82,7 +83,15 @@ def calibrate(dtype: str, modules: Sequence[str] = (), say: Say = print) -> Cali
     share_cores(1)
     peak = matrix_rate(torch.device("cpu"), DTYPES[dtype])
     return Calibration(
-        machine.describe(), dtype, peak, tuple(crowds), lone, warm, factor, time.perf_counter() - started
+        machine.describe(),
+        dtype,
+        peak,
+        tuple(crowds),
+        lone,
+        warm,
+        factor,
+        pipeline,
+        time.perf_counter() - started,
     )
 
 

@@ -42,7 +42,8 @@ class Crowd:
 @dataclass(frozen=True)
 class Calibration:
     """One machine, one dtype. ``lone``: seconds of the same blocks while so many processes of one core each
-    work; ``warm``: bytes that the first step adds for good; ``fragments``: resident bytes a live byte."""
+    work; ``warm``: bytes that the first step adds for good; ``fragments``: resident bytes a live byte;
+    ``pipeline``: bytes that PyTorch's pipelines load."""
 
     machine: str
     dtype: str
@@ -51,6 +52,7 @@ class Calibration:
     lone: Mapping[int, float]
     warm: float
     fragments: float
+    pipeline: float = 0.0
     seconds: float = 0.0
 
     def world(self, cluster: Cluster, job: Job) -> World:
@@ -59,7 +61,11 @@ class Calibration:
         # Beyond the cores every further process takes its share from the others.
         scale = max(1.0, cluster.size / max(crowd.processes, cluster.cores or 1))
         device = dataclasses.replace(
-            cluster.device, runtime=crowd.resident + self.warm, fragments=self.fragments, source="calibrated"
+            cluster.device,
+            runtime=crowd.resident + self.warm,
+            pipeline=self.pipeline,
+            fragments=self.fragments,
+            source="calibrated",
         )
         rates = Fitted(WORK_BYTES[job.dtype], crowd.coefficients, self._speeds(cluster.size), scale)
         fits = tuple(fit for c in self.crowds for fit in c.fits)

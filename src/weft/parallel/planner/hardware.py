@@ -30,7 +30,8 @@ class Device:
     dtype; ``matrix_share``: share of that rate that large products reach; ``attention_share``: the same of
     fused attention; ``stream_share``: share of the memory bandwidth that pointwise work reaches;
     ``launch``: seconds that any operation costs at least; ``runtime``: bytes that the process holds before
-    any tensor (context, libraries, communicators); ``fragments``: bytes that the allocator takes for each
+    any tensor (context, libraries, communicators); ``pipeline``: bytes that PyTorch's pipelines load beside;
+    ``fragments``: bytes that the allocator takes for each
     live byte; ``price``: money an hour; ``source``: where the figures
     come from.
     """
@@ -45,6 +46,7 @@ class Device:
     stream_share: float = 0.8
     launch: float = 4e-6
     runtime: float = 2.5 * GIB
+    pipeline: float = 0.0
     fragments: float = 1.0
     price: float | None = None
     source: str = ""

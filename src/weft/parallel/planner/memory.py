@@ -60,10 +60,11 @@ class Style:
 def style(local: Local, cluster: Cluster) -> Style:
     """On a CPU native kernels serve bf16 heads of a multiple of 32; on a GPU a fused attention serves all."""
     device = cluster.device
+    runtime = device.runtime + (device.pipeline if local.plan.pp > 1 else 0.0)
     if device.kind == "cpu":
         native = local.job.work_bytes == 2 and local.config.head_dim % 32 == 0
-        return Style(True, not native and local.plan.cp == 1, device.runtime, device.fragments)
-    return Style(local.job.compile, False, device.runtime, device.fragments)
+        return Style(True, not native and local.plan.cp == 1, runtime, device.fragments)
+    return Style(local.job.compile, False, runtime, device.fragments)
 
 
 Source = Callable[[Local, Style], Kept]

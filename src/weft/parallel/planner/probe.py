@@ -97,6 +97,10 @@ def main() -> None:
         answer["pieces"] += _time_pieces(request, shape)
     if size > 1 and request.collectives:
         answer["collectives"] = _time_collectives(size)
+    if size == 1:
+        before = _resident()
+        importlib.import_module("torch.distributed.pipelining")
+        answer["pipeline"] = _resident() - before
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps(answer), flush=True)
     if size > 1:
