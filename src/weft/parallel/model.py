@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import gradients
+from weft.parallel import gradients, tensor
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
@@ -74,6 +74,7 @@ class ParallelModel:
             part = objective.loss(self.module, self.rows(batch), scale, dtype)
             part.backward()  # type: ignore[no-untyped-call]
             total += part.item()
+        sum_gradients(tensor.copied(self.parameters()), self.mesh.group("tp"))
         sum_gradients(self.parameters(), self.mesh.group("sum"))
         return self._sum(total, "sum")
 
@@ -108,4 +109,5 @@ def parallelise(module: Decoder, plan: Plan, mesh: Mesh) -> ParallelModel:
 
     Every rank must hold the same weights, or weights on the meta device.
     """
+    tensor.apply(module, plan, mesh)
     return ParallelModel(module, plan, mesh)

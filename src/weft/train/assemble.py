@@ -18,6 +18,7 @@ from weft.data.loader import Loader
 from weft.data.mixed import MixedLoader
 from weft.models import Decoder, DecoderConfig
 from weft.ops.arithmetic import Arithmetic
+from weft.parallel import compile
 from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.world import World
@@ -115,7 +116,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate)
     step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
     if settings.compile:
-        model.module.compile()
+        compile.apply(model.module)
     identity = {
         "tokenizer": place.tokenizer.fingerprint,
         "data": loader.data_fingerprint,
