@@ -73,6 +73,14 @@ def batch(step: int, masked: bool) -> Batch:
     return Batch(np.ascontiguousarray(rows[:, :-1]), targets, start)
 
 
+def _draw(model: Decoder) -> None:
+    """Weights of which none is zero and no gradient is tiny beside the others: each can be compared."""
+    noise = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        mean = 1.0 if "norm" in name else 0.0
+        torch.nn.init.normal_(parameter, mean, 0.2 if parameter.ndim > 1 else 0.1, generator=noise)
+
+
 def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses of all steps, and this rank's gradients of the first, whole where they were cut."""
     layout = Plan.parse(plan)
@@ -80,9 +88,7 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
         mesh = Mesh.build(layout, world)
         whole = Decoder(decoder_config(case))
         whole.initialise(torch.Generator().manual_seed(0))
-        for parameter in whole.parameters():
-            # Nothing starts at zero here, so that every gradient says something.
-            torch.nn.init.normal_(parameter, 0.1, 0.1, generator=torch.Generator().manual_seed(1))
+        _draw(whole)
         layout.check(whole.config, rows=ROWS, micro_rows=case.micro_rows, length=LENGTH)
         model = parallelise(whole, layout, mesh)
         section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]

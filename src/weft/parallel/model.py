@@ -74,7 +74,7 @@ class ParallelModel:
             part = objective.loss(self.module, self.rows(batch), scale, dtype)
             part.backward()  # type: ignore[no-untyped-call]
             total += part.item()
-        sum_gradients(tensor.copied(self.parameters()), self.mesh.group("tp"))
+        tensor.sum_copied(self.parameters(), self.mesh)
         sum_gradients(self.parameters(), self.mesh.group("sum"))
         return self._sum(total, "sum")
 

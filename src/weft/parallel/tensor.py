@@ -9,7 +9,7 @@ rank holds; forward passes work on local tensors with collectives of their own
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -20,6 +20,7 @@ from weft.models.layers import Attention, Block, FeedForward, Linear, RMSNorm
 from weft.models.sharding import Cut, cut
 from weft.ops.linear import linear
 from weft.ops.local import local
+from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
 from weft.parallel.sequence import Line, gather_sequence, scatter_sequence
@@ -54,9 +55,10 @@ def apply(model: Decoder, plan: Plan, mesh: Mesh) -> None:
         model.output = VocabularyOutput(model.output.weight, line)  # type: ignore[assignment]
 
 
-def copied(parameters: Iterator[nn.Parameter]) -> list[nn.Parameter]:
-    """Those that every tp rank holds whole. Each rank's gradient is of its positions or heads."""
-    return [p for p in parameters if isinstance(p, DTensor) and _on_line(p) == Replicate()]
+def sum_copied(parameters: Iterable[nn.Parameter], mesh: Mesh) -> None:
+    """Sum the gradients of weights that every tp rank holds whole: each saw its positions or heads."""
+    held = [p for p in parameters if isinstance(p, DTensor) and _on_line(p) == Replicate()]
+    sum_gradients(held, mesh.group("tp"))
 
 
 def _on_line(parameter: DTensor) -> Placement | None:
