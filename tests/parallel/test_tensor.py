@@ -72,7 +72,9 @@ def test_every_parameter_that_has_a_name_elsewhere_is_cut_somehow() -> None:
 )
 def test_what_cannot_be_cut_evenly_is_refused(config: dict[str, Any], what: str) -> None:
     shape = decoder_config(Case(config=config))
-    with pytest.raises(ConfigError, match=f"parallel.tp = 4 cannot share .* evenly: {what} is not a multiple"):
+    with pytest.raises(
+        ConfigError, match=f"parallel.tp = 4 cannot share .* evenly: {what} is not a multiple"
+    ):
         Plan(tp=4).check(shape, rows=ROWS, micro_rows=2, length=LENGTH)
 
 
@@ -105,7 +107,9 @@ def _loss(chunk: int, dtype: torch.dtype) -> None:
         assert torch.equal(vocabulary_cross_entropy(part, own, targets, 0.25, line, chunk), found)
     for gradient, master, dimension in ((part.grad, whole.grad, 1), (own.grad, weight.grad, 0)):
         assert gradient is not None and master is not None
-        torch.testing.assert_close(gradient, master.chunk(line.size, dimension)[line.rank], rtol=near, atol=near)
+        torch.testing.assert_close(
+            gradient, master.chunk(line.size, dimension)[line.rank], rtol=near, atol=near
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

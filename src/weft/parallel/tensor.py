@@ -81,6 +81,8 @@ class GatheringNorm(RMSNorm):
 class RowLinear(nn.Module):
     """A matrix cut by input features; the sum over ranks is cut along the sequence."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, whole: Linear, line: Line):
         super().__init__()
         self.weight, self.line = whole.weight, line

@@ -32,8 +32,9 @@ CHUNK = 1024
 class VocabularyEmbedding(nn.Module):
     """An embedding of which each rank holds some tokens; its output is cut along the sequence."""
 
-    def __init__(self, weight: nn.Parameter, line: Line):
+    def __init__(self, weight: Tensor, line: Line):
         super().__init__()
+        assert isinstance(weight, nn.Parameter)
         self.weight, self.line = weight, line
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
@@ -47,8 +48,9 @@ class VocabularyEmbedding(nn.Module):
 class VocabularyOutput(nn.Module):
     """An output matrix of which each rank holds some tokens; its input is cut along the sequence."""
 
-    def __init__(self, weight: nn.Parameter, line: Line):
+    def __init__(self, weight: Tensor, line: Line):
         super().__init__()
+        assert isinstance(weight, nn.Parameter)
         self.weight, self.line = weight, line
 
     def forward(self, hidden_BSE: Tensor) -> Tensor:
@@ -109,7 +111,8 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float, line: Lin
     if want:
         gradient = exps.div_(total.unsqueeze(-1)).scatter_add_(-1, index, -here.unsqueeze(-1))
         logits.copy_(gradient.mul_((scale * kept).unsqueeze(-1)))
-    return (total.log() - target) * kept
+    losses: Tensor = (total.log() - target) * kept
+    return losses
 
 
 class _Chunked(torch.autograd.Function):
