@@ -90,10 +90,10 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
         whole.initialise(torch.Generator().manual_seed(0))
         _draw(whole)
         layout.check(whole.config, rows=ROWS, micro_rows=case.micro_rows, length=LENGTH)
-        model = parallelise(whole, layout, mesh)
-        section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
-        optimizer = Optimizer(model.module, section, 0.01)
         dtype = getattr(torch, case.dtype)
+        model = parallelise(whole, layout, mesh, dtype)
+        section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
+        optimizer = Optimizer(model.module, section, 0.01, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, dtype)
 
         def own(index: int) -> list[Batch]:

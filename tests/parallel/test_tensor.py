@@ -46,6 +46,11 @@ def test_replicas_of_two_ranks_are_one_process(four: Ranks) -> None:
     compare(four, "dp=2,tp=2", Case(steps=3, config=LLAMA))
 
 
+@pytest.mark.parametrize("plan", ["fsdp=2,tp=2", "fsdp=2,tp=2,recompute=full"])
+def test_shards_of_two_ranks_are_one_process(four: Ranks, plan: str) -> None:
+    compare(four, plan, Case(steps=3, micro_rows=2, config=QWEN2))
+
+
 def test_bf16_stays_near(two: Ranks) -> None:
     compare(two, "tp=2", bf16(Case(steps=3)), gradient=1e-1, loss=1e-2)
 
