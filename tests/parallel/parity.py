@@ -33,13 +33,14 @@ ROWS, LENGTH, VOCABULARY = 8, 32, 64
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained; ``config`` overrides fields of the decoder's shape."""
+    """What is trained; ``config`` overrides fields of the decoder's shape, ``backend`` is of torch.compile."""
 
     steps: int = 6
     micro_rows: int = 2
     dtype: str = "float32"
     optimizer: str = "adamw"
     masked: bool = True
+    backend: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -91,7 +92,7 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
         _draw(whole)
         layout.check(whole.config, rows=ROWS, micro_rows=case.micro_rows, length=LENGTH)
         dtype = getattr(torch, case.dtype)
-        model = parallelise(whole, layout, mesh, dtype)
+        model = parallelise(whole, layout, mesh, dtype, case.backend)
         section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
         optimizer = Optimizer(model.module, section, 0.01, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, dtype)
@@ -117,7 +118,7 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
 
 def compare(ranks: Ranks, plan: str, case: Case, *, gradient: float = 1e-5, loss: float = 1e-4) -> None:
     """Every rank has the losses of one process, and its first gradients, relative to their norm."""
-    expected, whole = train("", case)
+    expected, whole = train("", dataclasses.replace(case, backend=None))
     answers = ranks.run(train, plan, case)
     seen: dict[str, torch.Tensor] = {}
     for losses, gradients in answers:

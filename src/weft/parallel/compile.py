@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from weft.models import Decoder
+import torch
+from torch import nn
+
+from weft.models.layers import Block
 
 
-def apply(model: Decoder) -> None:
-    """Let torch.compile translate each block at its first use. Last of all techniques."""
-    for block in model.blocks.children():
-        block.compile()
+def apply(module: nn.Module, backend: str | None) -> None:
+    """Let torch.compile translate the forward pass of each block at its first use; nothing without a backend.
+
+    After tensor parallel, whose collectives become part of the graph; before recomputation and FSDP2,
+    which stay around it (a graph that holds a whole checkpointed block would be skipped).
+    """
+    if backend is None:
+        return
+    for block in module.modules():
+        if isinstance(block, Block):
+            compiled = torch.compile(block.forward, backend=backend)
+            setattr(block, "forward", compiled)  # noqa: B010 (mypy refuses to assign a method)

@@ -18,7 +18,6 @@ from weft.data.loader import Loader
 from weft.data.mixed import MixedLoader
 from weft.models import Decoder, DecoderConfig
 from weft.ops.arithmetic import Arithmetic
-from weft.parallel import compile
 from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.world import World
@@ -112,11 +111,10 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     whole = _model(run, loader.vocab_size, place.world.device)
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
-    model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype)
+    backend = "inductor" if settings.compile else None
+    model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype, backend)
     optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate, mesh.group("stage"))
     step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
-    if settings.compile:
-        compile.apply(model.module)
     identity = {
         "tokenizer": place.tokenizer.fingerprint,
         "data": loader.data_fingerprint,
