@@ -33,7 +33,7 @@ ROWS, LENGTH, VOCABULARY = 8, 32, 64
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained; ``config`` overrides fields of the decoder's shape, ``backend`` is of torch.compile."""
+    """What is trained; ``config`` overrides fields of its shape, ``backend`` is of torch.compile."""
 
     steps: int = 6
     micro_rows: int = 2

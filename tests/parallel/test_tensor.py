@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.parallel.parity import LENGTH, ROWS, VOCABULARY, Case, bf16, compare, decoder_config
+from tests.parallel.parity import LENGTH, ROWS, VOCABULARY, Case, batch, bf16, compare, decoder_config
 from tests.parallel.ranks import Ranks
 from torch import nn
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.debug import CommDebugMode
 
 from weft.core.errors import ConfigError
 from weft.data.batch import IGNORED
@@ -22,10 +23,12 @@ from weft.ops.loss import cross_entropy_plain, summed_cross_entropy
 from weft.parallel import tensor
 from weft.parallel.gradients import copies
 from weft.parallel.mesh import Mesh
+from weft.parallel.model import parallelise
 from weft.parallel.plan import Plan
 from weft.parallel.sequence import Line
 from weft.parallel.vocabulary import vocabulary_cross_entropy, vocabulary_cross_entropy_plain
 from weft.parallel.world import joined
+from weft.train.objectives.pretrain import Pretrain
 
 LLAMA = {"architecture": "LlamaForCausalLM", "qk_norm": False, "tie_word_embeddings": False}
 LLAMA_BIAS = {**LLAMA, "attention_bias": True}
@@ -52,7 +55,7 @@ def test_shards_of_two_ranks_are_one_process(four: Ranks, plan: str) -> None:
 
 
 def test_bf16_stays_near(two: Ranks) -> None:
-    compare(two, "tp=2", bf16(Case(steps=3)), gradient=1e-1, loss=1e-2)
+    compare(two, "tp=2", bf16(Case(steps=3)), gradient=6e-2, loss=1e-2)
 
 
 def test_muon_is_the_same_on_cut_matrices(two: Ranks) -> None:
@@ -190,3 +193,31 @@ def test_a_model_without_storage_is_cut_too(two: Ranks) -> None:
         assert shapes["embedding.weight"] == (VOCABULARY // 2, 32)
         assert shapes["blocks.0.attention.o.weight"] == (32, 16)
         assert shapes["blocks.0.attention.q_norm.weight"] == (8,)
+
+
+def _collectives(layers: int, recompute: str) -> list[tuple[int, int]]:
+    """Gathers and reduce-scatters of one forward pass, and of its backward pass."""
+    mesh, _ = _line()
+    model = Decoder(decoder_config(Case(config={"num_hidden_layers": layers})))
+    plan = Plan.parse(f"tp={mesh.world.size},recompute={recompute}")
+    part = parallelise(model, plan, mesh, torch.float32)
+    rows = part.rows(batch(0, False))
+    counts = []
+    with CommDebugMode() as forward:
+        loss = Pretrain().loss(model, rows, 1.0, torch.float32)
+    with CommDebugMode() as backward:
+        loss.backward()  # type: ignore[no-untyped-call]
+    for mode in (forward, backward):
+        found = mode.get_comm_counts()
+        ops = torch.ops.c10d_functional
+        counts.append((found[ops.all_gather_into_tensor], found[ops.reduce_scatter_tensor]))
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("recompute", "backward"), [("none", (2, 2)), ("selective", (3, 2)), ("full", (4, 3))]
+)
+def test_a_block_sends_what_the_planner_counts(two: Ranks, recompute: str, backward: tuple[int, int]) -> None:
+    shallow, deep = (two.run(_collectives, layers, recompute)[0] for layers in (1, 2))
+    each = [tuple(a - b for a, b in zip(*pair, strict=True)) for pair in zip(deep, shallow, strict=True)]
+    assert each == [(2, 2), backward]
