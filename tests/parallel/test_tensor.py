@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.parallel.parity import LENGTH, ROWS, VOCABULARY, Case, batch, bf16, c
 from tests.parallel.ranks import Ranks
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.debug import CommDebugMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.core.errors import ConfigError
 from weft.data.batch import IGNORED
@@ -195,6 +196,18 @@ def test_a_model_without_storage_is_cut_too(two: Ranks) -> None:
         assert shapes["blocks.0.attention.q_norm.weight"] == (8,)
 
 
+class _Counted(TorchDispatchMode):
+    """Counts calls of operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
 def _collectives(layers: int, recompute: str) -> list[tuple[int, int]]:
     """Gathers and reduce-scatters of one forward pass, and of its backward pass."""
     mesh, _ = _line()
@@ -202,16 +215,12 @@ def _collectives(layers: int, recompute: str) -> list[tuple[int, int]]:
     plan = Plan.parse(f"tp={mesh.world.size},recompute={recompute}")
     part = parallelise(model, plan, mesh, torch.float32)
     rows = part.rows(batch(0, False))
-    counts = []
-    with CommDebugMode() as forward:
+    with _Counted() as forward:
         loss = Pretrain().loss(model, rows, 1.0, torch.float32)
-    with CommDebugMode() as backward:
+    with _Counted() as backward:
         loss.backward()  # type: ignore[no-untyped-call]
-    for mode in (forward, backward):
-        found = mode.get_comm_counts()
-        ops = torch.ops.c10d_functional
-        counts.append((found[ops.all_gather_into_tensor], found[ops.reduce_scatter_tensor]))
-    return counts
+    names = ("all_gather_into_tensor", "reduce_scatter_tensor")
+    return [(mode.calls[names[0]], mode.calls[names[1]]) for mode in (forward, backward)]
 
 
 @pytest.mark.parametrize(
