@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import fsdp, gradients, recompute
+from weft.parallel import compile, fsdp, gradients, recompute, tensor
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
@@ -75,6 +75,7 @@ class ParallelModel:
             part = objective.loss(self.module, self.rows(batch), scale, dtype)
             part.backward()  # type: ignore[no-untyped-call]
             total += part.item()
+        tensor.sum_copied(self.parameters(), self.mesh)
         sum_gradients((p for p in self.parameters() if not fsdp.sums(p)), self.mesh.group("sum"))
         return self._sum(total, "sum")
 
@@ -104,11 +105,16 @@ class ParallelModel:
         return total.item()
 
 
-def parallelise(module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> ParallelModel:
+def parallelise(
+    module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype, backend: str | None = None
+) -> ParallelModel:
     """Apply every technique of the plan, innermost first, and return what this rank trains.
 
-    ``dtype`` is that of matrix work. Every rank must hold the same weights, or weights on the meta device.
+    ``dtype`` is that of matrix work, ``backend`` that of torch.compile for the blocks (None: they run as
+    written). Every rank must hold the same weights, or weights on the meta device.
     """
+    tensor.apply(module, plan, mesh)
+    compile.apply(module, backend)
     recompute.apply(module, plan)
     fsdp.apply(module, plan, mesh, dtype)
     return ParallelModel(module, plan, mesh)
