@@ -119,7 +119,7 @@ def spans_forward(q_BSHD: Tensor, k_BUGD: Tensor, v_BUGD: Tensor, spans: Spans) 
     if native(q_BSHD):
         return native_forward(q_BSHD, k_BUGD, v_BUGD, spans.first_BS, spans.end_BS)
     B, S, H, _ = q_BSHD.shape
-    out, lse = torch.zeros_like(q_BSHD), q_BSHD.new_full((B, H, S), float("-inf"), dtype=torch.float32)
+    out, lse = torch.zeros_like(q_BSHD), q_BSHD.new_full((B, H, S), float("-inf"), dtype=_wide(q_BSHD))
     for tile in spans.tiles:
         q, k, v, part = _cut(q_BSHD, k_BUGD, v_BUGD, spans, tile)
         out[:, tile.s0 : tile.s1], lse[..., tile.s0 : tile.s1] = _tile_forward(q, k, v, part, tile)
@@ -135,7 +135,8 @@ def spans_backward(
     """
     if native(q_BSHD):
         return native_backward(grad_BSHD, q_BSHD, k_BUGD, v_BUGD, out, lse, spans.first_BS, spans.end_BS)
-    dq, dk, dv = torch.zeros_like(q_BSHD), _zeros32(k_BUGD), _zeros32(v_BUGD)
+    dq = torch.zeros_like(q_BSHD)
+    dk, dv = (torch.zeros_like(x, dtype=_wide(x)) for x in (k_BUGD, v_BUGD))
     for tile in spans.tiles:
         rows, keys = slice(tile.s0, tile.s1), slice(tile.u0, tile.u1)
         q, k, v, part = _cut(q_BSHD, k_BUGD, v_BUGD, spans, tile)
@@ -153,8 +154,9 @@ def merge(out_BSHD: Tensor, lse_BHS: Tensor, more_BSHD: Tensor, more_lse_BHS: Te
     torch.logaddexp(lse_BHS, more_lse_BHS, out=lse_BHS)
 
 
-def _zeros32(x: Tensor) -> Tensor:
-    return torch.zeros_like(x, dtype=torch.float32)
+def _wide(x: Tensor) -> torch.dtype:
+    """What parts are summed in: fp32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _cut(q: Tensor, k: Tensor, v: Tensor, spans: Spans, tile: Tile) -> tuple[Tensor, Tensor, Tensor, Spans]:

@@ -9,34 +9,33 @@ the weights, and their losses are parts of one sum, so their gradients are summe
 With tensor parallel inside cp, the tp ranks gather the cp rank's positions before attention: ``attend`` gets
 all local positions and the local heads, and nothing here changes.
 
-Dimensions: B rows, T positions a row over all ranks, P = T / cp positions of a rank.
+Dimensions: B rows, T positions a row over all ranks.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
-from weft.ops.attention import PackedRows
+from weft.data.batch import Batch
 from weft.ops.cache import AttentionContext
 from weft.parallel.cut import Cut
 from weft.parallel.heads import HeadRows
 from weft.parallel.mesh import Mesh
 from weft.parallel.ring import RingRows
+from weft.parallel.rows import Rows, packed
 
 
-def split(
-    tokens_BT: Tensor, targets_BT: Tensor, document_start_BT: Tensor, mesh: Mesh, window: int | None = None
-) -> tuple[Tensor, Tensor, AttentionContext]:
-    """(tokens [B, P], targets [B, P], context) of this rank, on its device; one cp rank keeps all positions.
+def split(batch: Batch, mesh: Mesh, window: int | None) -> Rows:
+    """This cp rank's positions of a micro-batch, on its device; all of them where cp is 1.
 
-    The whole rows come in on the host, as in :class:`weft.data.batch.Batch`; ``document_start`` counts from
-    the row's first position, ``window`` is that of the model. T is a multiple of 2 * cp
-    (:meth:`weft.parallel.plan.Plan.check`).
+    T of the batch is a multiple of 2 * cp (:meth:`weft.parallel.plan.Plan.check`); ``window`` is the model's.
     """
     device, group = mesh.world.device, mesh.group("cp")
     if group is None:
-        start = document_start_BT.to(device)
-        return tokens_BT.to(device), targets_BT.to(device), PackedRows(start, window)
-    cut = Cut.of(document_start_BT, window, mesh.plan.context, group, device)
-    context = RingRows(cut) if mesh.plan.context == "ring" else HeadRows(cut)
-    return tokens_BT[:, cut.mine].to(device), targets_BT[:, cut.mine].to(device), context
+        return packed(batch, device, window)
+    tokens_BT, targets_BT, start_BT = (
+        torch.from_numpy(x) for x in (batch.tokens, batch.targets, batch.document_start)
+    )
+    cut = Cut.of(start_BT, window, mesh.plan.context, group, device)
+    context: AttentionContext = RingRows(cut) if mesh.plan.context == "ring" else HeadRows(cut)
+    return Rows(tokens_BT[:, cut.mine].to(device), targets_BT[:, cut.mine].to(device), context)

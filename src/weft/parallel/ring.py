@@ -56,7 +56,7 @@ class _Ring(torch.autograd.Function):
             spans = ring.spans[(rank - turn) % size]
             if turn == 0:
                 out, lse = spans_forward(q, keys[0], keys[1], spans)
-                out = out.float()
+                out = out.to(_wide(q.dtype))
             elif not spans.blind:
                 merge(out, lse, *spans_forward(q, keys[0], keys[1], spans))
             if coming is not None:
@@ -71,12 +71,12 @@ class _Ring(torch.autograd.Function):
         q, keys, out, lse = ctx.saved_tensors
         ring: RingRows = ctx.ring
         rank, size = ring.group.rank(), ring.group.size()
-        dq = torch.zeros_like(q, dtype=torch.float32)
+        dq = torch.zeros_like(q, dtype=_wide(q.dtype))
         home = torch.empty(0)
         following: _Passing | None = None
         for turn in range(size):
             coming = _Passing(keys, ring.group) if turn < size - 1 else None
-            share = torch.zeros(keys.shape, device=keys.device)
+            share = torch.zeros_like(keys, dtype=dq.dtype)
             spans = ring.spans[(rank - turn) % size]
             if not spans.blind:
                 dq_part, share[0], share[1] = spans_backward(grads[0], q, keys[0], keys[1], out, lse, spans)
@@ -93,6 +93,11 @@ class _Ring(torch.autograd.Function):
             home = home + following.wait()
         dk, dv = home.to(keys.dtype)
         return dq.to(q.dtype), dk, dv, None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What parts are summed in."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 class _Passing:
