@@ -38,12 +38,8 @@ ROUNDING = {"ring": 1e-4, "heads": 1e-5}
 
 @METHODS
 def test_two_ranks_are_one_process(two: Ranks, method: str) -> None:
-    compare(
-        two,
-        f"cp=2,context={method}",
-        Case(steps=3, config={"sliding_window": window}),
-        gradient=ROUNDING[method],
-    )
+    case = Case(steps=3, config={"sliding_window": 7})
+    compare(two, f"cp=2,context={method}", case, gradient=ROUNDING[method])
 
 
 @METHODS
