@@ -48,8 +48,9 @@ def test_four_ranks_are_one_process(four: Ranks, method: str) -> None:
 
 
 @METHODS
-def test_beside_data_parallel(four: Ranks, method: str) -> None:
-    compare(four, f"dp=2,cp=2,context={method}", Case(steps=3), gradient=ROUNDING[method])
+@pytest.mark.parametrize("data", ["dp=2", "fsdp=2,recompute=full"])
+def test_beside_data_parallel(four: Ranks, method: str, data: str) -> None:
+    compare(four, f"{data},cp=2,context={method}", Case(steps=3), gradient=ROUNDING[method])
 
 
 @pytest.mark.slow
