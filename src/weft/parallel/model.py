@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from weft.data.batch import Batch
 from weft.models import Decoder
 from weft.parallel import compile, fsdp, gradients, recompute, tensor
+from weft.parallel.context import split
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
-from weft.parallel.rows import Rows, packed
+from weft.parallel.rows import Rows
 from weft.parallel.world import World
 
 
@@ -55,7 +56,7 @@ class ParallelModel:
 
     def rows(self, batch: Batch) -> Rows:
         """This rank's part of its micro-batch, on its device."""
-        return packed(batch, self.device, self.config.sliding_window)
+        return split(batch, self.mesh, self.config.sliding_window)
 
     def count(self, targets: int) -> int:
         """Targets over all ranks, from those of this rank's rows."""
