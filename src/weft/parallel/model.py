@@ -16,7 +16,7 @@ from torch import nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import gradients
+from weft.parallel import fsdp, gradients, recompute
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.objective import Loss
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 class ParallelModel:
     """A decoder under a plan. ``module`` is what this rank holds of it, ``pipeline`` what runs its stages."""
 
-    def __init__(
-        self, module: Decoder | Stage, plan: Plan, mesh: Mesh, pipeline: Pipeline | None = None
-    ):
+    def __init__(self, module: Decoder | Stage, plan: Plan, mesh: Mesh, pipeline: Pipeline | None = None):
         self.module, self.plan, self.mesh, self.pipeline = module, plan, mesh, pipeline
         self.config = module.config
 
@@ -78,12 +76,13 @@ class ParallelModel:
         total = 0.0
         if self.pipeline is not None:
             total = self.pipeline.train(objective, [self.rows(batch) for batch in batches], scale, dtype)
-            batches = ()
-        for batch in batches:
-            part = objective.loss(self.whole, self.rows(batch), scale, dtype)
-            part.backward()  # type: ignore[no-untyped-call]
-            total += part.item()
-        sum_gradients(self.parameters(), self.mesh.group("sum"))
+        else:
+            for number, batch in enumerate(batches, 1):
+                fsdp.last(self.module, number == len(batches))
+                part = objective.loss(self.whole, self.rows(batch), scale, dtype)
+                part.backward()  # type: ignore[no-untyped-call]
+                total += part.item()
+        sum_gradients((p for p in self.parameters() if not fsdp.sums(p)), self.mesh.group("sum"))
         return self._sum(self._sum(total, "sum"), "pp")
 
     @torch.no_grad()
@@ -116,15 +115,19 @@ class ParallelModel:
         return total.item()
 
 
-def parallelise(module: Decoder, plan: Plan, mesh: Mesh) -> ParallelModel:
+def parallelise(module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> ParallelModel:
     """Apply every technique of the plan, innermost first, and return what this rank trains.
 
-    Every rank must hold the same weights, or weights on the meta device.
+    ``dtype`` is that of matrix work. Every rank must hold the same weights, or weights on the meta device.
     """
+    recompute.apply(module, plan)
     if plan.pp == 1:
+        fsdp.apply(module, plan, mesh, dtype)
         return ParallelModel(module, plan, mesh)
     # PyTorch's pipelines bring its compiler along, which takes a second to import.
     from weft.parallel import pipeline
 
     line = pipeline.apply(module, plan, mesh)
+    for stage in line.stages.values():
+        fsdp.apply(stage, plan, mesh, dtype)
     return ParallelModel(line.held, plan, mesh, line)

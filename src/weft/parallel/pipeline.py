@@ -62,12 +62,7 @@ class Pipeline:
     def _run(
         self, objective: Loss, rows: Sequence[Rows], scale: float, dtype: torch.dtype, *, training: bool
     ) -> float:
-        shape = tuple(rows[0].tokens.shape)
-        assert all(tuple(part.tokens.shape) == shape for part in rows)
-        key = (len(rows), shape, dtype, training)
-        if key not in self._schedules:
-            self._schedules[key] = self._schedule(*key)
-        schedule = self._schedules[key]
+        schedule = self._schedule(len(rows), rows[0].tokens.shape, dtype, training)
         for stage in self.stages.values():
             stage.work = Work(rows, dtype)
         self._score = (objective, rows, scale)
@@ -83,7 +78,14 @@ class Pipeline:
         objective, rows, scale = self._score
         return objective.score(self.held, hidden_BTE, rows[int(number)], scale)
 
-    def _schedule(self, micros: int, shape: tuple[int, int], dtype: torch.dtype, training: bool) -> Any:
+    def _schedule(self, micros: int, shape: torch.Size, dtype: torch.dtype, training: bool) -> Any:
+        """The schedule of this shape; kept, with the buffers that it receives into."""
+        key = (micros, shape, dtype, training)
+        if key not in self._schedules:
+            self._schedules[key] = self._make(*key)
+        return self._schedules[key]
+
+    def _make(self, micros: int, shape: torch.Size, dtype: torch.dtype, training: bool) -> Any:
         """PyTorch's schedule for micro-batches of a shape. Shapes are given, so that none are sent around."""
         width = self.held.config.hidden_size
         hidden = torch.empty(
@@ -142,7 +144,11 @@ def _ends(mesh: Mesh) -> dist.ProcessGroup | None:
     assert mesh.grid is not None
     if mesh.size("pp") == 2:
         return mesh.group("pp")
+    mine: dist.ProcessGroup | None = None
     lines = mesh.grid.mesh.flatten(1)
     pairs = torch.stack([lines[0], lines[-1]], dim=1).tolist()
-    mine, _ = dist.new_subgroups_by_enumeration(pairs)
+    for pair in pairs:
+        group = dist.new_group(pair)
+        if mesh.world.rank in pair:
+            mine = group
     return mine

@@ -1,8 +1,8 @@
 """The order of work on every rank of a pipeline, as torch.distributed.pipelining runs it. Pure data.
 
 GPipe (arXiv:1811.06965), 1F1B (arXiv:1806.03377), interleaved 1F1B (arXiv:2104.04473) and the interleaved
-zero-bubble schedule ZB1P (arXiv:2401.10241), where a backward pass is split into the gradient of the input (I)
-and that of the weights (W). Stage s is on rank ``s % ranks``.
+zero-bubble schedule ZB1P (arXiv:2401.10241), where a backward pass is split into the gradient of the input
+(I) and that of the weights (W). Stage s is on rank ``s % ranks``.
 """
 
 from __future__ import annotations
