@@ -47,6 +47,29 @@ def test_stages_with_replicas(four: Ranks) -> None:
     compare(four, "pp=2,dp=2,schedule=zero-bubble,stages_per_rank=2", CASE)
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "pp=2,fsdp=2,schedule=gpipe",
+        "pp=2,fsdp=2,schedule=1f1b",
+        "pp=2,fsdp=2,schedule=interleaved,stages_per_rank=2",
+        "pp=2,fsdp=2,schedule=zero-bubble,stages_per_rank=2",
+    ],
+)
+def test_sharded_stages(four: Ranks, plan: str) -> None:
+    compare(four, plan, CASE)
+
+
+def test_hybrid_shards_of_stages(eight: Ranks) -> None:
+    compare(eight, "pp=2,dp=2,fsdp=2", CASE)
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_activations_are_made_again(two: Ranks, recompute: str) -> None:
+    compare(two, f"pp=2,recompute={recompute}", CASE)
+    compare(two, f"pp=2,schedule=zero-bubble,stages_per_rank=2,recompute={recompute}", CASE)
+
+
 def test_bf16_activations_travel(two: Ranks) -> None:
     compare(two, "pp=2,schedule=zero-bubble,stages_per_rank=2", bf16(CASE), gradient=1e-2, loss=1e-2)
 
@@ -69,7 +92,7 @@ def _model(plan: str, config: dict[str, object] | None = None) -> ParallelModel:
         for parameter in whole.parameters():
             torch.nn.init.normal_(parameter, 0.1, 0.1, generator=torch.Generator().manual_seed(1))
         layout = Plan.parse(plan)
-        return parallelise(whole, layout, Mesh.build(layout, world))
+        return parallelise(whole, layout, Mesh.build(layout, world), torch.float32)
 
 
 def _evaluated(plan: str) -> list[float]:
@@ -134,7 +157,7 @@ def _executed(plan: str, micros: int) -> list[tuple[int, str, int]]:
     model = _model(plan, {"num_hidden_layers": 8})
     assert model.pipeline is not None
     rows = [model.rows(batch(0, masked=False).part(0, ROWS)) for _ in range(micros)]
-    schedule = model.pipeline._schedule(micros, (1, rows[0].tokens.shape[1]), torch.float32, True)
+    schedule = model.pipeline._schedule(micros, rows[0].tokens.shape, torch.float32, True)
     seen: list[tuple[int, str, int]] = []
 
     def note(stage: object, name: str) -> None:
@@ -151,7 +174,6 @@ def _executed(plan: str, micros: int) -> list[tuple[int, str, int]]:
     for stage in getattr(schedule, "_stages", None) or [schedule._stage]:
         for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
             note(stage, name)
-    model.pipeline._schedules[micros, (1, rows[0].tokens.shape[1]), torch.float32, True] = schedule
     model.pipeline.train(Pretrain(), rows, 1.0, torch.float32)
     return seen
 
