@@ -7,6 +7,7 @@ import torch
 from tests.parallel.parity import ROWS, VOCABULARY, Case, batch, bf16, compare, decoder_config
 from tests.parallel.ranks import Ranks
 
+from weft.data.batch import Batch
 from weft.models import Decoder
 from weft.parallel import schedules
 from weft.parallel.mesh import Mesh
@@ -54,6 +55,7 @@ def test_stages_with_replicas(four: Ranks) -> None:
         "pp=2,fsdp=2,schedule=1f1b",
         "pp=2,fsdp=2,schedule=interleaved,stages_per_rank=2",
         "pp=2,fsdp=2,schedule=zero-bubble,stages_per_rank=2",
+        "pp=2,fsdp=2,offload=true",
     ],
 )
 def test_sharded_stages(four: Ranks, plan: str) -> None:
@@ -99,9 +101,10 @@ def _evaluated(plan: str) -> list[float]:
     """Losses without gradients before, between and after a step's backward, of batches of two sizes."""
     model = _model(plan)
     objective = Pretrain()
-    mesh = model.mesh
-    part = batch(0, masked=True).part(mesh.coordinate("data"), mesh.size("data"))
-    odd = part.part(0, 2).part(0, 3)
+    rank, ranks = model.mesh.coordinate("data"), model.mesh.size("data")
+    whole = batch(0, masked=True)
+    part = whole.part(rank, ranks)
+    odd = Batch(*(x[:3] for x in vars(whole).values())).part(rank, ranks)
     losses = [model.evaluate(objective, part, torch.float32), model.evaluate(objective, odd, torch.float32)]
     assert all(p.grad is None for p in model.parameters())
     model.accumulate(objective, [part.part(i, 4) for i in range(4)], 1.0, torch.float32)
@@ -112,6 +115,13 @@ def _evaluated(plan: str) -> list[float]:
 def test_evaluation_is_the_loss_of_one_process(two: Ranks, plan: str) -> None:
     expected = _evaluated("")
     for losses in two.run(_evaluated, plan):
+        assert losses == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("plan", ["pp=2,fsdp=2", "pp=2,fsdp=2,schedule=interleaved,stages_per_rank=2"])
+def test_evaluation_on_sharded_stages(four: Ranks, plan: str) -> None:
+    expected = _evaluated("")
+    for losses in four.run(_evaluated, plan):
         assert losses == pytest.approx(expected, rel=1e-5)
 
 
