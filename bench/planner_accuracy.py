@@ -206,7 +206,7 @@ def work(request: dict[str, Any]) -> None:
             started = time.perf_counter()
             step.run(batches, 1.0)
             seconds.append(time.perf_counter() - started)
-            enough = len(seconds) >= 5 and (len(seconds) >= 14 or time.perf_counter() - begun > 6)
+            enough = len(seconds) >= 5 and (len(seconds) >= 14 or time.perf_counter() - begun > 4)
             more.fill_(0.0 if enough else 1.0)
             if not world.alone:
                 # All ranks stop when the first one says so.

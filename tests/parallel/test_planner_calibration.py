@@ -111,9 +111,22 @@ def test_a_real_calibration_of_one_process(monkeypatch):
     answer = calibrate.run(1, Request("fp32", 1, [tiny], collectives=False, step=tiny))
     assert {entry["piece"] for entry in answer["pieces"]} == set(PIECES)
     assert answer["step"]["peak"] >= answer["resident"] > 0
-    crowd = calibrate._fit(1, "fp32", answer)
+    crowd = calibrate.fit(1, "fp32", answer)
     assert set(crowd.coefficients) == set(PIECES)
     assert all(c >= 0 for values in crowd.coefficients.values() for c in values)
+
+
+def test_a_crowd_beyond_the_cores_is_slower_by_what_both_timed():
+    shape = {"width": 64}
+    before = Crowd(
+        2, {"forward": (2.0, 1.0)}, 1e8, (), 1.0, ({"piece": "forward", "shape": shape, "seconds": 0.5},)
+    )
+    now = {
+        "pieces": [{"piece": "forward", "shape": shape, "seconds": 1.5}],
+        "collectives": [],
+        "resident": 1e8,
+    }
+    assert calibrate.fit(4, "fp32", now, before).coefficients == {"forward": (6.0, 3.0)}
 
 
 def test_two_processes_time_their_collectives():

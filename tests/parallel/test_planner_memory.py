@@ -12,7 +12,7 @@ from weft.models.presets import Size
 from weft.parallel.plan import Plan
 from weft.parallel.planner import activations, traced
 from weft.parallel.planner.job import Job
-from weft.parallel.planner.local import Local, blocks_of
+from weft.parallel.planner.local import Local
 from weft.parallel.planner.machines import cluster_on
 from weft.parallel.planner.memory import Style, every_rank, fullest, optimiser_bytes
 from weft.parallel.planner.trace import trace
@@ -35,7 +35,6 @@ def test_parameters_of_one_process_are_the_decoders():
 
 
 def test_stages_share_the_blocks_and_both_ends_hold_a_tied_matrix():
-    assert blocks_of(7, 3) == (3, 2, 2)
     stages = local(Plan(pp=2))
     matrix = 512 * 128
     assert stages.parameters(0) == 2 * SMALL.block_parameters + matrix

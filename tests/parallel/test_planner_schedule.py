@@ -9,8 +9,9 @@ from torch.distributed.pipelining import schedules
 from torch.distributed.pipelining.stage import _PipelineStageBase
 
 from weft.core.errors import ConfigError
-from weft.parallel.planner.schedule import in_flight, order
+from weft.parallel.planner.in_flight import in_flight
 from weft.parallel.planner.simulate import StageSeconds, run
+from weft.parallel.schedules import order
 
 CLASSES = {
     "gpipe": schedules.ScheduleGPipe,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ def calibrate(dtype: str, modules: Sequence[str] = (), say: Say = print) -> Cali
         threads = max(1, cores // processes)
         shapes = SHAPES if processes <= cores else FEW
         answer = run(processes, Request(dtype, threads, list(shapes), modules=list(modules)))
-        crowds.append(_fit(processes, dtype, answer))
+        crowds.append(fit(processes, dtype, answer, crowds[-1] if processes > cores else None))
         pipeline = float(answer.get("pipeline", pipeline))
         if threads == 1:
             lone[processes] = _common(answer)
@@ -141,7 +141,23 @@ def _memory(
     return memory.total - memory.runtime, float(answer["step"]["peak"] - answer["resident"])
 
 
-def _fit(processes: int, dtype: str, answer: dict[str, Any]) -> Crowd:
+def fit(processes: int, dtype: str, answer: dict[str, Any], before: Crowd | None = None) -> Crowd:
+    """A crowd from what was measured.
+
+    With more processes than cores fewer shapes are timed: each piece is then ``before``'s, slower by the
+    ratio of what both have timed.
+    """
+    fits = _fit_collectives(answer["collectives"])
+    measured = (*answer["pieces"], *answer["collectives"])
+    blocks = [entry for entry in answer["pieces"] if entry["piece"] in ("forward", "backward")]
+    whole = sum(entry["seconds"] for entry in blocks)
+    skew = max(1.0, sum(entry.get("slowest", 0.0) for entry in blocks) / whole) if whole else 1.0
+    if before is not None:
+        coefficients = {
+            piece: tuple(_ratio(piece, answer["pieces"], before.measured) * c for c in values)
+            for piece, values in before.coefficients.items()
+        }
+        return Crowd(processes, coefficients, answer["resident"], fits, skew, measured)
     item = WORK_BYTES[dtype]
     features: dict[str, list[list[float]]] = defaultdict(list)
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -150,9 +166,17 @@ def _fit(processes: int, dtype: str, answer: dict[str, Any]) -> Crowd:
         features[entry["piece"]].append(amount.features(item))
         seconds[entry["piece"]].append(max(entry["seconds"], 1e-6))
     coefficients = {piece: not_negative(features[piece], seconds[piece]) for piece in features}
-    fits = _fit_collectives(answer["collectives"])
-    measured = (*answer["pieces"], *answer["collectives"])
-    return Crowd(processes, coefficients, answer["resident"], fits, measured)
+    return Crowd(processes, coefficients, answer["resident"], fits, skew, measured)
+
+
+def _ratio(piece: str, now: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> float:
+    """How much longer ``piece`` takes, over the shapes that both have."""
+    one, other = (
+        {str(e["shape"]): e["seconds"] for e in entries if e.get("piece") == piece}
+        for entries in (now, before)
+    )
+    both = one.keys() & other.keys()
+    return float(sum(one[shape] for shape in both) / sum(other[shape] for shape in both)) if both else 1.0
 
 
 def amount_of(piece: str, shape: Shape, dtype: str, layers: int = 3) -> work.Work:

@@ -29,13 +29,14 @@ Array = npt.NDArray[np.float64]
 class Crowd:
     """``processes`` measured at a time: coefficients of each piece, the resident bytes before a step.
 
-    ``measured``: the seconds that the coefficients were fitted to, as :mod:`.probe` gave them.
+    ``skew``: time of the slowest process by the mean of all; ``measured``: the seconds that the coefficients were fitted to, as :mod:`.probe` gave them.
     """
 
     processes: int
     coefficients: Mapping[str, tuple[float, ...]]
     resident: float
     fits: tuple[Fit, ...] = ()
+    skew: float = 1.0
     measured: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -67,7 +68,9 @@ class Calibration:
             fragments=self.fragments,
             source="calibrated",
         )
-        rates = Fitted(WORK_BYTES[job.dtype], crowd.coefficients, self._speeds(cluster.size), scale)
+        rates = Fitted(
+            WORK_BYTES[job.dtype], crowd.coefficients, self._speeds(cluster.size), scale, crowd.skew
+        )
         fits = tuple(fit for c in self.crowds for fit in c.fits)
         measured = dataclasses.replace(cluster, device=device)
         return World.of(measured, rates, fits, self.peak)
@@ -98,7 +101,7 @@ def _crowd(entry: dict[str, Any]) -> Crowd:
     coefficients = {piece: tuple(values) for piece, values in entry["coefficients"].items()}
     fits = tuple(Fit(**fit) for fit in entry["fits"])
     measured = tuple(entry.get("measured", ()))
-    return Crowd(entry["processes"], coefficients, entry["resident"], fits, measured)
+    return Crowd(entry["processes"], coefficients, entry["resident"], fits, entry.get("skew", 1.0), measured)
 
 
 def folder() -> Path:

@@ -14,8 +14,8 @@ from weft.parallel.planner.local import Local
 from weft.parallel.planner.memory import Memory, Source, formula, fullest, style
 from weft.parallel.planner.overlap import exposed
 from weft.parallel.planner.rates import Published, Rates
-from weft.parallel.planner.schedule import order
 from weft.parallel.planner.simulate import StageSeconds, Timeline, run
+from weft.parallel.schedules import order
 
 TIMES = ("compute", "communication", "bubble", "optimiser", "data")
 
@@ -114,14 +114,19 @@ def _step(local: Local, world: World, simulate: bool) -> Step:
     of_rank = [local.micros * sum(seconds[s] for s in local.stages_of(r)) for r in range(plan.pp)]
     busiest = max(range(plan.pp), key=lambda r: of_rank[r])
     hidden = sum(pieces.exposed(s) for s in local.stages_of(busiest)) * local.micros
-    bubble = 0.0
+    busy, bubble = of_rank[busiest], 0.0
     if plan.pp > 1:
-        line = _pipeline(pieces, stages) if simulate else None
-        bubble = line.bubble if line else _closed_form(local, seconds)
+        if simulate:
+            # Cores that some ranks leave idle speed the others up, so a pipeline may beat its busiest rank.
+            whole = _pipeline(pieces, stages).seconds
+            busy = min(busy, whole)
+            bubble = whole - busy
+        else:
+            bubble = _closed_form(local, seconds)
     optimiser = max(pieces.optimiser(local.stages_of(r)) for r in ends)
     sync = max(pieces.sync(local.stages_of(r)) for r in ends)
     return Step(
-        compute=of_rank[busiest] - hidden,
+        compute=busy - hidden,
         communication=hidden + sync,
         bubble=bubble,
         optimiser=optimiser,
@@ -133,8 +138,11 @@ def _pipeline(pieces: _Pieces, stages: list[StageSeconds]) -> Timeline:
     local, world = pieces.local, pieces.world
     plan = local.plan
     actions = order(plan.schedule, plan.pp, plan.stages_per_rank, local.micros)
-    shared = world.rates.speed if world.cluster.cores else None
-    return run(actions, stages, pieces.message, shared)
+    if not world.cluster.cores:
+        return run(actions, stages, pieces.message)
+    # The other pipelines of the host, and the ranks beside each of these, work and wait at the same moments.
+    beside = plan.size // plan.pp
+    return run(actions, stages, pieces.message, lambda working: world.rates.speed(working * beside))
 
 
 def _closed_form(local: Local, seconds: list[float]) -> float:
@@ -184,14 +192,20 @@ class _Pieces:
         return self.world.network.seconds(kind, size, where)
 
     @functools.cached_property
+    def meeting(self) -> float:
+        """Factor on blocks after each of which ranks wait for the slowest."""
+        plan = self.local.plan
+        return self.world.rates.skew if max(plan.tp, plan.cp, plan.fsdp) > 1 else 1.0
+
+    @functools.cached_property
     def forward(self) -> float:
-        return self.seconds("forward", work.block_forward(self.local, self.fused))
+        return self.meeting * self.seconds("forward", work.block_forward(self.local, self.fused))
 
     @functools.cached_property
     def backward(self) -> float:
         again = work.block_recompute(self.local, self.fused)
         redone = self.seconds("forward", again) if again.calls else 0.0
-        return redone + self.seconds("backward", work.block_backward(self.local, self.fused))
+        return self.meeting * (redone + self.seconds("backward", work.block_backward(self.local, self.fused)))
 
     @functools.cached_property
     def embedding(self) -> float:

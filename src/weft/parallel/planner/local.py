@@ -11,15 +11,11 @@ import functools
 from dataclasses import dataclass
 
 from weft.models.config import DecoderConfig
+from weft.parallel.cuts import cut
 from weft.parallel.plan import Plan
 from weft.parallel.planner.job import Job
 
-
-@functools.cache
-def blocks_of(layers: int, stages: int) -> tuple[int, ...]:
-    """Blocks of each stage: as even as can be, the longer stages first."""
-    short, longer = divmod(layers, stages)
-    return tuple(short + (stage < longer) for stage in range(stages))
+_cut = functools.cache(cut)
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Local:
     @functools.cached_property
     def stages(self) -> tuple[int, ...]:
         """Blocks of every pipeline stage."""
-        return blocks_of(self.config.num_hidden_layers, self.plan.stages)
+        return tuple(len(layers) for layers in _cut(self.config, self.plan.stages))
 
     def stages_of(self, rank: int) -> tuple[int, ...]:
         """Stage numbers of one pipeline rank."""

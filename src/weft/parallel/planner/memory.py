@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from weft.parallel.planner import activations
 from weft.parallel.planner.activations import Kept
 from weft.parallel.planner.hardware import Cluster
+from weft.parallel.planner.in_flight import in_flight
 from weft.parallel.planner.job import MASTER_BYTES
 from weft.parallel.planner.local import Local
-from weft.parallel.planner.schedule import in_flight
 
 KINDS = ("weights", "gradients", "optimiser", "activations", "temporary", "communication", "runtime")
 

@@ -112,22 +112,36 @@ def _together() -> None:
         dist.barrier()
 
 
-def _timed(action: Callable[[], Any], prepare: Callable[[], Any] | None = None) -> float:
-    """Median seconds over REPEATS, averaged over the processes."""
-    found = []
+@dataclass(frozen=True)
+class Timing:
+    """Medians over REPEATS: ``mean`` over the processes, and the ``slowest`` of them."""
+
+    mean: float
+    slowest: float
+
+    def less(self, other: Timing, parts: int) -> Timing:
+        """What is left without ``other``, by ``parts``."""
+        return Timing((self.mean - other.mean) / parts, (self.slowest - other.slowest) / parts)
+
+
+def _timed(action: Callable[[], Any], prepare: Callable[[], Any] | None = None) -> Timing:
+    means, slowest = [], []
     for repeat in range(REPEATS + 1):
         if prepare is not None:
             prepare()
         _together()
         started = time.perf_counter()
         action()
-        seconds = torch.tensor(time.perf_counter() - started, dtype=torch.float64)
+        mean = torch.tensor(time.perf_counter() - started, dtype=torch.float64)
+        most = mean.clone()
         if dist.is_initialized():
-            dist.all_reduce(seconds)
-            seconds /= dist.get_world_size()
+            dist.all_reduce(mean)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            mean /= dist.get_world_size()
         if repeat:
-            found.append(seconds.item())
-    return statistics.median(found)
+            means.append(mean.item())
+            slowest.append(most.item())
+    return Timing(statistics.median(means), statistics.median(slowest))
 
 
 def _time_pieces(request: Request, shape: Shape) -> list[dict[str, Any]]:
@@ -168,13 +182,16 @@ def _time_pieces(request: Request, shape: Shape) -> list[dict[str, Any]]:
     backward = _timed(back, run(model))
     found = [("loss", _timed(loss, clear(model))), ("embedding", _timed(ends, clear(model)))]
     # What one block adds: the rest is embedding and final norm.
-    found.append(("forward", (forward - _timed(run(one))) / (layers - 1)))
-    found.append(("backward", (backward - _timed(back, run(one))) / (layers - 1)))
+    found.append(("forward", forward.less(_timed(run(one)), layers - 1)))
+    found.append(("backward", backward.less(_timed(back, run(one)), layers - 1)))
     found += _time_update(model)
-    return [{"piece": piece, "shape": asdict(shape), "seconds": seconds} for piece, seconds in found]
+    return [
+        {"piece": piece, "shape": asdict(shape), "seconds": timing.mean, "slowest": timing.slowest}
+        for piece, timing in found
+    ]
 
 
-def _time_update(model: Decoder) -> list[tuple[str, float]]:
+def _time_update(model: Decoder) -> list[tuple[str, Timing]]:
     parameters = list(model.parameters())
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-3)
@@ -212,7 +229,7 @@ def _time_collectives(size: int) -> list[dict[str, Any]]:
             "exchange": swap,
         }
         for kind, action in actions.items():
-            found.append({"kind": kind, "ranks": size, "bytes": 4 * count, "seconds": _timed(action)})
+            found.append({"kind": kind, "ranks": size, "bytes": 4 * count, "seconds": _timed(action).mean})
     return found
 
 

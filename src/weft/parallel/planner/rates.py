@@ -19,6 +19,12 @@ class Rates(Protocol):
         """Seconds of ``work``, which is one of PIECES, on one rank while every rank works."""
         ...
 
+    @property
+    def skew(self) -> float:
+        """How much longer the slowest of the ranks takes than their mean: who meets after every block
+        waits for it."""
+        ...
+
     def speed(self, working: int) -> float:
         """How fast each rank is while only ``working`` of a host's ranks compute; 1 while all do."""
         ...
@@ -30,6 +36,7 @@ class Published:
 
     cluster: Cluster
     dtype: str
+    skew: float = 1.0
 
     def seconds(self, piece: str, work: Work) -> float:
         """Every product at its own share of the rate; pointwise work at memory bandwidth."""
@@ -78,6 +85,7 @@ class Fitted:
     coefficients: Mapping[str, tuple[float, ...]]
     speeds: Mapping[int, float]
     scale: float = 1.0
+    skew: float = 1.0
 
     def seconds(self, piece: str, work: Work) -> float:
         """The fitted sum."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from weft.parallel.planner.schedule import Action, Order
+from weft.parallel.schedules import Action, Order
 
 Speed = Callable[[int], float]
 """Share of its full speed that each of n working ranks has."""

@@ -41,7 +41,7 @@ class Traced:
     operations: dict[str, int]
 
 
-class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts bytes of storages alive that were made under it, and operations."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def trace_blocks(
     """The same for so many blocks, with the embedding before them and the loss behind where asked."""
     with FakeTensorMode(), shapes_only(fused, native_attention and fused), torch.enable_grad():
         made = _build(local, blocks, first, last)
-        memory = _Memory()
+        memory = Memory()
         for weight in made.weights:
             memory.ignored.add(weight.untyped_storage()._cdata)
         with memory:
@@ -139,7 +139,7 @@ def _build(local: Local, blocks: int, first: bool, last: bool) -> _Stage:
     return _Stage(config, stack, first, last, list(stack.parameters()))
 
 
-def _forward(made: _Stage, local: Local, memory: _Memory) -> Tensor:
+def _forward(made: _Stage, local: Local, memory: Memory) -> Tensor:
     dtype, config = DTYPES[local.job.dtype], made.config
     rows, length = local.micro_rows, local.job.length // local.plan.cp
     tokens = torch.empty(rows, length, dtype=torch.int64)
@@ -157,7 +157,7 @@ def _forward(made: _Stage, local: Local, memory: _Memory) -> Tensor:
     return _loss(made, x, memory) if made.last else x
 
 
-def _loss(made: _Stage, x: Tensor, memory: _Memory) -> Tensor:
+def _loss(made: _Stage, x: Tensor, memory: Memory) -> Tensor:
     config = made.config
     norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
     matrix = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
@@ -168,7 +168,7 @@ def _loss(made: _Stage, x: Tensor, memory: _Memory) -> Tensor:
     return summed_cross_entropy(hidden, matrix, torch.empty(hidden.shape[0], dtype=torch.int64), 1.0)
 
 
-def _backward(made: _Stage, out: Tensor, memory: _Memory) -> None:
+def _backward(made: _Stage, out: Tensor, memory: Memory) -> None:
     # Gradients of weights are counted apart: they live beyond the micro-batch.
     handles: list[Any] = []
     for weight in made.weights:
