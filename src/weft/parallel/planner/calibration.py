@@ -29,7 +29,8 @@ Array = npt.NDArray[np.float64]
 class Crowd:
     """``processes`` measured at a time: coefficients of each piece, the resident bytes before a step.
 
-    ``skew``: time of the slowest process by the mean of all; ``measured``: the seconds that the coefficients were fitted to, as :mod:`.probe` gave them.
+    ``skew``: time of the slowest process by the mean of all; ``measured``: the seconds that the coefficients
+    were fitted to, as :mod:`.probe` gave them.
     """
 
     processes: int
