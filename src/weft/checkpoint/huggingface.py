@@ -107,8 +107,9 @@ def write_model(
     ``tokenizer`` is one of ours, or a folder whose tokenizer files are copied as they are. ``dtype`` None
     keeps that of the weights. ``generation`` is the content of generation_config.json; its token ids also
     go to config.json, and without it the tokenizer's end of text is used. Raises CheckpointError when the
-    tokenizer has more tokens than the model has embeddings.
+    tokenizer has more tokens than the model has embeddings, or routers have biases.
     """
+    _check_biases(model)
     end, vocab_size = _write_tokenizer(folder, tokenizer)
     if vocab_size > model.config.vocab_size:
         raise CheckpointError(
@@ -140,6 +141,17 @@ def _foreign_parameters(model: Decoder) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in model.named_parameters():
         parts = foreign_parts(name, model.config.num_experts)
         yield from zip(parts, parameter if stacked(name) else (parameter,), strict=True)
+
+
+def _check_biases(model: Decoder) -> None:
+    """No stock architecture can say them, so that what is written would not be what was trained."""
+    largest = max((float(router.bias.abs().max()) for router in routers(model).values()), default=0.0)
+    if largest:
+        raise CheckpointError(
+            f"The biases that balance the experts are up to {largest:.2g}, and a stock "
+            f"{model.config.architecture} has none, so it would choose other experts than in training; train "
+            "to the end with balance.release above 0, or set them to 0 knowingly."
+        )
 
 
 def _is_derived(name: str) -> bool:

@@ -62,6 +62,6 @@ def prepare(model: Decoder, device: torch.device, dtype: torch.dtype) -> Decoder
     """
     model.to(device).requires_grad_(False)
     for name, parameter in model.named_parameters():
-        matrix = parameter.ndim > 1 and not name.endswith("router.weight") or name.endswith("bias")
+        matrix = name.endswith("bias") or (parameter.ndim > 1 and not name.endswith("router.weight"))
         parameter.data = parameter.data.to(dtype if matrix else torch.float32)
     return model.eval()
