@@ -6,6 +6,8 @@ position sees. Dimensions as in :mod:`weft.models.layers`; V is the vocabulary s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,15 @@ def rope_frequencies(config: DecoderConfig) -> Tensor:
         scaling.high_freq_factor,
         scaling.original_max_position_embeddings,
     )
+
+
+def lasting(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What makes up the state of a model in training: its parameters, and buffers that training changes."""
+    yield from model.named_parameters()
+    for name, buffer in model.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        if leaf not in model.get_submodule(owner)._non_persistent_buffers_set:
+            yield name, buffer
 
 
 class Decoder(nn.Module):

@@ -106,6 +106,6 @@ def routers(model: nn.Module) -> dict[str, Router]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Router)}
 
 
-def experts(model: nn.Module) -> Iterator[Experts]:
+def stacks(model: nn.Module) -> Iterator[Experts]:
     """Every stack of experts of the model."""
     return (module for module in model.modules() if isinstance(module, Experts))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def grouped_linear_plain(x_MI: Tensor, weight_XOI: Tensor, counts_X: Tensor) -> Tensor:
-    """Reference, [M, O] in the dtype of x: the first counts[0] rows by weight[0].T, the next by weight[1].T."""
+    """Reference, [M, O] in the dtype of x: counts[0] rows times weight[0].T, the next times weight[1].T."""
     parts = torch.split(x_MI, counts_X.tolist())
     return torch.cat([F.linear(part, w.to(x_MI.dtype)) for part, w in zip(parts, weight_XOI, strict=True)])
 

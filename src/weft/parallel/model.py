@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import gradients
+from weft.parallel import expert, gradients
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
@@ -74,13 +74,17 @@ class ParallelModel:
             part = objective.loss(self.module, self.rows(batch), scale, dtype)
             part.backward()  # type: ignore[no-untyped-call]
             total += part.item()
-        sum_gradients(self.parameters(), self.mesh.group("sum"))
+        self._sum_gradients()
         return self._sum(total, "sum")
 
     @torch.no_grad()
     def evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
         """The summed loss over all ranks, without gradients; ``batch`` holds this data rank's rows."""
-        return self._sum(objective.loss(self.module, self.rows(batch), 1.0, dtype).item(), "sum")
+        self.module.eval()
+        try:
+            return self._sum(objective.loss(self.module, self.rows(batch), 1.0, dtype).item(), "sum")
+        finally:
+            self.module.train()
 
     def clip(self, most: float) -> float:
         """Clip the gradients by their norm over the whole model, and return it."""
@@ -93,6 +97,22 @@ class ParallelModel:
         found = torch.tensor(value, device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found.item())
+
+    def total_load(self, load: Tensor) -> Tensor:
+        """int64 counts of rows that experts of this rank's layers got, summed in place over all ranks.
+
+        Ranks that route the same rows count them each, every expert's alike: its share is right.
+        """
+        group = self.mesh.group("stage")
+        if group is not None:
+            dist.all_reduce(load, group=group)
+        return load
+
+    def _sum_gradients(self) -> None:
+        apart = {p for stack in expert.spread(self.module, self.plan) for p in stack.parameters()}
+        rest = (parameter for parameter in self.parameters() if parameter not in apart)
+        sum_gradients(rest, self.mesh.group("sum"))
+        sum_gradients((p for p in self.parameters() if p in apart), self.mesh.group("experts"))
 
     def _sum(self, value: float, line: str) -> float:
         group = self.mesh.group(line)
@@ -108,4 +128,5 @@ def parallelise(module: Decoder, plan: Plan, mesh: Mesh) -> ParallelModel:
 
     Every rank must hold the same weights, or weights on the meta device.
     """
+    expert.apply(module, plan, mesh)
     return ParallelModel(module, plan, mesh)

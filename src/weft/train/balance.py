@@ -59,19 +59,20 @@ class Balance:
         total: Callable[[Tensor], Tensor] = lambda load: load,
     ):
         self.routers, self.rate, self._total = routers(model), section.rate, total
+        self.load = Load({})
         self.fade = round(steps * (1.0 - section.release))
         self.end = round(steps * (1.0 - section.release / 2))
 
     @torch.no_grad()
-    def after_step(self, finished: int) -> Load:
-        """Move the biases after step number ``finished`` (from 1) and start counting anew."""
+    def after_step(self, finished: int) -> None:
+        """Move the biases after step number ``finished`` (from 1), note the load, start counting anew."""
         if not self.routers:
-            return Load({})
+            return
         total = self._total(torch.stack([router.load for router in self.routers.values()]))
         for router, load in zip(self.routers.values(), total, strict=True):
             self._move(router.bias, load, finished)
             router.load.zero_()
-        return Load(dict(zip(self.routers, total, strict=True)))
+        self.load = Load(dict(zip(self.routers, total, strict=True)))
 
     def drop(self) -> float:
         """Set the biases to 0, whatever they are, and return the largest."""

@@ -1,15 +1,21 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
 Muon (Jordan et al. 2024; the scale of arXiv:2502.16982) orthogonalises the momentum of a matrix; its
-update is scaled to the root mean square that AdamW's has, so one learning rate serves both.
+update is scaled to the root mean square that AdamW's has, so one learning rate serves both. Experts are
+stacks of matrices, each of which Muon takes on its own; their routers are left to AdamW.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from weft.train.config import OptimizerSection
+from weft.train.stacked_muon import StackedMuon
 
 
 class Optimizer:
@@ -18,7 +24,7 @@ class Optimizer:
     def __init__(self, model: nn.Module, config: OptimizerSection, peak: float):
         self.peak = peak
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        matrices, flat, embeddings = _split(model)
+        matrices, stacks, flat, embeddings = _split(model)
         self.parts: dict[str, torch.optim.Optimizer] = {}
         decay = config.weight_decay
         if config.name == "muon":
@@ -29,14 +35,13 @@ class Optimizer:
                 momentum=config.momentum,
                 adjust_lr_fn="match_rms_adamw",
             )
-            groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": flat, "weight_decay": 0.0}]
+            if stacks:
+                self.parts["stacked_muon"] = StackedMuon(stacks, peak, decay, config.momentum)
+            groups = [(embeddings, 0.0), (flat, 0.0)]
         else:
-            groups = [
-                {"params": [*matrices, *embeddings], "weight_decay": decay},
-                {"params": flat, "weight_decay": 0.0},
-            ]
+            groups = [([*matrices, *stacks, *embeddings], decay), (flat, 0.0)]
         self.parts["adamw"] = torch.optim.AdamW(
-            groups, lr=peak, betas=(config.beta1, config.beta2), eps=1e-10, fused=True
+            _by_mesh(groups), lr=peak, betas=(config.beta1, config.beta2), eps=1e-10, fused=True
         )
 
     def step(self, factor: float) -> None:
@@ -66,13 +71,29 @@ class Optimizer:
             self.parts[part_name].state[by_name[name]][key] = value
 
 
-def _split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    matrices, flat, embeddings = [], [], []
+def _split(
+    model: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices, stacks of matrices, vectors, and what looks tokens or experts up."""
+    matrices, stacks, flat, embeddings = [], [], [], []
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
             flat.append(parameter)
-        elif name.startswith(("embedding.", "output.")):
+        elif name.startswith(("embedding.", "output.")) or name.endswith(".router.weight"):
             embeddings.append(parameter)
+        elif parameter.ndim == 3:
+            stacks.append(parameter)
         else:
             matrices.append(parameter)
-    return matrices, flat, embeddings
+    return matrices, stacks, flat, embeddings
+
+
+def _by_mesh(groups: Iterable[tuple[list[nn.Parameter], float]]) -> list[dict[str, Any]]:
+    """Groups with their decay, each of parameters on one mesh: a fused update takes no mixture."""
+    split: dict[Any, dict[str, Any]] = {}
+    for number, (parameters, decay) in enumerate(groups):
+        for parameter in parameters:
+            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+            group = split.setdefault((number, mesh), {"params": [], "weight_decay": decay})
+            group["params"].append(parameter)
+    return list(split.values())

@@ -36,7 +36,7 @@ class StackedMuon(torch.optim.Optimizer):
     def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            state["momentum_buffer"] = torch.zeros_like(parameter)
         weight, gradient, momentum = map(_local, (parameter, parameter.grad, state["momentum_buffer"]))
         momentum.lerp_(gradient, 1.0 - group["momentum"])
         update = orthogonal(gradient.lerp(momentum, group["momentum"]))
