@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.parallel.parity import Case, compare, decoder_config
+from tests.parallel.parity import Case, compare
 from tests.parallel.ranks import Ranks
-
-from weft.core.errors import ConfigError
-from weft.parallel.plan import Plan
 
 EXPERTS = {
     "architecture": "Qwen3MoeForCausalLM",

@@ -18,9 +18,9 @@ class Mesh:
 
     Names of lines: those of :data:`weft.parallel.plan.SIZES`, and ``data`` (dp x fsdp: ranks that read
     different rows), ``sum`` (dp x fsdp x cp: ranks whose gradients add up), ``shard`` (fsdp x cp: ranks
-    that share one copy of the weights under fsdp), ``stage`` (all ranks of one pipeline stage). With experts
-    spread, ``ep`` too (neighbours on ``data`` that hold all experts together) and ``experts`` (ranks of
-    ``sum`` that hold the same ones).
+    that share one copy of the weights under fsdp), ``stage`` (all but pp: ranks that hold the same
+    parameters, whole or in parts). With experts spread, ``ep`` too (neighbours on ``data`` that hold all
+    experts together) and ``experts`` (ranks of ``sum`` that hold the same ones).
     """
 
     plan: Plan

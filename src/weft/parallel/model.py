@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import expert, gradients
+from weft.parallel import expert, fsdp, gradients, recompute
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
@@ -70,7 +70,8 @@ class ParallelModel:
         whole step.
         """
         total = 0.0
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
+            fsdp.last(self.module, number == len(batches))
             part = objective.loss(self.module, self.rows(batch), scale, dtype)
             part.backward()  # type: ignore[no-untyped-call]
             total += part.item()
@@ -109,10 +110,11 @@ class ParallelModel:
         return load
 
     def _sum_gradients(self) -> None:
+        """What fsdp has not summed: over all ranks, or over those that hold the same experts."""
+        left = [parameter for parameter in self.parameters() if not fsdp.sums(parameter)]
         apart = {p for stack in expert.spread(self.module, self.plan) for p in stack.parameters()}
-        rest = (parameter for parameter in self.parameters() if parameter not in apart)
-        sum_gradients(rest, self.mesh.group("sum"))
-        sum_gradients((p for p in self.parameters() if p in apart), self.mesh.group("experts"))
+        sum_gradients((p for p in left if p not in apart), self.mesh.group("sum"))
+        sum_gradients((p for p in left if p in apart), self.mesh.group("experts"))
 
     def _sum(self, value: float, line: str) -> float:
         group = self.mesh.group(line)
@@ -123,10 +125,12 @@ class ParallelModel:
         return total.item()
 
 
-def parallelise(module: Decoder, plan: Plan, mesh: Mesh) -> ParallelModel:
+def parallelise(module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> ParallelModel:
     """Apply every technique of the plan, innermost first, and return what this rank trains.
 
-    Every rank must hold the same weights, or weights on the meta device.
+    ``dtype`` is that of matrix work. Every rank must hold the same weights, or weights on the meta device.
     """
     expert.apply(module, plan, mesh)
+    recompute.apply(module, plan)
+    fsdp.apply(module, plan, mesh, dtype)
     return ParallelModel(module, plan, mesh)

@@ -1,8 +1,7 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
-Muon (Jordan et al. 2024; the scale of arXiv:2502.16982) orthogonalises the momentum of a matrix; its
-update is scaled to the root mean square that AdamW's has, so one learning rate serves both. Experts are
-stacks of matrices, each of which Muon takes on its own; their routers are left to AdamW.
+Muon's update has the root mean square of AdamW's, so one learning rate serves both. Experts are
+stacks of matrices, each of which is updated on its own; their routers are left to AdamW.
 """
 
 from __future__ import annotations
@@ -11,32 +10,32 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from weft.train.config import OptimizerSection
-from weft.train.stacked_muon import StackedMuon
+from weft.train.muon import Muon
 
 
 class Optimizer:
     """One or two PyTorch optimisers driven as one, with their state under names."""
 
-    def __init__(self, model: nn.Module, config: OptimizerSection, peak: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerSection,
+        peak: float,
+        group: dist.ProcessGroup | None = None,
+    ):
+        """``group``: the ranks that hold the same parameters, whole or in shards; None for one process."""
         self.peak = peak
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         matrices, stacks, flat, embeddings = _split(model)
         self.parts: dict[str, torch.optim.Optimizer] = {}
         decay = config.weight_decay
         if config.name == "muon":
-            self.parts["muon"] = torch.optim.Muon(
-                matrices,
-                lr=peak,
-                weight_decay=decay,
-                momentum=config.momentum,
-                adjust_lr_fn="match_rms_adamw",
-            )
-            if stacks:
-                self.parts["stacked_muon"] = StackedMuon(stacks, peak, decay, config.momentum)
+            self.parts["muon"] = Muon([*matrices, *stacks], peak, decay, config.momentum, group)
             groups = [(embeddings, 0.0), (flat, 0.0)]
         else:
             groups = [([*matrices, *stacks, *embeddings], decay), (flat, 0.0)]
