@@ -12,9 +12,9 @@ EXPERTS = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
     "norm_topk_prob": True,
-    "mlp_only_layers": (1,),
+    "num_hidden_layers": 2,
 }
-CASE = Case(config=EXPERTS, steps=4)
+CASE = Case(config=EXPERTS, steps=3)
 
 
 @pytest.mark.parametrize("plan", ["dp=2", "dp=2,ep=2"])
@@ -22,7 +22,7 @@ def test_two_ranks(two: Ranks, plan: str) -> None:
     compare(two, plan, CASE)
 
 
-@pytest.mark.parametrize("plan", ["dp=4,ep=2", "dp=4,ep=4"])
+@pytest.mark.parametrize("plan", ["dp=4,ep=2", "dp=4,ep=4", "fsdp=4,ep=2", "dp=2,fsdp=2,ep=2", "fsdp=4,ep=4"])
 def test_four_ranks(four: Ranks, plan: str) -> None:
     """Two copies of each half of the experts; and two experts a rank."""
     compare(four, plan, CASE)

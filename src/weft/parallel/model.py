@@ -91,13 +91,13 @@ class ParallelModel:
         """Clip the gradients by their norm over the whole model, and return it."""
         return gradients.clip(self.parameters(), most, self.mesh)
 
-    def most(self, value: int) -> int:
+    def most(self, value: float) -> float:
         """The largest of the ranks' values."""
         if self.mesh.grid is None:
             return value
-        found = torch.tensor(value, device=self.device)
+        found = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found.item())
+        return found.item()
 
     def total_load(self, load: Tensor) -> Tensor:
         """int64 counts of rows that experts of this rank's layers got, summed in place over all ranks.

@@ -129,10 +129,15 @@ class Trainer:
             "tokens": result.targets,
             "tokens_per_second": result.targets / seconds,
             "peak_share": flops / seconds / self.peak,
-            "memory_bytes": self.model.most(peak_memory()),
+            "memory_bytes": int(self.model.most(peak_memory())),
             "seconds": seconds,
-            **({"expert_imbalance": self.balance.load.imbalance} if self.balance.routers else {}),
+            **self._imbalance(),
         }
+
+    def _imbalance(self) -> dict[str, float]:
+        if not self.model.config.sparse_layers:
+            return {}
+        return {"expert_imbalance": self.model.most(self.balance.load.imbalance)}
 
     def _validate(self) -> dict[str, Any]:
         rows = min(self.run.train.validate_rows, self.validation.rows)
