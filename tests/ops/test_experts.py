@@ -97,6 +97,17 @@ def test_no_rows_at_all() -> None:
     assert weight.grad is not None and not weight.grad.any()
 
 
+@pytest.mark.parametrize("chosen", [1, 3])
+def test_no_tokens_at_all(chosen: int) -> None:
+    """As on a rank whose experts nobody chose."""
+    x, share = drawn(torch.float32, 0, E), torch.rand(0, chosen)
+    weights = drawn(torch.float32, X, W, E), drawn(torch.float32, X, W, E), drawn(torch.float32, X, E, W)
+    out = experts_fast(x, torch.zeros(0, chosen, dtype=torch.int64), share, *weights)
+    out.sum().backward()
+    assert out.shape == x.grad.shape == (0, E)
+    assert all(not weight.grad.any() for weight in weights)
+
+
 def test_gather_sums_gradients_of_all_copies() -> None:
     index = torch.tensor([[2, 0], [1, 2], [0, 1]])
     order = Order(index)

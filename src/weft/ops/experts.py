@@ -59,7 +59,7 @@ class Order:
     def unsort(self, rows_ME: Tensor) -> Tensor:
         """[N, K, E]: back in the order of tokens."""
         rows = gather(rows_ME, self.place_NK.flatten(), self.order_M.unsqueeze(1))
-        return rows.view(*self.shape, -1)
+        return rows.view(*self.shape, rows_ME.shape[-1])
 
 
 def weighted_sum(rows_NKE: Tensor, share_NK: Tensor) -> Tensor:
@@ -93,4 +93,4 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (origin,) = ctx.saved_tensors
         rows = grads[0].index_select(0, origin.flatten())
-        return rows.view(*origin.shape, -1).sum(1), None, None
+        return rows.view(*origin.shape, rows.shape[-1]).sum(1), None, None
