@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from weft.models.config import DecoderConfig
 from weft.ops.experts import Order, expert_rows, load, weighted_sum
+from weft.ops.local import local
 
 
 class Router(nn.Module):
@@ -43,7 +44,7 @@ class Router(nn.Module):
 
     def forward(self, x_NE: Tensor) -> tuple[Tensor, Tensor]:
         """[N, E] -> the experts of each token, int64 [N, K], best first, and their shares, fp32 [N, K]."""
-        scores_NX = F.linear(x_NE.float(), self.weight.float()).softmax(-1)
+        scores_NX = F.linear(x_NE.float(), local(self.weight).float()).softmax(-1)
         steered_NX = scores_NX + self.bias if self.training else scores_NX
         index_NK = steered_NX.topk(self.chosen, dim=-1).indices
         share_NK = scores_NX.gather(-1, index_NK)
@@ -78,7 +79,7 @@ Place = Callable[[Tensor, Tensor, Experts], Tensor]
 
 def here(rows_ME: Tensor, counts_X: Tensor, experts: Experts) -> Tensor:
     """All experts are in this process."""
-    return expert_rows(rows_ME, counts_X, experts.gate, experts.up, experts.down)
+    return expert_rows(rows_ME, counts_X, *map(local, (experts.gate, experts.up, experts.down)))
 
 
 class SparseFeedForward(nn.Module):

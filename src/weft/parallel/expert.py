@@ -4,7 +4,8 @@ The expert parallelism of GShard (arXiv:2006.16668), without its capacity: no ro
 load. Experts lie on the ``ep`` line of the mesh, contiguous ranges of them on its ranks. A row goes to its
 expert by one all-to-all and its result comes back by another; the backward pass sends the gradients the
 same ways in reverse. So the gradient of an expert already holds the rows of all ranks of the line, and is
-summed only over the ranks that hold the same experts (the ``experts`` line of the mesh).
+summed only over the ranks that hold the same experts (the ``experts`` line of the mesh). Those include the
+ranks of tp: each of them routes its own positions of a row.
 
 Dimensions: M rows sorted by expert, X experts, E model width, R ranks of the line.
 """
@@ -20,8 +21,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from weft.models.moe import Experts, stacks
-from weft.ops.experts import Order, expert_rows
-from weft.parallel.gradients import local
+from weft.models.moe import here as compute
+from weft.ops.experts import Order
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
 
@@ -63,8 +64,7 @@ class Exchange:
         # They come by rank, and by expert within a rank; the experts want all ranks' rows together.
         numbers = torch.arange(sent.shape[1], device=sent.device).repeat(len(here))
         order = Order(numbers.repeat_interleave(received.flatten()).unsqueeze(1))
-        weights = (local(weight) for weight in (experts.gate, experts.up, experts.down))
-        done = expert_rows(order.sort(rows), received.sum(0), *weights)
+        done = compute(order.sort(rows), received.sum(0), experts)
         back: Tensor = _AllToAll.apply(  # type: ignore[no-untyped-call]
             order.unsort(done).squeeze(1), here, there, self.group
         )

@@ -20,7 +20,7 @@ class Mesh:
     different rows), ``sum`` (dp x fsdp x cp: ranks whose gradients add up), ``shard`` (fsdp x cp: ranks
     that share one copy of the weights under fsdp), ``stage`` (all but pp: ranks that hold the same
     parameters, whole or in parts). With experts spread, ``ep`` too (neighbours on ``data`` that hold all
-    experts together) and ``experts`` (ranks of ``sum`` that hold the same ones).
+    experts together) and ``experts`` (ranks of ``stage`` that hold the same ones).
     """
 
     plan: Plan
@@ -48,7 +48,8 @@ class Mesh:
             spread = grid._flatten("world")._unflatten(
                 0, (plan.pp, copies, plan.ep, plan.cp, plan.tp), _SPREAD
             )
-            lines |= {"ep": spread["ep"], "experts": spread[_SPREAD[1], _SPREAD[3]]._flatten("experts")}
+            same = spread["expert_copies", "expert_cp", "expert_tp"]
+            lines |= {"ep": spread["ep"], "experts": same._flatten("experts")}
         return cls(plan, world, grid, lines)
 
     def line(self, name: str) -> DeviceMesh:
