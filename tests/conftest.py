@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +53,17 @@ def tiny_decoder() -> Callable[..., Decoder]:
         return model.eval().requires_grad_(False)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of a few packages of the standard library, vocabulary 512."""
+    from weft.data.config import DataConfig, SplitConfig, TokenizerConfig
+    from weft.data.prepare import prepare
+    from weft.data.sources import standard_library
+
+    out = tmp_path_factory.mktemp("data")
+    sources = [standard_library() / name for name in ("json", "email", "http", "logging", "concurrent")]
+    config = DataConfig(split=SplitConfig(valid=0.15, test=0.15), tokenizer=TokenizerConfig(vocab_size=512))
+    prepare(config, sources, out)
+    return out

@@ -31,6 +31,7 @@ from weft.train.loop import Trainer
 from weft.train.objectives.base import Objective
 from weft.train.optim import Optimizer
 from weft.train.step import Step
+from weft.train.transfer import rescale
 
 Say = Callable[[str], None]
 
@@ -109,7 +110,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     # The split may be small: whole documents tell more there than full rows.
     validation = Loader(place.shards, "valid", length, 8, 0, max_padding=1.0)
     mesh = Mesh.build(run.parallel, place.world)
-    whole = _model(run, loader.vocab_size, place.world.device)
+    whole = fresh_model(run, loader.vocab_size, place.world.device)
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
     model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype)
@@ -136,7 +137,8 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     )
 
 
-def _model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
+def fresh_model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
+    """The decoder that a run begins with: drawn from its seed, or the checkpoint it starts from."""
     if run.model.start is not None:
         return load_model(run.model.start, torch.float32, device)
     shape = dial.fixed_size(run.model, vocab_size, run.data.sequence_length)
@@ -146,4 +148,6 @@ def _model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
         model = Decoder(shape)
     # Drawn on the CPU whatever the device, so that the same seed starts the same model everywhere.
     model.to("cpu").initialise(torch.Generator().manual_seed(run.train.seed))
+    if run.optimizer.base_width is not None:
+        rescale(model, shape.hidden_size / run.optimizer.base_width)
     return model.to(device)

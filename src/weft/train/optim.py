@@ -1,12 +1,11 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
-Muon's update has the root mean square of AdamW's, so one learning rate serves both. Experts are
-stacks of matrices, each of which is updated on its own; their routers are left to AdamW.
+Muon's update has the root mean square of AdamW's, so one learning rate serves both. Experts are stacks of
+matrices, each of which is updated on its own; their routers are left to AdamW.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,8 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from weft.models import Decoder
 from weft.train.config import OptimizerSection
 from weft.train.muon import Muon
+from weft.train.transfer import rate
 
 
 class Optimizer:
@@ -23,7 +24,7 @@ class Optimizer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Decoder,
         config: OptimizerSection,
         peak: float,
         group: dist.ProcessGroup | None = None,
@@ -31,23 +32,19 @@ class Optimizer:
         """``group``: the ranks that hold the same parameters, whole or in shards; None for one process."""
         self.peak = peak
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        matrices, stacks, flat, embeddings = _split(model)
         self.parts: dict[str, torch.optim.Optimizer] = {}
-        decay = config.weight_decay
-        if config.name == "muon":
-            self.parts["muon"] = Muon([*matrices, *stacks], peak, decay, config.momentum, group)
-            groups = [(embeddings, 0.0), (flat, 0.0)]
-        else:
-            groups = [([*matrices, *stacks, *embeddings], decay), (flat, 0.0)]
+        matrices, others = _groups(model, config)
+        if matrices:
+            self.parts["muon"] = Muon(matrices, peak, config.weight_decay, config.momentum, group)
         self.parts["adamw"] = torch.optim.AdamW(
-            _by_mesh(groups), lr=peak, betas=(config.beta1, config.beta2), eps=1e-10, fused=True
+            others, lr=peak, betas=(config.beta1, config.beta2), eps=1e-10, fused=True
         )
 
     def step(self, factor: float) -> None:
         """Update at ``factor`` times the peak rate and drop the gradients."""
         for part in self.parts.values():
             for group in part.param_groups:
-                group["lr"] = self.peak * factor
+                group["lr"] = self.peak * factor * group["scale"]
             part.step()
             part.zero_grad(set_to_none=True)
 
@@ -70,29 +67,40 @@ class Optimizer:
             self.parts[part_name].state[by_name[name]][key] = value
 
 
-def _split(
-    model: nn.Module,
-) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices, stacks of matrices, vectors, and what looks tokens or experts up."""
-    matrices, stacks, flat, embeddings = [], [], [], []
+Group = dict[str, Any]
+
+
+def _groups(model: Decoder, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
+    """Parameter groups for Muon and for AdamW; each has its decay and the ``scale`` of its rate."""
+    ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
+    muon, adamw = _Grouped(), _Grouped()
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            flat.append(parameter)
-        elif name.startswith(("embedding.", "output.")) or name.endswith(".router.weight"):
-            embeddings.append(parameter)
-        elif parameter.ndim == 3:
-            stacks.append(parameter)
+        # What looks tokens or experts up has rows that mean something each, and stays with AdamW.
+        table = name.startswith(("embedding.", "output.")) or name.endswith(".router.weight")
+        turned = config.name == "muon" and parameter.ndim > 1 and not table
+        scale = rate(name, parameter, "muon" if turned else "adamw", ratio)
+        if turned:
+            muon.add(parameter, config.weight_decay, scale)
         else:
-            matrices.append(parameter)
-    return matrices, stacks, flat, embeddings
+            decayed = parameter.ndim > 1 and config.name == "adamw"
+            adamw.add(parameter, config.weight_decay if decayed else 0.0, scale)
+    return muon.groups, adamw.groups
 
 
-def _by_mesh(groups: Iterable[tuple[list[nn.Parameter], float]]) -> list[dict[str, Any]]:
-    """Groups with their decay, each of parameters on one mesh: a fused update takes no mixture."""
-    split: dict[Any, dict[str, Any]] = {}
-    for number, (parameters, decay) in enumerate(groups):
-        for parameter in parameters:
-            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-            group = split.setdefault((number, mesh), {"params": [], "weight_decay": decay})
-            group["params"].append(parameter)
-    return list(split.values())
+class _Grouped:
+    """Parameters of equal settings and on one mesh together, in their order.
+
+    A fused update takes no mixture of meshes, which experts and fsdp bring.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[Any, Group] = {}
+
+    @property
+    def groups(self) -> list[Group]:
+        return list(self._groups.values())
+
+    def add(self, parameter: nn.Parameter, decay: float, scale: float) -> None:
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        new: Group = {"params": [], "weight_decay": decay, "scale": scale}
+        self._groups.setdefault((decay, scale, mesh), new)["params"].append(parameter)
