@@ -23,7 +23,8 @@ from weft.core.errors import CheckpointError
 from weft.core.files import atomic_directory, write_text_atomic
 from weft.models.config import DecoderConfig
 from weft.models.decoder import Decoder, rope_frequencies
-from weft.models.names import foreign
+from weft.models.moe import routers
+from weft.models.names import foreign, foreign_parts, stacked
 from weft.tokenizer.encode import Tokenizer
 
 __all__ = ["load_model", "resolve", "save_model", "write_model"]
@@ -58,11 +59,18 @@ def load_model(
     _refuse_tokenizer_code(folder)
     headers = {name: stored for name, stored in read_headers(folder).items() if not _is_derived(name)}
     model = _empty_model(folder, config, len(headers))
-    ours = {foreign(name): name for name, _ in model.named_parameters()}
+    ours = {
+        part: (name, expert if stacked(name) else None)
+        for name, _ in model.named_parameters()
+        for expert, part in enumerate(foreign_parts(name, config.num_experts))
+    }
     _check_tied(folder, config, headers)
     _check_names(folder, model, ours, headers)
-    for name, tensor in read_tensors({name: headers[name] for name in ours}):
-        _assign(model, ours[name], tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
+    for part, tensor in read_tensors({part: headers[part] for part in ours}):
+        name, expert = ours[part]
+        _assign(model, name, expert, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
+    for router in routers(model).values():
+        router.reset(device)
     if config.tie_word_embeddings:
         model.output.weight = model.embedding.weight
     model.inverse_frequencies = rope_frequencies(config).to(device)
@@ -99,8 +107,9 @@ def write_model(
     ``tokenizer`` is one of ours, or a folder whose tokenizer files are copied as they are. ``dtype`` None
     keeps that of the weights. ``generation`` is the content of generation_config.json; its token ids also
     go to config.json, and without it the tokenizer's end of text is used. Raises CheckpointError when the
-    tokenizer has more tokens than the model has embeddings.
+    tokenizer has more tokens than the model has embeddings, or routers have biases.
     """
+    _check_biases(model)
     end, vocab_size = _write_tokenizer(folder, tokenizer)
     if vocab_size > model.config.vocab_size:
         raise CheckpointError(
@@ -130,7 +139,19 @@ def read_generation(folder: Path) -> dict[str, Any]:
 def _foreign_parameters(model: Decoder) -> Iterator[tuple[str, Tensor]]:
     """Parameters by Hugging Face's names; a tied output matrix appears once, as the embedding."""
     for name, parameter in model.named_parameters():
-        yield foreign(name), parameter
+        parts = foreign_parts(name, model.config.num_experts)
+        yield from zip(parts, parameter if stacked(name) else (parameter,), strict=True)
+
+
+def _check_biases(model: Decoder) -> None:
+    """No stock architecture can say them, so that what is written would not be what was trained."""
+    largest = max((float(router.bias.abs().max()) for router in routers(model).values()), default=0.0)
+    if largest:
+        raise CheckpointError(
+            f"The biases that balance the experts are up to {largest:.2g}, and a stock "
+            f"{model.config.architecture} has none, so it would choose other experts than in training; train "
+            "to the end with balance.release above 0, or set them to 0 knowingly."
+        )
 
 
 def _is_derived(name: str) -> bool:
@@ -140,11 +161,12 @@ def _is_derived(name: str) -> bool:
 
 def _empty_model(folder: Path, config: DecoderConfig, tensors: int) -> Decoder:
     """A decoder without memory, once the files can hold as many layers as the config claims."""
-    if config.num_hidden_layers > tensors:
-        raise CheckpointError(
-            f"{folder / CONFIG} claims {config.num_hidden_layers} layers and the weights hold only {tensors} "
-            "tensors; copy the checkpoint again."
-        )
+    for claimed, what in ((config.num_hidden_layers, "layers"), (config.num_experts, "experts")):
+        if claimed > tensors:
+            raise CheckpointError(
+                f"{folder / CONFIG} claims {claimed} {what} and the weights hold only {tensors} tensors; "
+                "copy the checkpoint again."
+            )
     try:
         with torch.device("meta"):
             return Decoder(config)
@@ -167,7 +189,10 @@ def _check_tied(folder: Path, config: DecoderConfig, headers: dict[str, StoredTe
 
 
 def _check_names(
-    folder: Path, model: Decoder, ours: Mapping[str, str], headers: Mapping[str, StoredTensor]
+    folder: Path,
+    model: Decoder,
+    ours: Mapping[str, tuple[str, int | None]],
+    headers: Mapping[str, StoredTensor],
 ) -> None:
     missing = sorted(set(ours) - set(headers))
     if missing:
@@ -182,17 +207,29 @@ def _check_names(
             "config.json does not have; it would not compute the same."
         )
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    for name, own in ours.items():
-        if headers[name].shape != shapes[own]:
+    for name, (own, expert) in ours.items():
+        shape = shapes[own] if expert is None else shapes[own][1:]
+        if headers[name].shape != shape:
             raise CheckpointError(
                 f"{name} in {headers[name].file} has the shape {list(headers[name].shape)}, and config.json "
-                f"asks for {list(shapes[own])}; the two files do not belong together."
+                f"asks for {list(shape)}; the two files do not belong together."
             )
 
 
-def _assign(model: Decoder, name: str, tensor: Tensor) -> None:
+@torch.no_grad()
+def _assign(model: Decoder, name: str, expert: int | None, tensor: Tensor) -> None:
+    """Let ``tensor`` be the parameter ``name``, or the part of it that belongs to ``expert``."""
     owner, _, leaf = name.rpartition(".")
-    model.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor))
+    module = model.get_submodule(owner)
+    if expert is None:
+        module.register_parameter(leaf, nn.Parameter(tensor))
+        return
+    whole = module.get_parameter(leaf)
+    if whole.is_meta:
+        # The first expert that is read brings the memory for all, in its dtype and on its device.
+        whole = nn.Parameter(torch.empty(whole.shape, dtype=tensor.dtype, device=tensor.device))
+        module.register_parameter(leaf, whole)
+    whole[expert] = tensor
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer | str | Path | None) -> tuple[int | None, int]:

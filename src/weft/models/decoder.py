@@ -6,7 +6,7 @@ position sees. Dimensions as in :mod:`weft.models.layers`; V is the vocabulary s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,17 @@ def through(
     return x_BTE
 
 
+def lasting(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What makes up the state of a model in training: its parameters, and buffers that training changes."""
+    yield from model.named_parameters()
+    for name, buffer in model.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        if leaf not in model.get_submodule(owner)._non_persistent_buffers_set:
+            yield name, buffer
+
+
 class Decoder(nn.Module):
-    """A causal language model of the Llama, Qwen2, Qwen3 or Mistral shape."""
+    """A causal language model of the Llama, Qwen2, Qwen3, Qwen3-MoE or Mistral shape."""
 
     inverse_frequencies: Tensor
 
@@ -74,7 +83,9 @@ class Decoder(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            elif name.endswith(("attention.o.weight", "feed_forward.down.weight")):
+            elif name.endswith(
+                ("attention.o.weight", "feed_forward.down.weight", "feed_forward.experts.down")
+            ):
                 parameter.zero_()
             else:
                 parameter.normal_(0.0, self.config.initializer_range, generator=generator)

@@ -23,6 +23,7 @@ from weft.parallel.model import parallelise
 from weft.parallel.world import World
 from weft.tokenizer import Tokenizer
 from weft.train import dial, rows
+from weft.train.balance import Balance
 from weft.train.calibrate import Speed, measure
 from weft.train.config import TrainRun
 from weft.train.ema import Average
@@ -103,7 +104,7 @@ def _calibrate(
 def assemble(run: TrainRun, place: Place) -> Trainer:
     """The trainer of a resolved run. Raises ConfigError when its plan does not fit."""
     length, settings = run.data.sequence_length, run.train
-    assert settings.batch_tokens and run.optimizer.learning_rate
+    assert settings.batch_tokens and settings.steps and run.optimizer.learning_rate
     loader = rows.open_rows(run, place.folder, place.shards, max(1, settings.batch_tokens // length))
     loader.check_tokenizer(place.tokenizer)
     # The split may be small: whole documents tell more there than full rows.
@@ -129,6 +130,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
         loader=rows.ahead(run, loader, mesh.coordinate("data"), mesh.size("data")),
         validation=validation,
         average=Average(model.module, settings.ema) if settings.ema else None,
+        balance=Balance(model.module, run.balance, settings.steps, model.total_load),
         peak=place.arithmetic.peak * place.world.size,
         identity=identity,
     )

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from weft.ops.local import local
+
 
 class Average:
     """fp32 averages of all parameters. The decay grows from 0, so early random weights are forgotten."""
@@ -20,8 +22,9 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Take the weights after step ``step`` (from 0) in."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        parameters = [p.float() for p in model.parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), parameters, 1 - decay)
+        # This rank's parts: lists of tensors cut in different ways cannot be worked on at once.
+        parameters = [local(p).float() for p in model.parameters()]
+        torch._foreach_lerp_([local(w) for w in self.weights.values()], parameters, 1 - decay)
 
     @contextlib.contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:

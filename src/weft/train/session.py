@@ -124,6 +124,7 @@ def _train(run: TrainRun, place: Place, say: Say, hooks: Sequence[Hook]) -> dict
 
 def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
     folder = place.folder
+    dropped = trainer.balance.drop()
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
@@ -142,6 +143,11 @@ def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
         "validation_loss": records[-1].get("validation_loss"),
         "memory_bytes": max(record["memory_bytes"] for record in records),
     }
+    if trainer.model.config.num_experts:
+        figures["active_parameters"] = trainer.model.config.active_parameters
+        figures["expert_imbalance"] = records[-1]["expert_imbalance"]
+        # Above 0 only where balance.release is 0: the model that was written has no such biases.
+        figures["expert_bias_dropped"] = dropped
     return manifest.write(
         folder,
         command="train",
