@@ -99,7 +99,9 @@ def _whole(module: nn.Module, plan: Plan, mesh: Mesh) -> set[nn.Parameter]:
 
 def _grid(plan: Plan, mesh: Mesh) -> DeviceMesh:
     assert mesh.grid is not None
-    return mesh.grid["dp", "shard"] if plan.dp > 1 else mesh.line("shard")
+    if plan.dp == 1:
+        return mesh.line("shard")
+    return DeviceMesh._concatenate([mesh.line("dp"), mesh.line("shard")])
 
 
 def _offload(plan: Plan, mesh: Mesh) -> OffloadPolicy:
