@@ -56,11 +56,12 @@ def worker(settings: str, steps: int) -> None:
     import workload
     from weft.core.hardware import peak_memory
     from weft.data.batch import Batch
-    from weft.models import Decoder, DecoderConfig
+    from weft.models import Decoder, DecoderConfig, layers
     from weft.ops import loss as loss_ops
     from weft.ops.memory import keep_memory
+    from weft.parallel.model import ParallelModel
     from weft.train.config import OptimizerSection
-    from weft.train.objectives import pretrain
+    from weft.train.objectives.pretrain import Pretrain
     from weft.train.optim import Optimizer
     from weft.train.step import Step
 
@@ -77,10 +78,10 @@ def worker(settings: str, steps: int) -> None:
     def chunked(*arguments: object) -> torch.Tensor:
         return loss_ops.summed_cross_entropy(*arguments, variant.chunk)  # type: ignore[arg-type]
 
-    pretrain.summed_cross_entropy = chunked  # type: ignore[assignment]
+    layers.summed_cross_entropy = chunked  # type: ignore[assignment]
     dtype = torch.bfloat16 if variant.arithmetic == "bf16" else torch.float32
     optimizer = Optimizer(model, OptimizerSection(name=variant.optimizer), 1e-4)  # type: ignore[arg-type]
-    step = Step(model, pretrain.Pretrain(), optimizer, 1.0, dtype)
+    step = Step(ParallelModel.alone(model), Pretrain(), optimizer, 1.0, dtype)
     rows = np.random.default_rng(0).integers(0, shape["vocab_size"], (8, workload.CONTEXT + 1))
     start = np.zeros((8, workload.CONTEXT), np.int32)
     batch = Batch(np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:]), start)

@@ -24,6 +24,7 @@ from weft.data.batch import Batch
 from weft.ops.arithmetic import choose
 from weft.ops.kernels import kernels
 from weft.ops.memory import keep_memory
+from weft.parallel.model import ParallelModel
 from weft.train.config import OptimizerSection
 from weft.train.hooks import MetricsLog, TensorBoard
 from weft.train.objectives.pretrain import Pretrain
@@ -58,7 +59,8 @@ def main(job_file: str, result_file: str) -> None:
     model = load_model(job.model, torch.float32, device)
     beta1, beta2 = job.betas
     section = OptimizerSection(name="adamw", weight_decay=job.weight_decay, beta1=beta1, beta2=beta2)
-    step = Step(model, Pretrain(), Optimizer(model, section, job.learning_rate), job.clip, arithmetic.dtype)
+    optimizer = Optimizer(model, section, job.learning_rate)
+    step = Step(ParallelModel.alone(model), Pretrain(), optimizer, job.clip, arithmetic.dtype)
     if job.compile:
         model.compile()
     rows = np.load(job.rows, mmap_mode="r")

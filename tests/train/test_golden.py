@@ -11,6 +11,7 @@ import torch
 
 from weft.data.batch import Batch
 from weft.models import Decoder, DecoderConfig
+from weft.parallel.model import ParallelModel
 from weft.train.config import OptimizerSection
 from weft.train.objectives.pretrain import Pretrain
 from weft.train.optim import Optimizer
@@ -27,7 +28,8 @@ def curve(name: str) -> list[float]:
     config = DecoderConfig(64, 32, 64, 2, 4, 2, 8)
     model = Decoder(config)
     model.initialise(torch.Generator().manual_seed(0))
-    step = Step(model, Pretrain(), Optimizer(model, section, 0.02), 1.0, torch.float32)
+    optimizer = Optimizer(model, section, 0.02)
+    step = Step(ParallelModel.alone(model), Pretrain(), optimizer, 1.0, torch.float32)
     noise = np.random.Philox(key=7)
     losses = []
     for index in range(STEPS):

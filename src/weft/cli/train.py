@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,23 @@ from weft.cli.command import weft_command
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 @click.option("--data", metavar="FOLDER", help="A folder made by `weft data`; short for data.path=FOLDER.")
 @click.option("--budget", metavar="TIME", help="The one dial, for instance 30m; short for train.budget=TIME.")
+@click.option(
+    "--parallel",
+    metavar="PLAN",
+    help="How the processes share the work, for instance dp=2,tp=2; short for the [parallel] table.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True)
 def command(
-    run_file: Path | None, overrides: tuple[str, ...], data: str | None, budget: str | None, out: Path
+    run_file: Path | None,
+    overrides: tuple[str, ...],
+    data: str | None,
+    budget: str | None,
+    parallel: str | None,
+    out: Path,
 ) -> dict[str, Any]:
     """Train a model from a run file within a time budget, or continue an interrupted run."""
     from weft.core import config
+    from weft.parallel.plan import Plan
     from weft.train.config import TrainRun
     from weft.train.session import train
 
@@ -29,6 +41,8 @@ def command(
     short = [f"data.path={data}"] if data else []
     short += [f"train.budget={budget}"] if budget else []
     run = config.load(TrainRun, run_file, [*overrides, *short])
+    if parallel:
+        run = dataclasses.replace(run, parallel=Plan.parse(parallel))
     record = train(run, out, say=lambda text: click.echo(text, err=True))
     figures = record["figures"]
     click.echo(

@@ -6,22 +6,32 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from weft.data.batch import Batch
-from weft.data.loader import Gathers
+from weft.data.loader import Gathers, shared_rows
 
 
 class Ahead:
     """A loader that foresees what is gathered next: micro-batches of ``micro_rows`` in line.
 
-    At most ``depth`` batches lie ready, which is what it adds to memory. What was not foreseen is gathered
-    at once; what comes out is the same either way.
+    Process ``rank`` of ``ranks`` that share each batch. At most ``depth`` batches lie ready, which is what
+    it adds to memory. What was not foreseen is gathered at once; what comes out is the same either way.
     """
 
-    def __init__(self, loader: Gathers, micro_rows: int | None = None, depth: int = 2) -> None:
+    def __init__(
+        self, loader: Gathers, micro_rows: int | None = None, depth: int = 2, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.loader, self.batch_rows = loader, loader.batch_rows
         self._micro = micro_rows or loader.batch_rows
-        self._depth = depth
+        self._depth, self._rank, self._ranks = depth, rank, ranks
         self._ready: OrderedDict[range, Future[Batch]] = OrderedDict()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="weft-ahead")
+
+    def micro_batches(self, step: int) -> list[range]:
+        """The rows of each of this process's micro-batches of batch ``step``."""
+        rows = shared_rows(self.batch_rows, step, self._rank, self._ranks)
+        return [
+            range(first, min(first + self._micro, rows.stop))
+            for first in range(rows.start, rows.stop, self._micro)
+        ]
 
     def gather(self, samples: range) -> Batch:
         """The rows with these global sample numbers; errors of the thread come out here."""
@@ -41,9 +51,9 @@ class Ahead:
         self._pool.shutdown(wait=True)
 
     def _after(self, samples: range) -> range:
-        first = samples.stop
-        end = (first // self.batch_rows + 1) * self.batch_rows
-        return range(first, min(first + self._micro, end))
+        step = (samples.stop - 1) // self.batch_rows
+        later = [rows for rows in self.micro_batches(step) if rows.start >= samples.stop]
+        return later[0] if later else self.micro_batches(step + 1)[0]
 
     def _forget(self) -> None:
         for future in self._ready.values():

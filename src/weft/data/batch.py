@@ -30,6 +30,20 @@ class Batch:
         """Positions that carry loss."""
         return int((self.targets != IGNORED).sum())
 
+    def part(self, rank: int, ranks: int) -> Batch:
+        """The rows of process ``rank`` of ``ranks``, equally many for each.
+
+        Where they do not come out even, the last ones get row 0 again, without targets.
+        """
+        rows = len(self.tokens)
+        each = -(-rows // ranks)
+        index = np.arange(rank * each, (rank + 1) * each)
+        beyond = index >= rows
+        index[beyond] = 0
+        targets = self.targets[index]
+        targets[beyond] = IGNORED
+        return Batch(self.tokens[index], targets, self.document_start[index])
+
 
 @dataclass(frozen=True)
 class PairBatch:

@@ -174,10 +174,15 @@ def share(loader: Gathers, step: int, rank: int, world_size: int) -> Batch:
 
     All parts together are the batch, whatever the number of processes; parts differ by one row at most.
     """
+    return loader.gather(shared_rows(loader.batch_rows, step, rank, world_size))
+
+
+def shared_rows(batch_rows: int, step: int, rank: int, world_size: int) -> range:
+    """The global numbers of the rows of :func:`share`."""
     if not 0 <= rank < world_size:
         raise UsageError(f"Rank {rank} of {world_size} processes is not possible.")
-    rows, first = loader.batch_rows, step * loader.batch_rows
-    return loader.gather(range(first + rows * rank // world_size, first + rows * (rank + 1) // world_size))
+    first = step * batch_rows
+    return range(first + batch_rows * rank // world_size, first + batch_rows * (rank + 1) // world_size)
 
 
 def check_sizes(batch_rows: int, seed: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.models.config import DecoderConfig
-from weft.models.layers import Block, Linear, RMSNorm
+from weft.models.layers import Block, Output, RMSNorm
 from weft.ops.cache import AttentionContext
 from weft.ops.rope import inverse_frequencies, rotation, scale_llama3
 
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.output = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.output = Output(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.output.weight = self.embedding.weight
         self.register_buffer("inverse_frequencies", rope_frequencies(config), persistent=False)

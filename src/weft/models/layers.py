@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from weft.models.config import DecoderConfig
 from weft.ops.cache import AttentionContext
 from weft.ops.linear import linear
+from weft.ops.loss import summed_cross_entropy
 from weft.ops.norm import rms_norm
 from weft.ops.rotary import normed_rotary
 from weft.ops.swiglu import swiglu
@@ -23,6 +24,14 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         return linear(x, self.weight, self.bias)
+
+
+class Output(Linear):
+    """The output matrix: scores over the vocabulary, and the loss that never holds all of them at once."""
+
+    def loss(self, hidden_BTE: Tensor, targets_BT: Tensor, scale: float) -> Tensor:
+        """fp32 scalar: ``scale`` times the summed cross entropy of int64 targets [B, T] (IGNORED: none)."""
+        return summed_cross_entropy(hidden_BTE.flatten(0, 1), self.weight, targets_BT.flatten(), scale)
 
 
 class RMSNorm(nn.Module):

@@ -32,10 +32,13 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def share_cores(processes: int = 1) -> None:
+    """Give this process its share of the host's cores."""
+    torch.set_num_threads(max(1, usable_cores() // processes))
+
+
 def choose(device: torch.device, wish: str = "auto") -> Arithmetic:
     """Measure fp32 and, where the processor has it in hardware, bf16; take the faster unless told."""
-    if device.type == "cpu":
-        torch.set_num_threads(usable_cores())
     fp32 = matrix_rate(device, torch.float32)
     native = device.type != "cpu" or {"avx512_bf16", "amx_bf16"} & set(probe().instruction_sets)
     if wish == "fp32" or (wish == "auto" and not native):

@@ -76,7 +76,11 @@ class Plan:
         if self.pp > 1 and several != (self.stages_per_rank > 1):
             raise ConfigError(
                 f"parallel.schedule = {self.schedule!r} needs "
-                + ("at least 2 stages a rank; set parallel.stages_per_rank." if several else "1 stage a rank.")
+                + (
+                    "at least 2 stages a rank; set parallel.stages_per_rank."
+                    if several
+                    else "1 stage a rank."
+                )
             )
 
     @property

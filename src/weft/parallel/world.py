@@ -19,7 +19,7 @@ TIMEOUT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class World:
-    """``rank`` of ``size`` processes, ``local_rank`` of ``local_size`` on this host; ``device`` is its own."""
+    """``rank`` of ``size`` processes, ``local_rank`` of ``local_size`` on this host, on a ``device``."""
 
     rank: int
     size: int

@@ -11,6 +11,7 @@ import torch
 
 from weft.data.batch import Batch
 from weft.models import Decoder, DecoderConfig
+from weft.parallel.rows import packed
 from weft.train.config import OptimizerSection
 from weft.train.objectives.base import Objective
 from weft.train.optim import Optimizer
@@ -80,11 +81,12 @@ def _time_size(
         model = Decoder(config)
     model.initialise(torch.Generator(device).manual_seed(0))
     optimizer = Optimizer(model, section, 1e-6)
+    rows = packed(batch, device, config.sliding_window)
     work, update = math.inf, math.inf
     # The first round warms caches and the allocator up; the best of the rest is the machine's speed.
     for _ in range(3):
         begun = time.perf_counter()
-        objective.loss(model, batch, 1.0 / batch.target_count, dtype).backward()  # type: ignore[no-untyped-call]
+        objective.loss(model, rows, 1.0 / batch.target_count, dtype).backward()  # type: ignore[no-untyped-call]
         _wait(device)
         between = time.perf_counter()
         optimizer.step(1.0)

@@ -8,6 +8,7 @@ from typing import Literal
 from weft.core.config import duration
 from weft.core.errors import ConfigError
 from weft.data.config import MixtureConfig, StreamConfig
+from weft.parallel.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class TrainRun:
     """One training run, complete.
 
     With ``mixture.sources`` the training rows come from those; ``data.path`` still gives tokenizer and
-    validation. The mixture of a run in progress may be changed, all else may not.
+    validation. The mixture and the layout (``parallel``) of a run in progress may be changed, all else
+    may not.
     """
 
     data: DataSection = field(default_factory=DataSection)
@@ -84,6 +86,7 @@ class TrainRun:
     model: ModelSection = field(default_factory=ModelSection)
     train: TrainSection = field(default_factory=TrainSection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    parallel: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
         if self.train.budget is not None:

@@ -14,9 +14,9 @@ import torch
 from weft.checkpoint import state as checkpoint
 from weft.core.errors import CheckpointError, Interrupted, TrainingError
 from weft.core.hardware import peak_memory
-from weft.data.batch import Batch
-from weft.data.loader import Gathers, Loader
-from weft.models import Decoder
+from weft.data.ahead import Ahead
+from weft.data.loader import Loader
+from weft.parallel.model import ParallelModel
 from weft.train.config import TrainRun
 from weft.train.ema import Average
 from weft.train.hooks import Hook
@@ -27,13 +27,13 @@ from weft.train.step import Step
 
 @dataclass
 class Trainer:
-    """Everything that a run in progress consists of. ``peak``: matrix FLOP/s of the device."""
+    """Everything that a run in progress consists of. ``peak``: matrix FLOP/s of all its processes."""
 
     run: TrainRun
     folder: Path
-    model: Decoder
+    model: ParallelModel
     step: Step
-    loader: Gathers
+    loader: Ahead
     validation: Loader
     average: Average | None
     peak: float
@@ -61,7 +61,7 @@ class Trainer:
                 "restore that, or start a new run with another --out."
             )
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self.model.module.named_parameters():
                 parameter.copy_(saved.tensors[f"model/{name}"])
         self.step.optimizer.load_state(_below(saved.tensors, "optimizer/"))
         if self.average is not None:
@@ -71,7 +71,7 @@ class Trainer:
 
     def save(self, finished: int) -> None:
         """Write the state after ``finished`` steps and drop checkpoints that are no longer kept."""
-        tensors = {f"model/{name}": p.detach() for name, p in self.model.named_parameters()}
+        tensors = {f"model/{name}": p.detach() for name, p in self.model.module.named_parameters()}
         tensors |= {f"optimizer/{name}": t for name, t in self.step.optimizer.state().items()}
         if self.average is not None:
             tensors |= {f"average/{name}": t for name, t in self.average.weights.items()}
@@ -107,13 +107,14 @@ class Trainer:
         started = time.perf_counter()
         rate = factor(index, steps, self.run.optimizer)
         try:
-            result = self.step.run(self._micro_batches(index), rate)
+            batches = [self.loader.gather(rows) for rows in self.loader.micro_batches(index)]
+            result = self.step.run(batches, rate)
         except TrainingError as error:
             newest = checkpoint.newest(self.checkpoints)
             kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been made yet"
             raise TrainingError(f"Step {index + 1}: {error}; {kept}.") from error
         if self.average is not None:
-            self.average.update(self.model, index)
+            self.average.update(self.model.module, index)
         seconds = time.perf_counter() - started
         flops = result.targets * self.model.config.flops_per_token(self.run.data.sequence_length)
         return {
@@ -124,33 +125,27 @@ class Trainer:
             "tokens": result.targets,
             "tokens_per_second": result.targets / seconds,
             "peak_share": flops / seconds / self.peak,
-            "memory_bytes": peak_memory(),
+            "memory_bytes": self.model.most(peak_memory()),
             "seconds": seconds,
         }
 
-    def _micro_batches(self, index: int) -> list[Batch]:
-        rows, micro = self.loader.batch_rows, self.run.train.micro_rows or self.loader.batch_rows
-        first = index * rows
-        starts = range(first, first + rows, micro)
-        return [self.loader.gather(range(s, min(s + micro, first + rows))) for s in starts]
-
-    @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         rows = min(self.run.train.validate_rows, self.validation.rows)
         # What is measured is what will be written as the model.
-        averaged = self.average.swapped_in(self.model) if self.average else contextlib.nullcontext()
+        averaged = self.average.swapped_in(self.model.module) if self.average else contextlib.nullcontext()
         with averaged:
             return self._validation_loss(rows)
 
     def _validation_loss(self, rows: int) -> dict[str, float]:
+        mesh, objective = self.model.mesh, self.step.objective
         total, targets = 0.0, 0
         for batch in self.validation.sequential(8):
             if rows <= 0:
                 break
             rows -= len(batch.tokens)
-            count = self.step.objective.count(batch)
-            total += self.step.objective.loss(self.model, batch, 1.0, self.step.dtype).item()
-            targets += count
+            part = batch.part(mesh.coordinate("data"), mesh.size("data"))
+            total += self.model.evaluate(objective, part, self.step.dtype)
+            targets += objective.count(batch)
         return {"validation_loss": total / max(targets, 1)}
 
 

@@ -31,15 +31,18 @@ def open_rows(run: TrainRun, folder: Path, shards: Path, rows: int) -> Loader | 
     return MixedLoader(history(folder) or [(0, run.mixture)], "train", length, rows, seed, cache=cache)
 
 
-def ahead(run: TrainRun, loader: Loader | MixedLoader) -> Ahead:
-    """``loader`` with the next micro-batches prepared by a thread; DataError when it cannot last so long."""
+def ahead(run: TrainRun, loader: Loader | MixedLoader, rank: int = 0, ranks: int = 1) -> Ahead:
+    """``loader`` with the next micro-batches of a data rank prepared by a thread.
+
+    Raises DataError when it cannot last so long.
+    """
     steps = loader.mixture.steps if isinstance(loader, MixedLoader) else None
     if steps is not None and run.train.steps is not None and steps < run.train.steps:
         raise DataError(
             f"The mixture is used up after {steps} of {run.train.steps} steps; raise mixture.epochs, or "
             f"train for {steps} steps."
         )
-    return Ahead(loader, run.train.micro_rows)
+    return Ahead(loader, run.train.micro_rows, rank=rank, ranks=ranks)
 
 
 def note(folder: Path, asked: MixtureConfig, *, finished: bool) -> bool:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.utils import clip_grad_norm_
 
 from weft.core.errors import TrainingError
 from weft.data.batch import Batch
-from weft.models import Decoder
+from weft.parallel.model import ParallelModel
 from weft.train.objectives.base import Objective
 from weft.train.optim import Optimizer
 
@@ -29,23 +28,25 @@ class Step:
     """Accumulates micro-batches so that their sum is the large batch: every target weighs the same."""
 
     def __init__(
-        self, model: Decoder, objective: Objective, optimizer: Optimizer, clip: float, dtype: torch.dtype
+        self,
+        model: ParallelModel,
+        objective: Objective,
+        optimizer: Optimizer,
+        clip: float,
+        dtype: torch.dtype,
     ):
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.clip, self.dtype = clip, dtype
 
     def run(self, micro_batches: Sequence[Batch], factor: float) -> StepResult:
-        """Train on the micro-batches as one batch at ``factor`` times the peak learning rate.
+        """Train on this rank's micro-batches of one batch at ``factor`` times the peak learning rate.
 
-        Raises TrainingError before the weights are touched when the loss or a gradient is not finite.
+        Raises TrainingError, on every rank and before the weights are touched, when the loss or a gradient
+        is not finite.
         """
-        targets = sum(self.objective.count(batch) for batch in micro_batches)
-        loss = 0.0
-        for batch in micro_batches:
-            part = self.objective.loss(self.model, batch, 1.0 / max(targets, 1), self.dtype)
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.item()
-        norm = float(clip_grad_norm_(self.model.parameters(), self.clip))
+        targets = self.model.count(sum(self.objective.count(batch) for batch in micro_batches))
+        loss = self.model.accumulate(self.objective, micro_batches, 1.0 / max(targets, 1), self.dtype)
+        norm = self.model.clip(self.clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"the loss became {loss:g} with a gradient norm of {norm:g}; "

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from weft.data.batch import Batch
 from weft.models import Decoder
+from weft.parallel.rows import Rows
 
 
 class Objective(Protocol):
@@ -18,6 +19,6 @@ class Objective(Protocol):
         """Targets of the batch: what the loss of a whole step is divided by."""
         ...
 
-    def loss(self, model: Decoder, batch: Batch, scale: float, dtype: torch.dtype) -> Tensor:
-        """fp32 scalar: ``scale`` times the summed loss of the batch, ready for backward."""
+    def loss(self, model: Decoder, rows: Rows, scale: float, dtype: torch.dtype) -> Tensor:
+        """fp32 scalar: ``scale`` times the summed loss of the rows, ready for backward."""
         ...

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.ops.attention import PackedRows
-from weft.ops.loss import summed_cross_entropy
+from weft.parallel.rows import Rows
 
 
 class Pretrain:
@@ -18,11 +17,10 @@ class Pretrain:
         """Positions that carry loss."""
         return batch.target_count
 
-    def loss(self, model: Decoder, batch: Batch, scale: float, dtype: torch.dtype) -> Tensor:
+    def loss(self, model: Decoder, rows: Rows, scale: float, dtype: torch.dtype) -> Tensor:
         """fp32 scalar: ``scale`` times the summed cross entropy; matrix work in ``dtype``."""
-        device = model.embedding.weight.device
-        tokens, targets, start = (
-            torch.from_numpy(x).to(device) for x in (batch.tokens, batch.targets, batch.document_start)
-        )
-        hidden = model(tokens, PackedRows(start, model.config.sliding_window), dtype)
-        return summed_cross_entropy(hidden.flatten(0, 1), model.output.weight, targets.flatten(), scale)
+        return self.score(model, model(rows.tokens, rows.context, dtype), rows, scale)
+
+    def score(self, model: Decoder, hidden_BTE: Tensor, rows: Rows, scale: float) -> Tensor:
+        """The loss from final hidden states [B, T, E]: what the last stage of a pipeline does."""
+        return model.output.loss(hidden_BTE, rows.targets, scale)

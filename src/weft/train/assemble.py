@@ -1,0 +1,147 @@
+"""From a run file to a trainer: every setting resolved once, then loader, model, optimiser and step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from weft.checkpoint.huggingface import load_model
+from weft.core import config
+from weft.core.errors import ConfigError
+from weft.core.files import write_text_atomic
+from weft.data.loader import Loader
+from weft.data.mixed import MixedLoader
+from weft.models import Decoder, DecoderConfig
+from weft.ops.arithmetic import Arithmetic
+from weft.parallel.mesh import Mesh
+from weft.parallel.model import parallelise
+from weft.parallel.world import World
+from weft.tokenizer import Tokenizer
+from weft.train import dial, rows
+from weft.train.calibrate import Speed, measure
+from weft.train.config import TrainRun
+from weft.train.ema import Average
+from weft.train.loop import Trainer
+from weft.train.objectives.base import Objective
+from weft.train.optim import Optimizer
+from weft.train.step import Step
+
+Say = Callable[[str], None]
+
+RESOLVED = "resolved.toml"
+CALIBRATION_SECONDS = 300.0
+"""At most; the other processes of a run wait so long."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens and on what."""
+
+    folder: Path
+    shards: Path
+    tokenizer: Tokenizer
+    world: World
+    arithmetic: Arithmetic
+    objective: Objective
+
+
+def resolve(run: TrainRun, place: Place, say: Say) -> TrainRun:
+    """The run with every value that was left open; made by the first process, read by all."""
+    file = place.folder / RESOLVED
+    if place.world.first and not file.exists():
+        _derive(run, place, say)
+    place.world.barrier()
+    before = config.load(TrainRun, file)
+    return dataclasses.replace(before, mixture=run.mixture, stream=run.stream, parallel=run.parallel)
+
+
+def _derive(run: TrainRun, place: Place, say: Say) -> None:
+    if run.train.steps is None and run.train.budget is None:
+        raise ConfigError(
+            "The run has no length; set train.budget (for instance --budget 30m) or train.steps."
+        )
+    loader = rows.open_rows(run, place.folder, place.shards, 1)
+    choices = _choices(run, loader.vocab_size)
+    if run.train.budget is not None:
+        speed = _calibrate(run, place, loader, choices)
+        derived = dial.derive(run, choices, speed, loader.tokens_per_epoch)
+        say(f"calibration: {speed.seconds:.1f} s")
+    else:
+        derived = dial.defaults(run, choices[0])
+    resolved, settled = dial.apply(run, derived), dial.settle(run, derived)
+    for item in settled:
+        say(f"  {item.name} = {item.value}: {item.reason}")
+    notes = [dataclasses.asdict(item) for item in settled]
+    write_text_atomic(place.folder / "derived.json", json.dumps(notes, indent=1) + "\n")
+    config.save(resolved, place.folder / RESOLVED)
+
+
+def _choices(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
+    if run.model.start is not None:
+        return [load_model(run.model.start).config]
+    return dial.sizes(run, vocab_size)
+
+
+def _calibrate(
+    run: TrainRun, place: Place, loader: Loader | MixedLoader, choices: list[DecoderConfig]
+) -> Speed:
+    assert run.train.budget is not None
+    limit = min(config.duration(run.train.budget) * dial.CALIBRATION_SHARE, CALIBRATION_SECONDS)
+    wanted = choices[1::3] if len(choices) > 1 else choices
+    batch = loader.gather(range(max(1, 4096 // run.data.sequence_length)))
+    return measure(
+        wanted, batch, place.objective, run.optimizer, place.arithmetic.dtype, place.world.device, limit
+    )
+
+
+def assemble(run: TrainRun, place: Place) -> Trainer:
+    """The trainer of a resolved run. Raises ConfigError when its plan does not fit."""
+    length, settings = run.data.sequence_length, run.train
+    assert settings.batch_tokens and run.optimizer.learning_rate
+    loader = rows.open_rows(run, place.folder, place.shards, max(1, settings.batch_tokens // length))
+    loader.check_tokenizer(place.tokenizer)
+    # The split may be small: whole documents tell more there than full rows.
+    validation = Loader(place.shards, "valid", length, 8, 0, max_padding=1.0)
+    mesh = Mesh.build(run.parallel, place.world)
+    whole = _model(run, loader.vocab_size, place.world.device)
+    micro = settings.micro_rows or loader.batch_rows
+    run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
+    model = parallelise(whole, run.parallel, mesh)
+    optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate)
+    step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
+    if settings.compile:
+        model.module.compile()
+    identity = {
+        "tokenizer": place.tokenizer.fingerprint,
+        "data": loader.data_fingerprint,
+        "arithmetic": str(place.arithmetic.dtype),
+    }
+    return Trainer(
+        run=run,
+        folder=place.folder,
+        model=model,
+        step=step,
+        loader=rows.ahead(run, loader, mesh.coordinate("data"), mesh.size("data")),
+        validation=validation,
+        average=Average(model.module, settings.ema) if settings.ema else None,
+        peak=place.arithmetic.peak * place.world.size,
+        identity=identity,
+    )
+
+
+def _model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
+    if run.model.start is not None:
+        return load_model(run.model.start, torch.float32, device)
+    shape = dial.fixed_size(run.model, vocab_size, run.data.sequence_length)
+    if shape is None:
+        raise ConfigError("model.hidden_size is not set; give it, or give a budget from which it follows.")
+    with torch.device(device):
+        model = Decoder(shape)
+    # Drawn on the CPU whatever the device, so that the same seed starts the same model everywhere.
+    model.to("cpu").initialise(torch.Generator().manual_seed(run.train.seed))
+    return model.to(device)

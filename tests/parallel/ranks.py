@@ -1,0 +1,60 @@
+"""Processes that stay: a group of ranks started once, to which tests send functions."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+
+class Ranks:
+    """``size`` gloo processes on this machine; ``run`` calls a function of a module on each of them."""
+
+    def __init__(self, size: int, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.size = size
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for rank in range(size):
+            here, there = context.Pipe()
+            arguments = (there, rank, size, str(folder / f"store-{size}"))
+            process = context.Process(target=_serve, args=arguments, daemon=True)
+            process.start()
+            self._pipes.append(here)
+            self._processes.append(process)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """The results by rank; AssertionError with the trace of the first rank that failed."""
+        for pipe in self._pipes:
+            pipe.send((function, arguments))
+        answers = [pipe.recv() for pipe in self._pipes]
+        failed = [(rank, text) for rank, (fine, text) in enumerate(answers) if not fine]
+        assert not failed, f"rank {failed[0][0]} of {self.size}: {failed[0][1]}"
+        return [result for _, result in answers]
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+
+def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    local = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+    os.environ.update({name: str(value) for name, value in local.items()})
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+    while True:
+        function, arguments = pipe.recv()
+        try:
+            pipe.send((True, function(*arguments)))
+        except BaseException:
+            pipe.send((False, traceback.format_exc()))
