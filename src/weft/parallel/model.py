@@ -20,6 +20,7 @@ from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
 from weft.parallel.rows import Rows, packed
+from weft.parallel.suspects import suspects
 from weft.parallel.world import World
 
 
@@ -85,6 +86,20 @@ class ParallelModel:
     def clip(self, most: float) -> float:
         """Clip the gradients by their norm over the whole model, and return it."""
         return gradients.clip(self.parameters(), most, self.mesh)
+
+    def suspects(
+        self, objective: Loss, batches: Sequence[Batch], scale: float, dtype: torch.dtype
+    ) -> tuple[int, ...]:
+        """The ranks in which the step first makes what is not finite; empty alone, or when it now does not.
+
+        Runs the step again: its gradients must not be used afterwards.
+        """
+        if self.mesh.grid is None:
+            return ()
+        blocks = list(self.module.blocks.children())
+        return suspects(
+            self.module, blocks, lambda: self.accumulate(objective, batches, scale, dtype), self.mesh.world
+        )
 
     def most(self, value: int) -> int:
         """The largest of the ranks' values."""

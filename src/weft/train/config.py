@@ -8,6 +8,7 @@ from typing import Literal
 from weft.core.config import duration
 from weft.core.errors import ConfigError
 from weft.data.config import MixtureConfig, StreamConfig
+from weft.parallel.elastic import Elastic
 from weft.parallel.plan import Plan
 
 
@@ -37,7 +38,11 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """``budget``: the one dial, a duration; ``steps``: a fixed length instead."""
+    """``budget``: the one dial, a duration; ``steps``: a fixed length instead.
+
+    ``timeout``: a duration; a rank that keeps the others waiting for longer ends this start of the run.
+    ``elastic``: the size of the plan that follows the number of processes, ``none`` where it is fixed.
+    """
 
     budget: str | None = None
     steps: int | None = None
@@ -53,6 +58,8 @@ class TrainSection:
     keep_checkpoints: int = 2
     validate_steps: int | None = None
     validate_rows: int = 32
+    timeout: str = "10m"
+    elastic: Elastic = "none"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class TrainRun:
     def __post_init__(self) -> None:
         if self.train.budget is not None:
             duration(self.train.budget)
+        duration(self.train.timeout)
         for name, value, least in (
             ("data.sequence_length", self.data.sequence_length, 2),
             ("train.steps", self.train.steps, 1),

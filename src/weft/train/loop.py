@@ -76,8 +76,10 @@ class Trainer:
         if self.average is not None:
             tensors |= {f"average/{name}": t for name, t in self.average.weights.items()}
         tensors["random/torch"] = torch.get_rng_state()
-        checkpoint.save(self.checkpoints, checkpoint.State(finished, tensors, self.identity))
-        checkpoint.prune(self.checkpoints, self.run.train.keep_checkpoints)
+        if self.model.mesh.world.first:
+            checkpoint.save(self.checkpoints, checkpoint.State(finished, tensors, self.identity))
+            checkpoint.prune(self.checkpoints, self.run.train.keep_checkpoints)
+        self.model.mesh.world.barrier()
 
     def train(self, first: int, hooks: Sequence[Hook]) -> None:
         """Run the steps from ``first`` to the end.
@@ -94,7 +96,8 @@ class Trainer:
                     record |= self._validate()
                 for hook in hooks:
                     hook.after_step(record)
-                stop = interruption.requested and finished < settings.steps
+                # A signal may reach one rank before another; all stop after the same step.
+                stop = self.model.most(int(interruption.requested)) > 0 and finished < settings.steps
                 if stop or finished % settings.save_steps == 0 or finished == settings.steps:
                     self.save(finished)
                 if stop:
@@ -112,7 +115,7 @@ class Trainer:
         except TrainingError as error:
             newest = checkpoint.newest(self.checkpoints)
             kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been made yet"
-            raise TrainingError(f"Step {index + 1}: {error}; {kept}.") from error
+            raise TrainingError(f"Step {index + 1}: {error}; {kept}.", error.ranks) from error
         if self.average is not None:
             self.average.update(self.model.module, index)
         seconds = time.perf_counter() - started

@@ -76,6 +76,8 @@ class Agents:
     ssh: Sequence[str] = SSH
     rejoin: float = 30.0
     stopped: bool = False
+    words: str = ""
+    told: str = ""
 
     def run(self) -> None:
         """Until training has ended on enough hosts.
@@ -91,7 +93,7 @@ class Agents:
                 if len(ended) >= self.job.least and all(agent.code == 0 for agent in ended):
                     return
                 if self.stopped:
-                    raise Interrupted("Interrupted; run the same command again to continue.")
+                    raise Interrupted(self.words or "Interrupted; run the same command again to continue.")
                 remaining = [agent.host for agent in ended]
                 if len(ended) == len(agents) or len(remaining) < self.job.least or not left:
                     raise outcome.fault(self.job, {agent.host.name: agent.code or 0 for agent in agents})
@@ -110,6 +112,7 @@ class Agents:
         agents = [self._start(host, hosts[0]) for host in hosts]
         while any(agent.code is None for agent in agents):
             time.sleep(0.1)
+            self._tell()
             for index, agent in enumerate(agents):
                 if not self.stopped and self._returns(agent, hosts[0]):
                     again = self._start(agent.host, hosts[0])
@@ -121,6 +124,13 @@ class Agents:
         for agent in agents:
             agent.wait()
         return agents
+
+    def _tell(self) -> None:
+        """Say why the processes are started again, once for each fault."""
+        found = outcome.passing(self.job)
+        if found is not None and found != self.told:
+            self.told = found
+            _say(f"{found} The processes are started again.")
 
     def _returns(self, agent: Agent, leader: Host) -> bool:
         """Whether a lost agent shall be tried again now; without the leader there is nothing to join."""
@@ -148,23 +158,27 @@ class Agents:
             log.parent.mkdir(parents=True, exist_ok=True)
         assert process.stdout is not None and process.stderr is not None
         for source, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
-            reader = threading.Thread(target=_carry, args=(source, target, log), daemon=True)
+            reader = threading.Thread(target=self._carry, args=(source, target, log), daemon=True)
             reader.start()
             agent.readers.append(reader)
         return agent
 
+    def _carry(self, source: IO[bytes], target: TextIO, log: Path) -> None:
+        """What rank 0 says to the console, what the agent itself says to its log.
 
-def _carry(source: IO[bytes], target: TextIO, log: Path) -> None:
-    """What rank 0 says to the console, what the agent itself says to its log."""
-    with log.open("a", encoding="utf-8") as file:
-        for raw in source:
-            line = raw.decode("utf-8", "replace")
-            if line.startswith(SHOWN):
-                target.write(line.removeprefix(SHOWN))
-                target.flush()
-            elif not line.startswith("[rank "):
-                file.write(line)
-                file.flush()
+        An error of rank 0 is not shown: this process ends with the error of the run, which may be another's.
+        """
+        with log.open("a", encoding="utf-8") as file:
+            for raw in source:
+                line = raw.decode("utf-8", "replace")
+                if line.startswith(SHOWN + "weft: "):
+                    self.words = line.removeprefix(SHOWN + "weft: ").strip()
+                elif line.startswith(SHOWN):
+                    target.write(line.removeprefix(SHOWN))
+                    target.flush()
+                elif not line.startswith("[rank "):
+                    file.write(line)
+                    file.flush()
 
 
 def _say(text: str) -> None:

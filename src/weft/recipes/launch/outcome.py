@@ -37,6 +37,13 @@ def fault(job: Job, codes: Mapping[str, int]) -> WeftError:
     )
 
 
+def passing(job: Job) -> str | None:
+    """The sentence of the newest fault, when the agents will start the processes again after it."""
+    report = _read(job.out / REPORT)
+    again = not report.get("final") and report.get("attempt", job.restarts) < job.restarts
+    return str(report.get("sentence")) if report.get("run") == job.name and again else None
+
+
 def _first_error(job: Job) -> str | None:
     """The message of the rank that failed first in the newest attempt."""
     found: list[tuple[int, int, str]] = []

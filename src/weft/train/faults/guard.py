@@ -12,14 +12,19 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from weft.core.errors import Interrupted, TrainingError, WeftError
 from weft.parallel.world import World
 from weft.train.faults import beat, report, verdict
 from weft.train.faults.beat import Beat
-from weft.train.faults.spot import Stillness, spot_of
+from weft.train.faults.inject import injector
+from weft.train.faults.spot import Spot, Stillness, spot_of
+from weft.train.hooks import Hook
 
 FOLDER = "heartbeats"
 """In the run folder: one small file a rank."""
@@ -124,7 +129,7 @@ class Guard:
         with _deaf():
             self._stillness.spot = _spot_of_error(error)
             if isinstance(error, WeftError):
-                self._tell("failed", (self._world.rank,), str(error), error, final=True)
+                self._tell("failed", error.ranks or (self._world.rank,), str(error), error, final=True)
                 return None
             if not self._stillness.spot.collective:
                 sentence = (
@@ -155,20 +160,36 @@ class Guard:
         report.tell_agent(sentence, error)
 
 
-@contextlib.contextmanager
-def guarded(folder: Path, world: World, timeout: float) -> Iterator[Guard | None]:
-    """Watch over the block; None where an agent did not start this process, or it is alone.
+def patience(timeout: float) -> timedelta:
+    """How long collectives wait: longer than the guard, which can say more than the library."""
+    return timedelta(seconds=timeout + 60)
 
-    Raises TrainingError instead of what a library says when another rank is lost, and at once when this
-    is a restart of a run whose fault would come again.
-    """
-    if not report.round_name():
-        yield None
-        return
+
+def refuse_again(folder: Path) -> None:
+    """TrainingError when this is a restart of a run that a fault has ended which would come again."""
     before = report.ended_for_good(folder)
     if before is not None:
         report.tell_agent(before)
         raise TrainingError(before)
+
+
+def watchers(guard: Guard | None, rank: int, module: nn.Module, folder: Path, finished: int) -> list[Hook]:
+    """The hooks of every rank, told that ``finished`` steps are done."""
+    found = [hook for hook in (guard, injector(rank, module, folder)) if hook is not None]
+    for hook in found:
+        hook.begin(finished)
+    return list(found)
+
+
+@contextlib.contextmanager
+def guarded(folder: Path, world: World, timeout: float) -> Iterator[Guard | None]:
+    """Watch over the block; None where an agent did not start this process, or it is alone.
+
+    Raises TrainingError instead of what a library says when another rank is lost.
+    """
+    if not report.round_name():
+        yield None
+        return
     guard = Guard(folder, world, timeout)
     guard.start()
     try:
@@ -197,7 +218,7 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _spot_of_error(error: BaseException) -> Any:
+def _spot_of_error(error: BaseException) -> Spot:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

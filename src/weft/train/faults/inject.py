@@ -26,6 +26,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.utils.hooks import RemovableHandle
 
 from weft.core.errors import UsageError
 
@@ -64,9 +65,12 @@ class Injector:
 
     def __init__(self, faults: list[Injected], module: nn.Module, folder: Path):
         self._faults, self._module, self._folder = faults, module, folder
+        self._spoilt: list[RemovableHandle] = []
 
     def begin(self, finished: int) -> None:
         """So many steps are finished: arm what belongs to the next one."""
+        while self._spoilt:
+            self._spoilt.pop().remove()
         for fault in self._faults:
             mark = self._folder / "faults" / f"struck-{fault.kind}-{fault.rank}-{fault.step}"
             if fault.step == finished + 1 and not mark.exists():
@@ -92,11 +96,11 @@ class Injector:
             change = _Spoil.apply if fault.kind == "nan-gradient" else _not_a_number
 
             def spoil(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-                handle.remove()
                 strike()
                 return change(output)
 
-            handle = self._module.register_forward_hook(spoil)
+            # For the whole step, as data that overflows would: the step is run again to find the rank.
+            self._spoilt.append(self._module.register_forward_hook(spoil))
             return
 
         def stop(module: nn.Module, inputs: Any) -> None:
