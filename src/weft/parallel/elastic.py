@@ -27,7 +27,7 @@ def fitted(plan: Plan, size: int, elastic: Elastic) -> Plan:
     fixed = plan.size // getattr(plan, elastic)
     if size % fixed:
         raise ConfigError(
-            f"train.elastic = {elastic!r} cannot fit the plan {plan} to {size} processes: its other sizes need "
-            f"a multiple of {fixed}; start {max(size // fixed, 1) * fixed}."
+            f"train.elastic = {elastic!r} cannot fit the plan {plan} to {size} processes: its other sizes "
+            f"need a multiple of {fixed}; start {max(size // fixed, 1) * fixed}."
         )
     return dataclasses.replace(plan, **{elastic: size // fixed})

@@ -137,7 +137,9 @@ def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
-        save_model(folder / "model", trainer.model.module, place.tokenizer, dtype=torch.float32)
+        if place.world.first:
+            save_model(folder / "model", trainer.model.module, place.tokenizer, dtype=torch.float32)
+        place.world.barrier()
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
@@ -152,6 +154,8 @@ def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
         "validation_loss": records[-1].get("validation_loss"),
         "memory_bytes": max(record["memory_bytes"] for record in records),
     }
+    if not place.world.first:
+        return {"figures": figures}
     return manifest.write(
         folder,
         command="train",
