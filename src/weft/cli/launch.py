@@ -37,7 +37,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--restarts", default=3, show_default=True, help="How often processes are started again.")
 @click.option("--port", type=int, metavar="PORT", help="Where the agents meet on the first host.")
 @click.option("--directory", type=_FILE, help="Where the command runs on every host.  [default: here]")
-@click.option("--python", metavar="PROGRAM", help="Python on the hosts.")
+@click.option("--python", metavar="PROGRAM", help="Python on the hosts.  [default: as here]")
 @click.option("--ssh", metavar="COMMAND", help="How a host is reached, for instance 'ssh -p 2222'.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable for all processes.")
 def command(training: tuple[str, ...], **options: Any) -> Record:

@@ -118,7 +118,8 @@ class Agents:
                     again = self._start(agent.host, hosts[0])
                     again.tries = agent.tries + 1
                     agents[index] = again
-            if self.stopped:
+            # Torchrun would try again what must fail again.
+            if self.stopped or outcome.final(self.job):
                 for agent in agents:
                     agent.stop()
         for agent in agents:

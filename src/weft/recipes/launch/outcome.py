@@ -37,6 +37,12 @@ def fault(job: Job, codes: Mapping[str, int]) -> WeftError:
     )
 
 
+def final(job: Job) -> bool:
+    """Whether a fault has ended the job that would come again at every start."""
+    report = _read(job.out / REPORT)
+    return report.get("run") == job.name and bool(report.get("final"))
+
+
 def passing(job: Job) -> str | None:
     """The sentence of the newest fault, when the agents will start the processes again after it."""
     report = _read(job.out / REPORT)

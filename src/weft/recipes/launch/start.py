@@ -92,7 +92,8 @@ def start(
         least=nodes if wish.min_nodes is None else wish.min_nodes,
         per_node=per_node,
         restarts=wish.restarts,
-        python=wish.python or (sys.executable if places == HERE else "python"),
+        # An image has its own; hosts that share the run folder mostly share the environment too.
+        python=wish.python or ("python" if wish.kubernetes else sys.executable),
         directory=wish.directory or Path.cwd(),
         variables=_variables(wish.env),
     )

@@ -125,23 +125,22 @@ class Guard:
     def failed(self, error: BaseException) -> WeftError | None:
         """Report ``error``, which ends this rank; the sentence to raise instead, if there is a better one."""
         self.stop()
-        # The agent tells all ranks to stop as soon as one has: the report comes first.
-        with _deaf():
-            self._stillness.spot = _spot_of_error(error)
-            if isinstance(error, WeftError):
-                self._tell("failed", error.ranks or (self._world.rank,), str(error), error, final=True)
-                return None
-            if not self._stillness.spot.collective:
-                sentence = (
-                    f"Step {self.step}: rank {self._world.rank} failed in {self._stillness.spot}: {error!r}"
-                )
-                self._tell("failed", (self._world.rank,), sentence, error, final=False)
-                return None
-            self._write()
-            found = self._judge()
-            sentence = f"{found.sentence}; {_AGAIN}."
-            self._tell(found.kind, found.ranks, sentence, error, final=False, collective=found.collective)
-            return TrainingError(sentence)
+        _deaf()
+        self._stillness.spot = _spot_of_error(error)
+        if isinstance(error, WeftError):
+            self._tell("failed", error.ranks or (self._world.rank,), str(error), error, final=True)
+            return None
+        if not self._stillness.spot.collective:
+            sentence = (
+                f"Step {self.step}: rank {self._world.rank} failed in {self._stillness.spot}: {error!r}"
+            )
+            self._tell("failed", (self._world.rank,), sentence, error, final=False)
+            return None
+        self._write()
+        found = self._judge()
+        sentence = f"{found.sentence}; {_AGAIN}."
+        self._tell(found.kind, found.ranks, sentence, error, final=False, collective=found.collective)
+        return TrainingError(sentence)
 
     def _tell(
         self,
@@ -205,17 +204,10 @@ def guarded(folder: Path, world: World, timeout: float) -> Iterator[Guard | None
         guard.stop()
 
 
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """SIGTERM is not heard inside."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _deaf() -> None:
+    """Hear no SIGTERM any more: the agent sends it to all ranks as soon as one has ended."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _spot_of_error(error: BaseException) -> Spot:
