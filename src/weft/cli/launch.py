@@ -39,6 +39,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--directory", type=_FILE, help="Where the command runs on every host.  [default: here]")
 @click.option("--python", metavar="PROGRAM", help="Python on the hosts.  [default: as here]")
 @click.option("--ssh", metavar="COMMAND", help="How a host is reached, for instance 'ssh -p 2222'.")
+@click.option("--rejoin", default=30.0, show_default=True, help="Seconds until a lost host is tried again.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable for all processes.")
 def command(training: tuple[str, ...], **options: Any) -> Record:
     """Start `weft train` on several processes: here, over ssh, with Slurm, Kubernetes or Ray.

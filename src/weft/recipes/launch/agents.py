@@ -7,6 +7,7 @@ dies: torchrun is told to stop, and its processes finish their step and save.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
 import subprocess
@@ -57,11 +58,14 @@ class Agent:
     def stop(self) -> None:
         """Ask torchrun to stop, by closing the shell's input."""
         if self.process.stdin is not None and not self.process.stdin.closed:
-            self.process.stdin.close()
+            # The shell may have ended already.
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
 
     def wait(self) -> None:
         """Until it has ended and all it said is written."""
         self.process.wait()
+        self.stop()
         for reader in self.readers:
             reader.join()
 
@@ -117,6 +121,7 @@ class Agents:
                 if not self.stopped and self._returns(agent, hosts[0]):
                     again = self._start(agent.host, hosts[0])
                     again.tries = agent.tries + 1
+                    agent.wait()
                     agents[index] = again
             # Torchrun would try again what must fail again.
             if self.stopped or outcome.final(self.job):
@@ -169,7 +174,7 @@ class Agents:
 
         An error of rank 0 is not shown: this process ends with the error of the run, which may be another's.
         """
-        with log.open("a", encoding="utf-8") as file:
+        with source, log.open("a", encoding="utf-8") as file:
             for raw in source:
                 line = raw.decode("utf-8", "replace")
                 if line.startswith(SHOWN + "weft: "):

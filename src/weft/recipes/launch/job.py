@@ -60,6 +60,11 @@ class Job:
     def __post_init__(self) -> None:
         if self.restarts < 0:
             raise UsageError(f"--restarts {self.restarts} must be 0 or more.")
+        for word in self.training:
+            if not word.isprintable():
+                raise UsageError(
+                    f"The training argument {word!r} holds what no command line can; write it plainly."
+                )
         if not 1 <= self.least <= self.nodes:
             raise UsageError(f"--min-nodes {self.least} must lie between 1 and the {self.nodes} nodes.")
 
@@ -73,10 +78,13 @@ class Job:
         """Where the agents keep what each rank writes: ``NAME_*/attempt_A/LOCAL_RANK/stderr.log``."""
         return self.out / "logs"
 
-    def environment(self) -> dict[str, str]:
-        """What the agents need in their environment on every host, beside what the host has itself."""
+    def environment(self, *, elsewhere: bool = False) -> dict[str, str]:
+        """What the agents need in their environment, beside what the host has itself.
+
+        ``elsewhere``: the hosts have nothing in common with this one.
+        """
         forwarded = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
-        return {**forwarded, **_ALWAYS, **self.variables}
+        return {**({} if elsewhere else forwarded), **_ALWAYS, **self.variables}
 
     def torchrun(
         self, endpoint: str, *, host: str = "", settings: Mapping[str, object] | None = None

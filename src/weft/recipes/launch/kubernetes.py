@@ -73,7 +73,7 @@ def _head(job: Job, name: str) -> list[str]:
 
 
 def _pod(job: Job, name: str, image: str, claim: str, gpus: bool, shell: list[str]) -> list[str]:
-    variables = sorted(job.environment().items())
+    variables = sorted(job.environment(elsewhere=True).items())
     lines = [
         "      containers:",
         "        - name: train",

@@ -48,6 +48,7 @@ class Wish:
     directory: Path | None = None
     python: str | None = None
     ssh: str | None = None
+    rejoin: float = 30.0
     env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -113,7 +114,7 @@ def start(
         on_ray.run(job, wish.ray, gpus=wish.gpus)
         return done
     ssh = tuple(shlex.split(wish.ssh)) if wish.ssh else SSH
-    agents = Agents(job, places, wish.port or (_free_port() if places[0].here else PORT), ssh)
+    agents = Agents(job, places, wish.port or (_free_port() if places[0].here else PORT), ssh, wish.rejoin)
     if wish.only_print:
         for text in agents.lines():
             say(text)
