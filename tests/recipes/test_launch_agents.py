@@ -27,7 +27,13 @@ def job(folder: Path, script: str, **changes: object) -> Job:
     head = 'case "$*" in *is_host=1*) host=1;; *) host=0;; esac'
     program.write_text(f"#!/bin/bash\n{head}\n{script}\n")
     program.chmod(0o755)
-    values = {"training": ("train",), "out": folder / "out", "python": str(program), "directory": folder, "name": "n"}
+    values = {
+        "training": ("train",),
+        "out": folder / "out",
+        "python": str(program),
+        "directory": folder,
+        "name": "n",
+    }
     return Job(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -61,7 +67,7 @@ def test_the_error_file_of_the_first_rank_speaks(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         record = {"message": {"message": text, "extraInfo": {"timestamp": str(moment)}}}
         (folder / "error.json").write_text(json.dumps(record))
-    with pytest.raises(TrainingError, match="^first$"):
+    with pytest.raises(TrainingError, match=r"^first$"):
         Agents(job(tmp_path, "exit 1"), HERE[:1], 1).run()
 
 
@@ -81,7 +87,9 @@ def test_ssh_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
         Agents(job(tmp_path, ""), [Host("far")], 1, ssh=(str(tmp_path / "none"),)).run()
 
 
-def test_hosts_are_reached_through_the_given_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_hosts_are_reached_through_the_given_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     reach = tmp_path / "reach"
     # As ssh does: the words after the host are joined and given to a shell.
     reach.write_text('#!/bin/sh\nhost=$1; shift; export REACHED=$host; exec sh -c "$*"\n')
@@ -101,7 +109,9 @@ def test_a_lost_host_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "starts-1").read_text() == "started\n"
 
 
-def test_without_the_first_host_the_others_begin_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_the_first_host_the_others_begin_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     script = """
     echo "$*" | grep -o "local-addr [^ ]*" >> starts
     if [ $host = 1 ] && [ ! -e died ]; then touch died; kill -9 $$; fi

@@ -41,15 +41,16 @@ def job(**changes: object) -> Job:
     return Job(**{**values, **changes})  # type: ignore[arg-type]
 
 
+SAME = "--nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d"
+LAST = "--log-dir runs/big/logs --redirects 3 --tee 0:3 --module weft train run.toml --parallel dp=4,tp=2"
 THREADS = "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( $(nproc) > 4 ? $(nproc) / 4 : 1 ))}"
 
 
 def test_the_line_of_torchrun() -> None:
     line = job(least=1).torchrun("node1:29400", host="node1", settings={"is_host": 1})
     assert " ".join(line) == (
-        "python -m torch.distributed.run --nnodes 1:2 --nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d "
-        "--rdzv-endpoint node1:29400 --rdzv-id weft-1 --rdzv-conf is_host=1 --local-addr node1 "
-        "--log-dir runs/big/logs --redirects 3 --tee 0:3 --module weft train run.toml --parallel dp=4,tp=2"
+        f"python -m torch.distributed.run --nnodes 1:2 {SAME} --rdzv-endpoint node1:29400 --rdzv-id weft-1 "
+        f"--rdzv-conf is_host=1 --local-addr node1 {LAST}"
     )
     assert "--nnodes 2 " in " ".join(job().torchrun("node1:29400"))
 
@@ -57,11 +58,12 @@ def test_the_line_of_torchrun() -> None:
 def test_printed_lines_can_be_pasted() -> None:
     first, second = Agents(job(), [Host("node1"), Host("me@node2")], 29400).lines()
     assert first == (
-        "# node1\n(cd /shared/work && export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank ${rank}] ' && export "
-        f"TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 && {THREADS} && python -m torch.distributed.run --nnodes 2 "
-        "--nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint node1:29400 --rdzv-id weft-1 "
-        "--rdzv-conf is_host=1 --local-addr node1 --log-dir runs/big/logs --redirects 3 --tee 0:3 --module weft "
-        "train run.toml --parallel dp=4,tp=2)"
+        "# node1\n(cd /shared/work"
+        " && export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank ${rank}] '"
+        " && export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+        f" && {THREADS}"
+        f" && python -m torch.distributed.run --nnodes 2 {SAME} --rdzv-endpoint node1:29400 --rdzv-id weft-1"
+        f" --rdzv-conf is_host=1 --local-addr node1 {LAST})"
     )
     assert "--rdzv-endpoint node1:29400" in second and "--local-addr node2" in second
     assert "is_host=0" in second and second.startswith("# node2\n")
@@ -70,10 +72,8 @@ def test_printed_lines_can_be_pasted() -> None:
 def test_the_slurm_script() -> None:
     text = slurm.script(job(least=1), gpus=True, directives=["--partition=large"])
     body = (
-        f"{THREADS}\nhost=$(( SLURM_NODEID == 0 ))\nexec python -m torch.distributed.run --nnodes 1:2 "
-        '--nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint "$first:29400" --rdzv-id '
-        '"$SLURM_JOB_ID" --rdzv-conf "is_host=$host" --log-dir runs/big/logs --redirects 3 --tee 0:3 --module '
-        "weft train run.toml --parallel dp=4,tp=2"
+        f"{THREADS}\nhost=$(( SLURM_NODEID == 0 ))\nexec python -m torch.distributed.run --nnodes 1:2 {SAME} "
+        f'--rdzv-endpoint "$first:29400" --rdzv-id "$SLURM_JOB_ID" --rdzv-conf "is_host=$host" {LAST}'
     )
     assert text == (
         "#!/bin/bash\n"
@@ -105,7 +105,11 @@ def test_the_slurm_script_runs_on_a_node_that_is_played(tmp_path: Path) -> None:
         file.chmod(0o755)
     training = ("train", "a 'b' $HOME \"c\".toml")
     text = slurm.script(job(directory=tmp_path, training=training), gpus=False)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "7"}
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_ID": "7",
+    }
     done = subprocess.run(["bash", "-c", text], env=environment, capture_output=True, text=True, check=True)
     words = done.stdout.splitlines()
     assert words[words.index("--rdzv-endpoint") + 1] == "node1:29400"
@@ -134,9 +138,8 @@ def test_the_kubernetes_manifest() -> None:
     assert pod["volumes"][1] == {"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}
     assert container["args"] == [
         f'{THREADS}\nhost="$(hostname).big"\nfirst="$(( JOB_COMPLETION_INDEX == 0 ))"\n'
-        "exec python -m torch.distributed.run --nnodes 2 --nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d "
-        '--rdzv-endpoint big-0.big:29400 --rdzv-id big --rdzv-conf "is_host=$first" --local-addr "$host" '
-        "--log-dir runs/big/logs --redirects 3 --tee 0:3 --module weft train run.toml --parallel dp=4,tp=2\n"
+        f"exec python -m torch.distributed.run --nnodes 2 {SAME} --rdzv-endpoint big-0.big:29400 "
+        f'--rdzv-id big --rdzv-conf "is_host=$first" --local-addr "$host" {LAST}\n'
     ]
     variables = {entry["name"]: entry["value"] for entry in container["env"]}
     # Kubernetes reads a doubled dollar as one.
