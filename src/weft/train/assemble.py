@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from weft.checkpoint.huggingface import load_model
+from weft.checkpoint.saver import Saver
 from weft.core import config
 from weft.core.errors import ConfigError
 from weft.core.files import write_text_atomic
@@ -18,6 +19,7 @@ from weft.data.loader import Loader
 from weft.data.mixed import MixedLoader
 from weft.models import Decoder, DecoderConfig
 from weft.ops.arithmetic import Arithmetic
+from weft.parallel.company import Company
 from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.world import World
@@ -46,6 +48,7 @@ class Place:
     shards: Path
     tokenizer: Tokenizer
     world: World
+    company: Company
     arithmetic: Arithmetic
     objective: Objective
 
@@ -129,6 +132,9 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
         loader=rows.ahead(run, loader, mesh.coordinate("data"), mesh.size("data")),
         validation=validation,
         average=Average(model.module, settings.ema) if settings.ema else None,
+        saver=Saver(
+            place.folder / "checkpoints", settings.keep_checkpoints, place.company, beside=settings.async_save
+        ),
         peak=place.arithmetic.peak * place.world.size,
         identity=identity,
     )

@@ -37,7 +37,10 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """``budget``: the one dial, a duration; ``steps``: a fixed length instead."""
+    """``budget``: the one dial, a duration; ``steps``: a fixed length instead.
+
+    ``async_save``: checkpoints are copied to the host's memory and written while training goes on.
+    """
 
     budget: str | None = None
     steps: int | None = None
@@ -51,6 +54,7 @@ class TrainSection:
     ema: float = 0.0
     save_steps: int | None = None
     keep_checkpoints: int = 2
+    async_save: bool = True
     validate_steps: int | None = None
     validate_rows: int = 32
 
