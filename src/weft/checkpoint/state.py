@@ -101,8 +101,8 @@ def load_into(checkpoint: Path, tensors: Mapping[str, Tensor], company: Company 
     """
     company = company or Company()
     company.all(lambda: _check_shapes(checkpoint, tensors))
-    with _one_cause(checkpoint, company), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    _quiet()
+    with _one_cause(checkpoint, company):
         load_distributed(
             dict(tensors),
             checkpoint_id=str(checkpoint),
@@ -125,15 +125,21 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], company: Company) -> None:
-    with warnings.catch_warnings():
-        # It warns that there is no process group; one process is what we mean.
-        warnings.simplefilter("ignore")
-        save_distributed(
-            dict(tensors),
-            checkpoint_id=str(folder),
-            process_group=company.group,
-            no_dist=company.group is None,
-        )
+    _quiet()
+    save_distributed(
+        dict(tensors),
+        checkpoint_id=str(folder),
+        process_group=company.group,
+        no_dist=company.group is None,
+    )
+
+
+def _quiet() -> None:
+    """The library warns that there is no process group; one process is what we mean.
+
+    For good, because filters belong to the whole process and a thread must not put back old ones.
+    """
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
 @contextmanager
