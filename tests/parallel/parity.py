@@ -84,10 +84,10 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
             # Nothing starts at zero here, so that every gradient says something.
             torch.nn.init.normal_(parameter, 0.1, 0.1, generator=torch.Generator().manual_seed(1))
         layout.check(whole.config, rows=ROWS, micro_rows=case.micro_rows, length=LENGTH)
-        model = parallelise(whole, layout, mesh)
-        section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
-        optimizer = Optimizer(model.module, section, 0.01)
         dtype = getattr(torch, case.dtype)
+        model = parallelise(whole, layout, mesh, dtype)
+        section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
+        optimizer = Optimizer(model.module, section, 0.01, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, dtype)
 
         def own(index: int) -> list[Batch]:

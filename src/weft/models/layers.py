@@ -107,5 +107,9 @@ class Block(nn.Module):
     def forward(self, x_BTE: Tensor, cos: Tensor, sin: Tensor, context: AttentionContext) -> Tensor:
         """[B, T, E] -> [B, T, E]."""
         x_BTE = x_BTE + self.attention(self.attention_norm(x_BTE), cos, sin, context)
-        out: Tensor = x_BTE + self.feed_forward(self.feed_forward_norm(x_BTE))
+        return x_BTE + self.feed(x_BTE)
+
+    def feed(self, x_BTE: Tensor) -> Tensor:
+        """The second half without its residual, [B, T, E] -> [B, T, E]."""
+        out: Tensor = self.feed_forward(self.feed_forward_norm(x_BTE))
         return out

@@ -18,7 +18,8 @@ class Mesh:
 
     Names of lines: those of :data:`weft.parallel.plan.SIZES`, and ``data`` (dp x fsdp: ranks that read
     different rows), ``sum`` (dp x fsdp x cp: ranks whose gradients add up), ``shard`` (fsdp x cp: ranks
-    that share one copy of the weights under fsdp).
+    that share one copy of the weights under fsdp), ``stage`` (all but pp: ranks that hold the same
+    parameters, whole or in parts).
     """
 
     plan: Plan
@@ -62,4 +63,9 @@ class Mesh:
         return 0 if self.grid is None else self.line(name).get_local_rank()
 
 
-_FLAT = {"data": ("dp", "fsdp"), "sum": ("dp", "fsdp", "cp"), "shard": ("fsdp", "cp")}
+_FLAT = {
+    "data": ("dp", "fsdp"),
+    "sum": ("dp", "fsdp", "cp"),
+    "shard": ("fsdp", "cp"),
+    "stage": ("dp", "fsdp", "cp", "tp"),
+}

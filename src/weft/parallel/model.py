@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import gradients
+from weft.parallel import fsdp, gradients, recompute
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
@@ -70,11 +70,12 @@ class ParallelModel:
         whole step.
         """
         total = 0.0
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
+            fsdp.last(self.module, number == len(batches))
             part = objective.loss(self.module, self.rows(batch), scale, dtype)
             part.backward()  # type: ignore[no-untyped-call]
             total += part.item()
-        sum_gradients(self.parameters(), self.mesh.group("sum"))
+        sum_gradients((p for p in self.parameters() if not fsdp.sums(p)), self.mesh.group("sum"))
         return self._sum(total, "sum")
 
     @torch.no_grad()
@@ -103,9 +104,11 @@ class ParallelModel:
         return total.item()
 
 
-def parallelise(module: Decoder, plan: Plan, mesh: Mesh) -> ParallelModel:
+def parallelise(module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> ParallelModel:
     """Apply every technique of the plan, innermost first, and return what this rank trains.
 
-    Every rank must hold the same weights, or weights on the meta device.
+    ``dtype`` is that of matrix work. Every rank must hold the same weights, or weights on the meta device.
     """
+    recompute.apply(module, plan)
+    fsdp.apply(module, plan, mesh, dtype)
     return ParallelModel(module, plan, mesh)

@@ -114,8 +114,8 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     whole = _model(run, loader.vocab_size, place.world.device)
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
-    model = parallelise(whole, run.parallel, mesh)
-    optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate)
+    model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype)
+    optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate, mesh.group("stage"))
     step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
     if settings.compile:
         model.module.compile()

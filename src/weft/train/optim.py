@@ -1,34 +1,36 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
-Muon (Jordan et al. 2024; the scale of arXiv:2502.16982) orthogonalises the momentum of a matrix; its
-update is scaled to the root mean square that AdamW's has, so one learning rate serves both.
+Muon's update has the root mean square of AdamW's, so one learning rate serves both.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from weft.train.config import OptimizerSection
+from weft.train.muon import Muon
 
 
 class Optimizer:
     """One or two PyTorch optimisers driven as one, with their state under names."""
 
-    def __init__(self, model: nn.Module, config: OptimizerSection, peak: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerSection,
+        peak: float,
+        group: dist.ProcessGroup | None = None,
+    ):
+        """``group``: the ranks that hold the same parameters, whole or in shards; None for one process."""
         self.peak = peak
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         matrices, flat, embeddings = _split(model)
         self.parts: dict[str, torch.optim.Optimizer] = {}
         decay = config.weight_decay
         if config.name == "muon":
-            self.parts["muon"] = torch.optim.Muon(
-                matrices,
-                lr=peak,
-                weight_decay=decay,
-                momentum=config.momentum,
-                adjust_lr_fn="match_rms_adamw",
-            )
+            self.parts["muon"] = Muon(matrices, peak, decay, config.momentum, group)
             groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": flat, "weight_decay": 0.0}]
         else:
             groups = [

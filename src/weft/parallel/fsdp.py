@@ -1,0 +1,81 @@
+"""Fully sharded data parallel (ZeRO-3, arXiv:1910.02054) by PyTorch's FSDP2 (arXiv:2411.00284).
+
+Weights, gradients and optimiser state of matrices are cut over the ``shard`` line (fsdp x cp); a block's
+weights are gathered before it runs and its gradients are summed as they come. With dp > 1 whole groups of
+shards are replicated (hybrid sharding). Norms and biases stay whole: they are a thousandth of the weights,
+and their fp32 masters are what the native kernels read.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor
+
+from weft.parallel.mesh import Mesh
+from weft.parallel.plan import Plan
+
+LINES = frozenset({"dp", "shard"})
+"""Names of the mesh dimensions that FSDP2 sums gradients over."""
+
+
+def apply(module: nn.Module, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> None:
+    """Shard the blocks of a decoder or stage, then what is around them; nothing without ``plan.fsdp``.
+
+    Blocks gather their matrices in ``dtype`` (half the bytes in bf16) and sum gradients in fp32; the
+    embedding and the output matrix are gathered in fp32, because their gradients are sums over many
+    tokens.
+    """
+    if plan.fsdp == 1:
+        return
+    grid = _grid(plan, mesh)
+    offload = _offload(plan, mesh)
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in blocks(module):
+        whole = {p for p in block.parameters() if p.ndim < 2}
+        fully_shard(block, mesh=grid, mp_policy=policy, offload_policy=offload, ignored_params=whole)
+    whole = {p for p in module.parameters() if p.ndim < 2}
+    plain = MixedPrecisionPolicy(cast_forward_inputs=False)
+    fully_shard(module, mesh=grid, mp_policy=plain, offload_policy=offload, ignored_params=whole)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            # The loss is divided by the targets of all ranks, so gradients are summed.
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+
+
+def last(module: nn.Module, is_last: bool) -> None:
+    """Say whether the coming micro-batch is the step's last: replicas exchange their sums only then."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_all_reduce(is_last)
+        module.set_is_last_backward(is_last)
+
+
+def sums(parameter: nn.Parameter) -> bool:
+    """Whether FSDP2 sums the gradient of this parameter over the ranks."""
+    return isinstance(parameter, DTensor) and bool(LINES & set(parameter.device_mesh.mesh_dim_names or ()))
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The blocks of a decoder or of a pipeline stage, in order."""
+    held = module.get_submodule("blocks")
+    return list(held.children())
+
+
+def _grid(plan: Plan, mesh: Mesh) -> DeviceMesh:
+    assert mesh.grid is not None
+    return mesh.grid["dp", "shard"] if plan.dp > 1 else mesh.line("shard")
+
+
+def _offload(plan: Plan, mesh: Mesh) -> OffloadPolicy:
+    if not plan.offload:
+        return OffloadPolicy()
+    return CPUOffloadPolicy(pin_memory=mesh.world.device.type == "cuda")
