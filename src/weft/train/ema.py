@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from weft.parallel import fsdp
 from weft.parallel.gradients import local
 
 
@@ -32,6 +33,7 @@ class Average:
     @contextlib.contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
         """The model with averaged weights inside the block."""
+        fsdp.forget(model)
         parameters = {name: local(p.detach()) for name, p in model.named_parameters()}
         kept = {name: part.clone() for name, part in parameters.items()}
         for name, part in parameters.items():
@@ -39,5 +41,6 @@ class Average:
         try:
             yield
         finally:
+            fsdp.forget(model)
             for name, part in parameters.items():
                 part.copy_(kept[name])
