@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from weft.checkpoint.config_json import TOKEN_IDS, read_config, write_config
 from weft.checkpoint.safe_folder import CONFIG, inside, read_json, resolve
-from weft.checkpoint.spread import Spread, whole
+from weft.checkpoint.spread import Box, Spread, whole
 from weft.checkpoint.weights import Planned, StoredTensor, read_headers, read_tensors, some, write_tensors
 from weft.core.errors import CheckpointError
 from weft.core.files import write_text_atomic
@@ -28,7 +29,7 @@ from weft.models.names import foreign, whole_name
 from weft.parallel.company import Company
 from weft.tokenizer.encode import Tokenizer
 
-__all__ = ["load_model", "resolve", "save_model", "write_model"]
+__all__ = ["load_model", "open_folder", "resolve", "save_model", "write_model"]
 
 GENERATION = "generation_config.json"
 MAX_SHARD_BYTES = 2 * 10**9
@@ -55,6 +56,40 @@ def load_model(
     Tensors are read one after another, so the peak of memory is the model and one tensor. Raises
     CheckpointError for anything missing, damaged, unsafe or outside the supported families.
     """
+    opened = open_folder(folder)
+    model, config = opened.empty, opened.config
+    for name, tensor in read_tensors({name: opened.headers[name] for name in opened.ours}):
+        moved = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True)
+        _assign(model, opened.ours[name], moved)
+    if config.tie_word_embeddings:
+        model.output.weight = model.embedding.weight
+    model.inverse_frequencies = rope_frequencies(config).to(device)
+    return model
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A Hugging Face folder of which everything was checked and nothing read yet.
+
+    ``empty``: its decoder without memory; ``ours``: its names to ours; ``headers``: where tensors lie.
+    """
+
+    empty: Decoder
+    ours: dict[str, str]
+    headers: dict[str, StoredTensor]
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The shape of the model."""
+        return self.empty.config
+
+    def parts(self, name: str) -> dict[str, Box]:
+        """The stored tensors that make up our parameter ``name``, and which box of it each is."""
+        return {stored: whole(self.headers[stored].shape) for stored in [foreign(name)]}
+
+
+def open_folder(folder: str | Path) -> Opened:
+    """Check a Hugging Face folder or a training run; CheckpointError as in :func:`load_model`."""
     folder = resolve(folder)
     config = read_config(folder)
     _refuse_tokenizer_code(folder)
@@ -63,12 +98,7 @@ def load_model(
     ours = {foreign(name): name for name, _ in model.named_parameters()}
     _check_tied(folder, config, headers)
     _check_names(folder, model, ours, headers)
-    for name, tensor in read_tensors({name: headers[name] for name in ours}):
-        _assign(model, ours[name], tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
-    if config.tie_word_embeddings:
-        model.output.weight = model.embedding.weight
-    model.inverse_frequencies = rope_frequencies(config).to(device)
-    return model
+    return Opened(model, ours, headers)
 
 
 def save_model(

@@ -82,6 +82,17 @@ def read_tensors(headers: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Ten
                     yield name, handle.get_tensor(name)
 
 
+def read_parts(
+    headers: Mapping[str, StoredTensor], wanted: Mapping[str, tuple[slice, ...]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Of each tensor in ``wanted`` the part that it says; the rest is not read."""
+    for file in sorted({headers[name].file for name in wanted}):
+        with _opened(file) as handle:
+            for name, part in wanted.items():
+                if headers[name].file == file:
+                    yield name, handle.get_slice(name)[part]
+
+
 @dataclass(frozen=True)
 class Planned:
     """A tensor to be written as ``name``: the box ``part`` of our tensor ``source``, of a ``shape``."""
