@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.parallel.ranks import Ranks
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from weft.core import config
-from weft.core.errors import Interrupted
+from weft.core.errors import Interrupted, ResourceError
 from weft.core.files import hash_file
 from weft.data.config import MixtureConfig
 from weft.train import session
@@ -118,3 +124,75 @@ def test_two_to_four_to_one(
     data_folder: Path, two: Ranks, four: Ranks, tmp_path: Path, way: list[str], mixed: bool
 ) -> None:
     check_way(way, {2: two, 4: four}, data_folder, tmp_path, mixed)
+
+
+def train_on_a_full_disk(data: Path, folder: Path) -> str:
+    """Rank 1 has no space left at the second of three saves."""
+    plain, calls = FileSystemWriter.write_data, []
+
+    def full(self: FileSystemWriter, *arguments: object) -> object:
+        calls.append(1)
+        if dist.get_rank() == 1 and len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return plain(self, *arguments)
+
+    FileSystemWriter.write_data = full  # type: ignore[assignment, method-assign]
+    run = config.load(TrainRun, None, [f"data.path={data}", *BASE, "train.save_steps=8", "parallel.dp=2"])
+    try:
+        with pytest.raises(ResourceError) as found:
+            session.train(run, folder, say=lambda text: None)
+    finally:
+        FileSystemWriter.write_data = plain  # type: ignore[method-assign]
+    return str(found.value)
+
+
+def test_a_disk_full_on_one_rank_stops_all_and_loses_no_earlier_checkpoint(
+    data_folder: Path, two: Ranks, tmp_path: Path
+) -> None:
+    for text in two.run(train_on_a_full_disk, data_folder, tmp_path):
+        assert text.startswith("Rank 1 of 2: Could not write") and "no disk space left" in text
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000008"]
+
+
+SLOW_DISK = """
+import sys, time
+from pathlib import Path
+from weft.checkpoint import state
+from weft.cli.main import main
+
+write, calls = state._write, []
+
+def slow(*arguments):
+    calls.append(1)
+    write(*arguments)
+    if len(calls) == 2:
+        # Between the shards and state.json, while training goes on.
+        reached.touch()
+        time.sleep(600)
+
+state._write = slow
+reached = Path(sys.argv.pop())
+main()
+"""
+
+
+def test_a_kill_during_a_save_leaves_the_earlier_checkpoint(data_folder: Path, tmp_path: Path) -> None:
+    run, reached = tmp_path / "run", tmp_path / "reached"
+    settings = [*(s for s in BASE if not s.startswith("train.save")), "train.save_steps=4"]
+    command = [sys.executable, "-c", SLOW_DISK, "train", *settings, "--data", str(data_folder)]
+    process = subprocess.Popen([*command, "--out", str(run), str(reached)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # Steps go on while the disk is slow, until the next save has to wait for this one.
+    while len(losses(run)) < 12 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert len(losses(run)) == 12
+    assert [path.name for path in sorted((run / "checkpoints").glob("step-*"))] == ["step-00000004"]
+    again = [sys.executable, "-m", "weft", "train", *settings, "--data", str(data_folder)]
+    for out in (run, tmp_path / "whole"):
+        subprocess.run([*again, "--out", str(out)], check=True, capture_output=True)
+    assert losses(run) == losses(tmp_path / "whole")
+    assert weights(run) == weights(tmp_path / "whole")
