@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ import torch.distributed as dist
 from tests.parallel.ranks import Ranks
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
+from weft.checkpoint.huggingface import load_model, save_model
 from weft.core import config
 from weft.core.errors import Interrupted, ResourceError
 from weft.core.files import hash_file
 from weft.data.config import MixtureConfig
+from weft.models import Decoder
 from weft.train import session
 from weft.train.config import TrainRun
 
@@ -124,6 +127,24 @@ def test_two_to_four_to_one(
     data_folder: Path, two: Ranks, four: Ranks, tmp_path: Path, way: list[str], mixed: bool
 ) -> None:
     check_way(way, {2: two, 4: four}, data_folder, tmp_path, mixed)
+
+
+def start_from(data: Path, model: Path, folder: Path, layout: str) -> None:
+    settings = (f"data.path={data}", *BASE, f"model.start={model}", "train.steps=4", f"parallel.{layout}")
+    session.train(config.load(TrainRun, None, settings), folder, say=lambda text: None)
+
+
+@pytest.mark.parametrize("layout", ["dp=2", "fsdp=2"])
+def test_a_run_starts_from_a_model_that_no_rank_reads_whole(
+    data_folder: Path, two: Ranks, tmp_path: Path, layout: str, tiny_decoder: Callable[..., Decoder]
+) -> None:
+    for tied in (True, False):
+        model, alone, spread = (tmp_path / f"{name}-{tied}" for name in ("model", "alone", "spread"))
+        save_model(model, tiny_decoder(tie_word_embeddings=tied), None)
+        start_from(data_folder, model, alone, "dp=1")
+        two.run(start_from, data_folder, model, spread, layout)
+        assert losses(spread) == pytest.approx(losses(alone), rel=1e-4)
+        assert load_model(spread).config == load_model(alone).config
 
 
 def train_on_a_full_disk(data: Path, folder: Path) -> str:

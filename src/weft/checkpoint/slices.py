@@ -14,9 +14,16 @@ from weft.checkpoint.huggingface import open_folder
 from weft.checkpoint.spread import box, common, within
 from weft.checkpoint.weights import read_parts
 from weft.core.errors import CheckpointError
-from weft.models.decoder import Decoder
+from weft.models.decoder import Decoder, rope_frequencies
 from weft.models.names import whole_name
 from weft.parallel.gradients import local
+
+
+def empty_model(folder: str | Path, device: torch.device) -> Decoder:
+    """The decoder of ``folder`` with parameters on the meta device, to be laid out and then filled."""
+    model = open_folder(folder).empty
+    model.inverse_frequencies = rope_frequencies(model.config).to(device)
+    return model
 
 
 @torch.no_grad()
