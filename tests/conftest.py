@@ -1,13 +1,17 @@
-"""A tiny tokenizer and tiny random models that several floors test with."""
+"""A tiny tokenizer, tiny random models and a small data folder that several floors test with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from weft.data.config import DataConfig, SplitConfig, TokenizerConfig
+from weft.data.prepare import prepare
+from weft.data.sources import standard_library
 from weft.models import Decoder, DecoderConfig
 from weft.tokenizer import Tokenizer, train
 
@@ -52,3 +56,13 @@ def tiny_decoder() -> Callable[..., Decoder]:
         return model.eval().requires_grad_(False)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of a few packages of the standard library, vocabulary 512."""
+    out = tmp_path_factory.mktemp("data")
+    sources = [standard_library() / name for name in ("json", "email", "http", "logging", "concurrent")]
+    config = DataConfig(split=SplitConfig(valid=0.15, test=0.15), tokenizer=TokenizerConfig(vocab_size=512))
+    prepare(config, sources, out)
+    return out

@@ -40,6 +40,7 @@ class ModelSection:
 class TrainSection:
     """``budget``: the one dial, a duration; ``steps``: a fixed length instead.
 
+    ``async_save``: checkpoints are copied to the host's memory and written while training goes on.
     ``timeout``: a duration; a rank that keeps the others waiting for longer ends this start of the run.
     ``elastic``: the size of the plan that follows the number of processes, ``none`` where it is fixed.
     """
@@ -56,6 +57,7 @@ class TrainSection:
     ema: float = 0.0
     save_steps: int | None = None
     keep_checkpoints: int = 2
+    async_save: bool = True
     validate_steps: int | None = None
     validate_rows: int = 32
     timeout: str = "10m"

@@ -27,6 +27,7 @@ from weft.core.hardware import probe
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
 from weft.ops.kernels import kernels
 from weft.ops.memory import keep_memory
+from weft.parallel.company import Company
 from weft.parallel.elastic import fitted
 from weft.parallel.world import World, joined
 from weft.tokenizer import Tokenizer
@@ -94,7 +95,7 @@ def _prepare(run: TrainRun, folder: Path, objective: Objective, world: World, sa
     share_cores(world.local_size if world.device.type == "cpu" else 1)
     arithmetic = _agreed(world, run)
     say(f"arithmetic: {arithmetic.reason}; native kernels {kernels().status}")
-    return Place(folder, shards, tokenizer, world, arithmetic, objective)
+    return Place(folder, shards, tokenizer, world, Company.gather(), arithmetic, objective)
 
 
 def _agreed(world: World, run: TrainRun) -> Arithmetic:
@@ -133,13 +134,15 @@ def _train(
 
 
 def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
-    folder = place.folder
+    folder = place.folder / "model"
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
-        if place.world.first:
-            save_model(folder / "model", trainer.model.module, place.tokenizer, dtype=torch.float32)
-        place.world.barrier()
+        save_model(folder, trainer.model.module, place.tokenizer, dtype=torch.float32, company=place.company)
+    return place.company.first(lambda: _record(trainer, place.folder))
+
+
+def _record(trainer: Trainer, folder: Path) -> dict[str, Any]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
@@ -154,8 +157,6 @@ def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
         "validation_loss": records[-1].get("validation_loss"),
         "memory_bytes": max(record["memory_bytes"] for record in records),
     }
-    if not place.world.first:
-        return {"figures": figures}
     return manifest.write(
         folder,
         command="train",

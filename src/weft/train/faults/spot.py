@@ -19,6 +19,8 @@ _COLLECTIVES = re.compile(
     r"|init_process_group|new_group"
 )
 
+_JOINS = re.compile(r"join|_wait_for_tstate_lock|wait")
+
 
 @dataclass(frozen=True)
 class Spot:
@@ -69,8 +71,13 @@ class Stillness:
         collective the processor does not count, because some libraries wait by spinning.
         """
         now, worked = time.monotonic(), time.clock_gettime(self._clock)
-        frame = sys._current_frames().get(self._thread)
+        frames = sys._current_frames()
+        frame = frames.pop(self._thread, None)
         stack, self.spot = _stack(frame), spot_of(frame)
+        if frame is not None and _JOINS.fullmatch(frame.f_code.co_name):
+            # It waits for a thread of ours, which saves or loads: where that stands is what matters.
+            found = map(spot_of, frames.values())
+            self.spot = next((spot for spot in found if spot.collective and spot.place), self.spot)
         busy = worked - self._worked > 0.1 * (now - self._last) and not self.spot.collective
         if busy or stack != self._stack:
             self._since = now
