@@ -129,7 +129,15 @@ def test_without_the_first_host_the_others_begin_again(
 def test_too_few_hosts_end_the_run(tmp_path: Path) -> None:
     script = "if [ $host = 1 ]; then kill -9 $$; fi; exit 1"
     with pytest.raises(ResourceError, match="ended with code"):
-        Agents(job(tmp_path, script, nodes=2, least=2), HERE, 1).run()
+        Agents(job(tmp_path, script, nodes=2, least=2, restarts=0), HERE, 1).run()
+
+
+def test_too_few_hosts_are_tried_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = (
+        "if [ $host = 1 ] && [ ! -e died ]; then touch died; kill -9 $$; fi; [ $host = 1 ] || [ -e died ]"
+    )
+    Agents(job(tmp_path, script, nodes=2, least=2), HERE, 1, rejoin=0.3).run()
+    assert "localhost went away; trying all hosts again" in capfd.readouterr().err
 
 
 def test_a_fault_on_the_way_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

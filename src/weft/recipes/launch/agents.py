@@ -98,11 +98,23 @@ class Agents:
                     return
                 if self.stopped:
                     raise Interrupted(self.words or "Interrupted; run the same command again to continue.")
-                remaining = [agent.host for agent in ended]
-                if len(ended) == len(agents) or len(remaining) < self.job.least or not left:
+                gone = [agent.host for agent in agents if agent.lost]
+                if not gone or not left or outcome.final(self.job):
                     raise outcome.fault(self.job, {agent.host.name: agent.code or 0 for agent in agents})
-                hosts, left = remaining, left - 1
-                _say(f"continuing without {', '.join(a.host.name for a in agents if a.lost)}")
+                left -= 1
+                hosts = self._without(hosts, gone)
+
+    def _without(self, hosts: list[Host], gone: list[Host]) -> list[Host]:
+        """The hosts to begin again on: those that are left if they are enough, else all, a little later."""
+        names = ", ".join(host.name for host in gone)
+        if len(hosts) - len(gone) >= self.job.least:
+            _say(f"continuing without {names}")
+            return [host for host in hosts if all(host is not other for other in gone)]
+        _say(f"{names} went away; trying all hosts again in {self.rejoin:g} s")
+        deadline = time.monotonic() + self.rejoin
+        while time.monotonic() < deadline and not self.stopped:
+            time.sleep(0.1)
+        return hosts
 
     def lines(self) -> list[str]:
         """What a person would type on each host, with its name as a comment before it."""
