@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from weft.cli.command import weft_command
+from weft.cli.command import run_file_or_setting, weft_command
 
 
 @weft_command("train")
@@ -36,8 +36,7 @@ def command(
     from weft.train.config import TrainRun
     from weft.train.session import train
 
-    if run_file is not None and "=" in run_file.name and not run_file.exists():
-        run_file, overrides = None, (str(run_file), *overrides)
+    run_file, overrides = run_file_or_setting(run_file, overrides)
     short = [f"data.path={data}"] if data else []
     short += [f"train.budget={budget}"] if budget else []
     run = config.load(TrainRun, run_file, [*overrides, *short])
