@@ -69,8 +69,8 @@ class Optimizer:
                     parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
             part.step()
             part.zero_grad(set_to_none=True)
-            for group, rate in zip(part.param_groups, kept, strict=True):
-                group["lr"] = rate
+            for group, before in zip(part.param_groups, kept, strict=True):
+                group["lr"] = before
 
 
 Group = dict[str, Any]
