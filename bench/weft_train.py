@@ -53,7 +53,7 @@ def main(job_file: str, result_file: str) -> None:
         sys.exit("weft_train.py knows the constant schedule only; `weft train` has the others.")
     began = time.perf_counter()
     keep_memory()
-    device = torch.device("cpu")
+    device = torch.device(job.device)
     arithmetic = choose(device)
     torch.set_num_threads(job.threads)
     model = load_model(job.model, torch.float32, device)
@@ -66,7 +66,8 @@ def main(job_file: str, result_file: str) -> None:
     rows = np.load(job.rows, mmap_mode="r")
     scratch = Path(job.scratch)
     hooks = [MetricsLog(scratch / "metrics.jsonl", 0), TensorBoard(scratch / "tensorboard", 0)]
-    clock, losses = StepClock(), list[float]()
+    gpu = torch.cuda.max_memory_reserved if job.device == "cuda" else None
+    clock, losses = StepClock(gpu), list[float]()
     clock.start()
     for index in range(job.steps):
         batch = batch_of(rows[index * job.batch_rows : (index + 1) * job.batch_rows])

@@ -1,4 +1,4 @@
-"""A tiny tokenizer, tiny random models and a small data folder that several floors test with."""
+"""A tiny tokenizer and tiny random models that several floors test with."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from weft.data.config import DataConfig, SplitConfig, TokenizerConfig
-from weft.data.prepare import prepare
-from weft.data.sources import standard_library
 from weft.models import Decoder, DecoderConfig
 from weft.tokenizer import Tokenizer, train
 
@@ -61,6 +58,10 @@ def tiny_decoder() -> Callable[..., Decoder]:
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of a few packages of the standard library, vocabulary 512."""
+    from weft.data.config import DataConfig, SplitConfig, TokenizerConfig
+    from weft.data.prepare import prepare
+    from weft.data.sources import standard_library
+
     out = tmp_path_factory.mktemp("data")
     sources = [standard_library() / name for name in ("json", "email", "http", "logging", "concurrent")]
     config = DataConfig(split=SplitConfig(valid=0.15, test=0.15), tokenizer=TokenizerConfig(vocab_size=512))

@@ -2,7 +2,7 @@
 
     python huggingface_trainer.py JOB.json RESULT.json
 
-Nothing of Trainer is replaced or subclassed. Its options are the ones a user would set on a CPU: bf16
+Nothing of Trainer is replaced or subclassed. Its options are the ones a user would set: bf16
 autocast over fp32 weights, its default optimiser (fused AdamW), no evaluation and no saving while it runs.
 It is handed `shift_labels`, so that a row of T + 1 tokens gives T targets here as it does in the other
 systems, and it reads the rows in their order. Trainer leaves norms out of weight decay; LitGPT does not.
@@ -66,7 +66,7 @@ def main(job_file: str, result_file: str) -> None:
     cosine = job.schedule == "cosine"
     arguments = TrainingArguments(
         output_dir=job.scratch,
-        use_cpu=True,
+        use_cpu=job.device == "cpu",
         bf16=True,
         torch_compile=job.compile,
         max_steps=job.steps,
@@ -87,7 +87,7 @@ def main(job_file: str, result_file: str) -> None:
         disable_tqdm=True,
         seed=0,
     )
-    recorder = Recorder(StepClock())
+    recorder = Recorder(StepClock(torch.cuda.max_memory_reserved if job.device == "cuda" else None))
     trainer = Trainer(
         model=model,
         args=arguments,

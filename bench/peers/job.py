@@ -10,7 +10,8 @@ A job is a JSON object with the fields of `Job`. The answer is a JSON object:
                          wall time
                          they show whether the machine was shared
     losses               mean cross-entropy in nats over the targets of each step, before its update
-    peak_memory_bytes    largest resident size of the process up to the end of the last step
+    peak_memory_bytes    largest resident size of the process up to the end of the last step; on a GPU
+                         the most that the caching allocator held there
     startup_seconds      from the start of the runner's main to the start of the first step
 """
 
@@ -20,6 +21,7 @@ import dataclasses
 import json
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +54,7 @@ class Job:
     compile: bool = False
     own_weights: bool = False
     export: str | None = None
+    device: str = "cpu"
 
     @classmethod
     def read(cls, path: str) -> Job:
@@ -63,9 +66,10 @@ class Job:
 
 
 class StepClock:
-    """Wall time of each step, and the peak of memory so far."""
+    """Wall time of each step, and the peak of memory so far; ``gpu`` gives the latter on a GPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: Callable[[], int] | None = None) -> None:
+        self.gpu = gpu
         self.began = 0.0
         self.step_seconds: list[float] = []
         self.step_cpu_seconds: list[float] = []
@@ -84,7 +88,8 @@ class StepClock:
         cpu = time.process_time()
         self.step_cpu_seconds.append(cpu - self._cpu_last)
         self._cpu_last = cpu
-        self.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.peak_memory_bytes = resident if self.gpu is None else self.gpu()
 
 
 def write_result(

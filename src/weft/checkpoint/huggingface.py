@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,19 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 """What a tokenizer may consist of; all of it is data."""
+
+
+class Held(Protocol):
+    """A decoder, or what one rank holds of it under the names of the whole."""
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The shape of the whole."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Whole or spread."""
+        ...
 
 
 def load_model(
@@ -103,7 +116,7 @@ def open_folder(folder: str | Path) -> Opened:
 
 def save_model(
     folder: str | Path,
-    model: Decoder,
+    model: Held,
     tokenizer: Tokenizer | str | Path | None,
     *,
     dtype: torch.dtype | None = None,
@@ -127,7 +140,7 @@ def save_model(
 
 def write_model(
     folder: Path,
-    model: Decoder,
+    model: Held,
     tokenizer: Tokenizer | str | Path | None,
     *,
     dtype: torch.dtype | None = None,
@@ -183,7 +196,7 @@ def read_generation(folder: Path) -> dict[str, Any]:
     return {**ids, **read_json(folder, GENERATION)}
 
 
-def _own_parameters(model: Decoder) -> dict[str, Tensor]:
+def _own_parameters(model: Held) -> dict[str, Tensor]:
     """What this rank holds by its name in the whole model; a tied output matrix is the embedding."""
     return {whole_name(name, model.config): parameter for name, parameter in model.named_parameters()}
 

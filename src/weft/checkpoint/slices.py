@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weft.checkpoint.huggingface import open_folder
+from weft.checkpoint.huggingface import Held, open_folder
 from weft.checkpoint.spread import box, common, within
 from weft.checkpoint.weights import read_parts
 from weft.core.errors import CheckpointError
@@ -27,7 +27,7 @@ def empty_model(folder: str | Path, device: torch.device) -> Decoder:
 
 
 @torch.no_grad()
-def fill_model(folder: str | Path, model: Decoder) -> None:
+def fill_model(folder: str | Path, model: Held) -> None:
     """Read the weights in ``folder`` into the parameters of ``model``, which keep their dtype and device.
 
     ``model`` is a decoder, or a stage of one, whose parameters this rank holds whole or in parts. Raises

@@ -54,6 +54,15 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
     return decorate
 
 
+def run_file_or_setting(
+    run_file: Path | None, overrides: tuple[str, ...]
+) -> tuple[Path | None, tuple[str, ...]]:
+    """A first argument that is SECTION.KEY=VALUE and no file belongs to the settings."""
+    if run_file is not None and "=" in str(run_file) and not run_file.exists():
+        return None, (str(run_file), *overrides)
+    return run_file, overrides
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli.command import weft_command
+from weft.cli.command import run_file_or_setting, weft_command
 
 if TYPE_CHECKING:
     from weft.train.config import TrainRun
@@ -60,8 +60,7 @@ def requested(
     from weft.parallel.plan import Plan
     from weft.train.config import TrainRun
 
-    if run_file is not None and "=" in run_file.name and not run_file.exists():
-        run_file, overrides = None, (str(run_file), *overrides)
+    run_file, overrides = run_file_or_setting(run_file, overrides)
     short = [f"data.path={data}"] if data else []
     short += [f"train.budget={budget}"] if budget else []
     run = config.load(TrainRun, run_file, [*overrides, *short])

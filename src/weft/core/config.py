@@ -176,19 +176,20 @@ def _dump_table(config: object, name: str, lines: list[str]) -> None:
     plain = [(k, v) for k, v in fields if not dataclasses.is_dataclass(v) and v is not None]
     if name and plain:
         lines.append(f"\n[{name}]")
-    lines.extend(f"{key} = {_toml(value)}" for key, value in plain)
+    lines.extend(f"{key} = {spell(value)}" for key, value in plain)
     for key, value in fields:
         if dataclasses.is_dataclass(value):
             _dump_table(value, f"{name}.{key}" if name else key, lines)
 
 
-def _toml(value: object) -> str:
+def spell(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(spell(item) for item in value) + "]"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     escaped = "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in text)
     return f'"{escaped}"'

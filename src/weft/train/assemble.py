@@ -34,6 +34,7 @@ from weft.train.loop import Trainer
 from weft.train.objectives.base import Objective
 from weft.train.optim import Optimizer
 from weft.train.step import Step
+from weft.train.transfer import rescale
 
 Say = Callable[[str], None]
 
@@ -113,7 +114,11 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     # The split may be small: whole documents tell more there than full rows.
     validation = Loader(place.shards, "valid", length, 8, 0, max_padding=1.0)
     mesh = Mesh.build(run.parallel, place.world)
-    whole = _model(run, loader.vocab_size, place.world.device)
+    if run.model.start is not None and not run.parallel.alone:
+        # Each rank reads its parts below, when it is known which they are.
+        whole = empty_model(run.model.start, place.world.device)
+    else:
+        whole = fresh_model(run, loader.vocab_size, place.world.device)
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
     model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype)
@@ -146,10 +151,8 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     )
 
 
-def _model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
-    if run.model.start is not None and not run.parallel.alone:
-        # Each rank will read its parts when it is known which they are.
-        return empty_model(run.model.start, device)
+def fresh_model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
+    """The decoder that a run begins with: drawn from its seed, or the checkpoint it starts from."""
     if run.model.start is not None:
         return load_model(run.model.start, torch.float32, device)
     shape = dial.fixed_size(run.model, vocab_size, run.data.sequence_length)
@@ -159,4 +162,6 @@ def _model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
         model = Decoder(shape)
     # Drawn on the CPU whatever the device, so that the same seed starts the same model everywhere.
     model.to("cpu").initialise(torch.Generator().manual_seed(run.train.seed))
+    if run.optimizer.base_width is not None:
+        rescale(model, shape.hidden_size / run.optimizer.base_width)
     return model.to(device)

@@ -66,7 +66,11 @@ class TrainSection:
 
 @dataclass(frozen=True)
 class OptimizerSection:
-    """``learning_rate`` is the peak for matrices in AdamW's scale; see :mod:`weft.train.optim`."""
+    """``learning_rate`` is the peak for matrices in AdamW's scale; see :mod:`weft.train.optim`.
+
+    ``base_width``: the model width at which ``learning_rate`` was chosen. With it, weights start and rates
+    follow the width as muP says, so that one rate serves every width; see :mod:`weft.train.transfer`.
+    """
 
     name: Literal["muon", "adamw"] = "muon"
     learning_rate: float | None = None
@@ -78,6 +82,7 @@ class OptimizerSection:
     warmup_steps: int | None = None
     decay_share: float = 0.6
     final_share: float = 0.0
+    base_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class TrainRun:
             ("train.save_steps", self.train.save_steps, 1),
             ("train.validate_steps", self.train.validate_steps, 1),
             ("train.keep_checkpoints", self.train.keep_checkpoints, 1),
+            ("optimizer.base_width", self.optimizer.base_width, 1),
         ):
             if value is not None and value < least:
                 raise ConfigError(f"{name} = {value} must be at least {least}.")

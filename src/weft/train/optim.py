@@ -5,12 +5,16 @@ Muon's update has the root mean square of AdamW's, so one learning rate serves b
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from weft.models import Decoder
 from weft.train.config import OptimizerSection
 from weft.train.muon import Muon
+from weft.train.transfer import rate
 
 
 class Optimizer:
@@ -18,7 +22,7 @@ class Optimizer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Decoder,
         config: OptimizerSection,
         peak: float,
         group: dist.ProcessGroup | None = None,
@@ -26,26 +30,19 @@ class Optimizer:
         """``group``: the ranks that hold the same parameters, whole or in shards; None for one process."""
         self.peak = peak
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        matrices, flat, embeddings = _split(model)
         self.parts: dict[str, torch.optim.Optimizer] = {}
-        decay = config.weight_decay
-        if config.name == "muon":
-            self.parts["muon"] = Muon(matrices, peak, decay, config.momentum, group)
-            groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": flat, "weight_decay": 0.0}]
-        else:
-            groups = [
-                {"params": [*matrices, *embeddings], "weight_decay": decay},
-                {"params": flat, "weight_decay": 0.0},
-            ]
+        matrices, others = _groups(model, config)
+        if matrices:
+            self.parts["muon"] = Muon(matrices, peak, config.weight_decay, config.momentum, group)
         self.parts["adamw"] = torch.optim.AdamW(
-            groups, lr=peak, betas=(config.beta1, config.beta2), eps=1e-10, fused=True
+            others, lr=peak, betas=(config.beta1, config.beta2), eps=1e-10, fused=True
         )
 
     def step(self, factor: float) -> None:
         """Update at ``factor`` times the peak rate and drop the gradients."""
         for part in self.parts.values():
             for group in part.param_groups:
-                group["lr"] = self.peak * factor
+                group["lr"] = self.peak * factor * group["scale"]
             part.step()
             part.zero_grad(set_to_none=True)
 
@@ -72,17 +69,37 @@ class Optimizer:
                     parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
             part.step()
             part.zero_grad(set_to_none=True)
-            for group, rate in zip(part.param_groups, kept, strict=True):
-                group["lr"] = rate
+            for group, before in zip(part.param_groups, kept, strict=True):
+                group["lr"] = before
 
 
-def _split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    matrices, flat, embeddings = [], [], []
+Group = dict[str, Any]
+
+
+def _groups(model: Decoder, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
+    """Parameter groups for Muon and for AdamW; each has its decay and the ``scale`` of its rate."""
+    ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
+    muon, adamw = _Grouped(), _Grouped()
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            flat.append(parameter)
-        elif name.startswith(("embedding.", "output.")):
-            embeddings.append(parameter)
+        scale = rate(name, parameter, config.name, ratio)
+        embedding = name.startswith(("embedding.", "output."))
+        if config.name == "muon" and parameter.ndim > 1 and not embedding:
+            muon.add(parameter, config.weight_decay, scale)
         else:
-            matrices.append(parameter)
-    return matrices, flat, embeddings
+            decayed = parameter.ndim > 1 and config.name == "adamw"
+            adamw.add(parameter, config.weight_decay if decayed else 0.0, scale)
+    return muon.groups, adamw.groups
+
+
+class _Grouped:
+    """Parameters of equal settings together, in their order."""
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+
+    def add(self, parameter: nn.Parameter, decay: float, scale: float) -> None:
+        for group in self.groups:
+            if (group["weight_decay"], group["scale"]) == (decay, scale):
+                group["params"].append(parameter)
+                return
+        self.groups.append({"params": [parameter], "weight_decay": decay, "scale": scale})
