@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 from weft.core.errors import Interrupted, ResourceError
@@ -58,7 +59,10 @@ def run(job: Job, address: str, *, gpus: bool, wait: float = WAIT) -> None:
     except ImportError:
         raise ResourceError("--ray needs the ray package; install it with: pip install 'weft[ray]'") from None
     try:
-        ray.init(address=address, log_to_driver=True, logging_level="warning")
+        with warnings.catch_warnings():
+            # What it warns of is what the error says.
+            warnings.simplefilter("ignore")
+            ray.init(address=address, log_to_driver=True, logging_level="warning")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ResourceError(f"There is no Ray cluster at {address}: {error}.") from error
     try:
@@ -72,8 +76,6 @@ def run(job: Job, address: str, *, gpus: bool, wait: float = WAIT) -> None:
 
 
 def _run(ray: Any, job: Job, gpus: bool, wait: float) -> dict[str, int]:
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
     need = {"CPU": 1, **({"GPU": job.per_node} if gpus else {})}
     group = ray.util.placement_group([need] * job.nodes, strategy="STRICT_SPREAD")
     if not group.wait(wait):
@@ -82,6 +84,8 @@ def _run(ray: Any, job: Job, gpus: bool, wait: float) -> dict[str, int]:
             f"The Ray cluster has no {job.nodes} nodes with {job.per_node if gpus else 'processors'}"
             f"{' GPUs each' if gpus else ''} free within {wait:g} s; add nodes, or give fewer with --nodes."
         )
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
     remote = ray.remote(Node)
     nodes = [
         remote.options(
