@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from weft.models import Decoder
 from weft.parallel.stage import Stage
@@ -99,8 +100,10 @@ class _Grouped:
         self.groups: list[Group] = []
 
     def add(self, parameter: nn.Parameter, decay: float, scale: float) -> None:
+        # A fused update takes no mixture of meshes.
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
         for group in self.groups:
-            if (group["weight_decay"], group["scale"]) == (decay, scale):
+            if (group["weight_decay"], group["scale"], group["mesh"]) == (decay, scale, mesh):
                 group["params"].append(parameter)
                 return
-        self.groups.append({"params": [parameter], "weight_decay": decay, "scale": scale})
+        self.groups.append({"params": [parameter], "weight_decay": decay, "scale": scale, "mesh": mesh})
