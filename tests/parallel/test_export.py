@@ -22,8 +22,8 @@ from weft.checkpoint.slices import fill_model
 from weft.checkpoint.spread import Spread
 from weft.core.errors import CheckpointError, ResourceError
 from weft.models import Decoder
+from weft.ops.local import local
 from weft.parallel.company import Company
-from weft.parallel.gradients import local
 
 LIMIT = 20_000
 LAYOUTS = ("rows", "columns", "stages", "copies")

@@ -86,7 +86,7 @@ def weights(folder: Path) -> str:
     return hash_file(folder / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("layout", ["dp=2", "fsdp=2"])
+@pytest.mark.parametrize("layout", ["fsdp=2", "tp=2", "pp=2"])
 def test_the_same_layout_goes_on_to_the_last_bit(
     data_folder: Path, two: Ranks, tmp_path: Path, layout: str
 ) -> None:
@@ -110,7 +110,7 @@ def check_way(way: list[str], ranks: dict[int, Ranks], data: Path, folder: Path,
 def test_another_layout_reads_the_same_rows(
     data_folder: Path, two: Ranks, tmp_path: Path, mixed: bool
 ) -> None:
-    check_way(["dp=2", "", "fsdp=2"], {2: two}, data_folder, tmp_path, mixed)
+    check_way(["fsdp=2", "tp=2", "pp=2", ""], {2: two}, data_folder, tmp_path, mixed)
 
 
 @pytest.mark.slow
@@ -119,7 +119,8 @@ def test_another_layout_reads_the_same_rows(
     "way",
     [
         ["dp=2", "fsdp=4", "dp=2,fsdp=2", ""],
-        ["", "fsdp=2", "dp=4", "fsdp=2"],
+        ["", "tp=2,pp=2", "cp=2", "fsdp=2,tp=2"],
+        ["pp=2,fsdp=2", "dp=2,tp=2", "pp=2", "fsdp=4"],
     ],
     ids="/".join,
 )
@@ -134,7 +135,7 @@ def start_from(data: Path, model: Path, folder: Path, layout: str) -> None:
     session.train(config.load(TrainRun, None, settings), folder, say=lambda text: None)
 
 
-@pytest.mark.parametrize("layout", ["dp=2", "fsdp=2"])
+@pytest.mark.parametrize("layout", ["fsdp=2", "tp=2", "pp=2"])
 def test_a_run_starts_from_a_model_that_no_rank_reads_whole(
     data_folder: Path, two: Ranks, tmp_path: Path, layout: str, tiny_decoder: Callable[..., Decoder]
 ) -> None:

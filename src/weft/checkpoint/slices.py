@@ -16,7 +16,7 @@ from weft.checkpoint.weights import read_parts
 from weft.core.errors import CheckpointError
 from weft.models.decoder import Decoder, rope_frequencies
 from weft.models.names import whole_name
-from weft.parallel.gradients import local
+from weft.ops.local import local
 
 
 def empty_model(folder: str | Path, device: torch.device) -> Decoder:

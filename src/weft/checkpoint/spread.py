@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from weft.ops.local import local
 from weft.parallel.company import Company
-from weft.parallel.gradients import local
 
 Box = tuple[tuple[int, int], ...]
 

@@ -32,7 +32,8 @@ def apply(module: nn.Module, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> None
 
     Blocks gather their matrices in ``dtype`` (half the bytes in bf16) and sum gradients in fp32; the
     embedding and the output matrix are gathered in fp32, because their gradients are sums over many
-    tokens.
+    tokens. Stages of a pipeline stay gathered for a whole step: each micro-batch would gather them twice,
+    and a backward pass that is split in two must find the weights that the forward pass used.
     """
     if plan.fsdp == 1:
         return
@@ -41,7 +42,14 @@ def apply(module: nn.Module, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks(module):
         whole = {p for p in block.parameters() if p.ndim < 2}
-        fully_shard(block, mesh=grid, mp_policy=policy, offload_policy=offload, ignored_params=whole)
+        fully_shard(
+            block,
+            mesh=grid,
+            mp_policy=policy,
+            offload_policy=offload,
+            ignored_params=whole,
+            reshard_after_forward=plan.pp == 1,
+        )
     whole = {p for p in module.parameters() if p.ndim < 2}
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     fully_shard(module, mesh=grid, mp_policy=plain, offload_policy=offload, ignored_params=whole)

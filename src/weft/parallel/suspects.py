@@ -6,7 +6,8 @@ part of the model and what comes out, forward and backward. It costs nothing unt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from weft.models import Decoder
+from weft.parallel.stage import Stage
 from weft.parallel.world import World
 
 
@@ -37,30 +40,39 @@ class _Seen:
         return forward or (self.into and self.out and self.gradient_out and not self.gradient_into)
 
 
-def suspects(
-    module: nn.Module, blocks: list[nn.Module], run: Callable[[], object], world: World
-) -> tuple[int, ...]:
+def suspects(parts: Sequence[Decoder | Stage], run: Callable[[], object], world: World) -> tuple[int, ...]:
     """Ranks in which ``run``, the step, first made something that is not finite; empty when it now did not.
 
-    ``blocks``: those of this rank, in order. Every rank must call it.
+    ``parts``: what this rank runs of the model. Every rank must call it.
     """
-    seen = _Seen()
-    handles = [
-        blocks[0].register_forward_pre_hook(
-            lambda _, inputs: _look(seen, inputs[0], "into", "gradient_into")
-        ),
-        module.register_forward_hook(lambda _, inputs, output: _look(seen, output, "out", "gradient_out")),
-    ]
+    seen, handles = [_Seen() for _ in parts], []
+    for part, noted in zip(parts, seen, strict=True):
+        first = next(part.blocks.children())
+        into = functools.partial(_into, noted)
+        handles += [
+            first.register_forward_pre_hook(into),
+            part.register_forward_hook(functools.partial(_out, noted)),
+        ]
     try:
         run()
     finally:
         for handle in handles:
             handle.remove()
-    found = torch.tensor([seen.origin, seen.gradient_out, world.rank], device=world.device)
+    flags = (any(s.origin for s in seen), all(s.gradient_out for s in seen), world.rank)
+    found = torch.tensor(flags, device=world.device)
     every = [torch.empty_like(found) for _ in range(world.size)]
     dist.all_gather(every, found)
-    flags = torch.stack(every).tolist()
-    return tuple(rank for origin, _, rank in flags if origin) or tuple(r for _, fine, r in flags if not fine)
+    answers = torch.stack(every).tolist()
+    origins = tuple(rank for origin, _, rank in answers if origin)
+    return origins or tuple(rank for _, fine, rank in answers if not fine)
+
+
+def _into(seen: _Seen, block: nn.Module, inputs: tuple[Any, ...]) -> None:
+    _look(seen, inputs[0], "into", "gradient_into")
+
+
+def _out(seen: _Seen, part: nn.Module, inputs: Any, output: Any) -> None:
+    _look(seen, output, "out", "gradient_out")
 
 
 def _look(seen: _Seen, x: Any, value: str, gradient: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from weft.ops.local import local
 from weft.parallel import fsdp
-from weft.parallel.gradients import local
 
 
 class Average:

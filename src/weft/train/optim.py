@@ -10,8 +10,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from weft.models import Decoder
+from weft.parallel.stage import Stage
 from weft.train.config import OptimizerSection
 from weft.train.muon import Muon
 from weft.train.transfer import rate
@@ -22,7 +24,7 @@ class Optimizer:
 
     def __init__(
         self,
-        model: Decoder,
+        model: Decoder | Stage,
         config: OptimizerSection,
         peak: float,
         group: dist.ProcessGroup | None = None,
@@ -76,7 +78,7 @@ class Optimizer:
 Group = dict[str, Any]
 
 
-def _groups(model: Decoder, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
+def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
     """Parameter groups for Muon and for AdamW; each has its decay and the ``scale`` of its rate."""
     ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
     muon, adamw = _Grouped(), _Grouped()
@@ -98,8 +100,10 @@ class _Grouped:
         self.groups: list[Group] = []
 
     def add(self, parameter: nn.Parameter, decay: float, scale: float) -> None:
+        # A fused update takes no mixture of meshes.
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
         for group in self.groups:
-            if (group["weight_decay"], group["scale"]) == (decay, scale):
+            if (group["weight_decay"], group["scale"], group["mesh"]) == (decay, scale, mesh):
                 group["params"].append(parameter)
                 return
-        self.groups.append({"params": [parameter], "weight_decay": decay, "scale": scale})
+        self.groups.append({"params": [parameter], "weight_decay": decay, "scale": scale, "mesh": mesh})

@@ -116,7 +116,7 @@ def _train(
     assert resolved.train.steps is not None
     if first:
         say(f"continuing after step {first} of {resolved.train.steps}")
-    beside: list[Hook] = [*watchers(guard, place.world.rank, trainer.model.module, place.folder, first)]
+    beside: list[Hook] = [*watchers(guard, place.world.rank, trainer.model.parts[0], place.folder, first)]
     if place.world.first:
         beside += [
             MetricsLog(place.folder / "metrics.jsonl", first),
