@@ -10,6 +10,7 @@ from tests.parallel.parity import LENGTH, ROWS, Case, batch, decoder_config
 from tests.parallel.ranks import Ranks
 
 from weft.core.errors import TrainingError
+from weft.data.batch import Batch
 from weft.models import Decoder
 from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
@@ -36,11 +37,13 @@ def poisoned(plan: str, kind: str, rank: int, folder: str) -> tuple[str, tuple[i
         optimizer = Optimizer(model.module, OptimizerSection(name="adamw"), 0.01, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, torch.float32)
         injected: list[Any] = [Injected(kind, rank)] if world.rank == rank else []
-        Injector(injected, model.module, Path(folder)).begin(0)
+        Injector(injected, model.parts[0], Path(folder)).begin(0)
         before = [parameter.detach().clone() for parameter in model.parameters()]
         own = batch(0, False).part(mesh.coordinate("data"), mesh.size("data"))
+        half = len(own.tokens) // 2
+        micro = [Batch(*(x[e : e + half] for x in vars(own).values())) for e in (0, half)]
         try:
-            step.run([own], 1.0)
+            step.run(micro, 1.0)
         except TrainingError as error:
             same = all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
             return str(error), error.ranks, same
@@ -48,7 +51,7 @@ def poisoned(plan: str, kind: str, rank: int, folder: str) -> tuple[str, tuple[i
 
 
 @pytest.mark.parametrize("kind", ["nan", "nan-gradient"])
-@pytest.mark.parametrize(("plan", "rank"), [("dp=2", 1), ("fsdp=2", 0)])
+@pytest.mark.parametrize(("plan", "rank"), [("dp=2", 1), ("fsdp=2", 0), ("pp=2", 0), ("pp=2", 1)])
 def test_the_rank_is_named_and_no_weight_is_touched(
     two: Ranks, tmp_path: object, plan: str, kind: str, rank: int
 ) -> None:
