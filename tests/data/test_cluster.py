@@ -1,7 +1,5 @@
 """A Ray cluster of two nodes on this machine: the same documents, also when a node is lost in the middle."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,54 +8,16 @@ from pathlib import Path
 
 import pytest
 from tests.data.test_pipeline_steps import files, make_corpus
+from tests.ray_cluster import kill, two_nodes
 
 pytest.importorskip("ray")
-
-_PORT, _CLIENT = 26399, 26301
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    """Two ``ray start`` processes with one processor each; the head also answers clients."""
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    environment = os.environ | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    common = ["--num-cpus", "1", "--object-store-memory", "200000000", "--disable-usage-stats", "--block"]
-    head = ["--head", "--port", str(_PORT), "--ray-client-server-port", str(_CLIENT)]
-    starts = [
-        [*head, "--include-dashboard=false", "--temp-dir", f"/tmp/ray-{os.getpid()}"],
-        ["--address", f"127.0.0.1:{_PORT}"],
-    ]
-    nodes = []
-    for start in starts:
-        log = (tmp_path / f"node{len(nodes)}.log").open("wb")
-        nodes.append(
-            subprocess.Popen(
-                [*ray, "start", *start, *common],
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-        )
-        time.sleep(8)
-        assert nodes[-1].poll() is None, (tmp_path / f"node{len(nodes) - 1}.log").read_text()
-    (tmp_path / "second").write_text(str(nodes[1].pid))
-    yield f"ray://127.0.0.1:{_CLIENT}"
-    for node in reversed(nodes):
-        kill(node.pid)
-        node.wait()
-
-
-def kill(leader: int) -> None:
-    """SIGKILL for a node: every process of its session."""
-    for _ in range(3):
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if os.getsid(int(entry.name)) == leader:
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
-        time.sleep(0.2)
+    """The head of two nodes also answers clients."""
+    with two_nodes(tmp_path) as address:
+        yield address
 
 
 def command(corpus: Path, out: Path, on: str) -> list[str]:

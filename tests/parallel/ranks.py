@@ -15,7 +15,6 @@ from typing import Any
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-
 PATIENCE = timedelta(minutes=3)
 """Ranks that wait for one that failed give up after this."""
 

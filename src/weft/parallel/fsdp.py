@@ -77,6 +77,13 @@ def last(module: nn.Module, is_last: bool) -> None:
         module.set_is_last_backward(is_last)
 
 
+def forget(module: nn.Module) -> None:
+    """Drop the weights that are gathered: they are old once the shards have been written to."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def sums(parameter: nn.Parameter) -> bool:
     """Whether FSDP2 sums the gradient of this parameter over the ranks."""
     return isinstance(parameter, DTensor) and bool(LINES & set(parameter.device_mesh.mesh_dim_names or ()))

@@ -6,6 +6,7 @@ a scale that holds the global number of targets, so gradients of ranks are summe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from weft.parallel.objective import Loss
 from weft.parallel.plan import Plan
 from weft.parallel.rows import Rows
 from weft.parallel.stage import Stage
+from weft.parallel.suspects import suspects
 from weft.parallel.world import World
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class ParallelModel:
         """The module where this rank runs the model from end to end; not for a pipeline."""
         assert isinstance(self.module, Decoder)
         return self.module
+
+    @property
+    def parts(self) -> list[Decoder | Stage]:
+        """What this rank runs forward and backward: the model, or its stages of a pipeline."""
+        return [self.whole] if self.pipeline is None else list(self.pipeline.stages.values())
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +112,18 @@ class ParallelModel:
     def clip(self, most: float) -> float:
         """Clip the gradients by their norm over the whole model, and return it."""
         return gradients.clip(self.parameters(), most, self.mesh)
+
+    def suspects(
+        self, objective: Loss, batches: Sequence[Batch], scale: float, dtype: torch.dtype
+    ) -> tuple[int, ...]:
+        """The ranks in which the step first makes what is not finite; empty alone, or when it now does not.
+
+        Runs the step again: its gradients must not be used afterwards.
+        """
+        if self.mesh.grid is None:
+            return ()
+        again = functools.partial(self.accumulate, objective, batches, scale, dtype)
+        return suspects(self.parts, again, self.mesh.world)
 
     def most(self, value: float) -> float:
         """The largest of the ranks' values."""
