@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -40,11 +41,22 @@ QUALITY = (
 def run_weft(files: list[Path], tokenizer: Path, folder: Path, cores: list[int]) -> dict[str, Any]:
     command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-m", "weft", "data"]
     command += [*map(str, files), "--out", str(folder), "--tokenizer", str(tokenizer), *QUALITY]
-    began = time.perf_counter()
+    began, before = time.perf_counter(), children()
     subprocess.run([*command, "--json", str(folder) + ".json"], check=True, capture_output=True)
     wall = time.perf_counter() - began
     record = json.loads(Path(str(folder) + ".json").read_text(encoding="utf-8"))
-    return {"wall": wall, "core_seconds": wall * len(cores), "stages": record["figures"]["seconds"]}
+    return {
+        "wall": wall,
+        "core_seconds": wall * len(cores),
+        "processor_seconds": children() - before,
+        "stages": record["figures"]["seconds"],
+    }
+
+
+def children() -> float:
+    """Processor time of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def outcomes(files: list[Path], folder: Path) -> dict[str, str]:
@@ -72,7 +84,7 @@ _SETS = ("gopher_quality", "gopher_repetition", "chinese", "chinese_repetition")
 
 def run_datatrove(files: dict[str, Path], tokenizer: Path, folder: Path, python: str) -> dict[str, Any]:
     """One process a language at the same time, each on a core of its own."""
-    processes = []
+    processes, before = [], children()
     for core, (language, file) in enumerate(files.items()):
         home = folder / language
         (home / "in").mkdir(parents=True)
@@ -102,6 +114,7 @@ def run_datatrove(files: dict[str, Path], tokenizer: Path, folder: Path, python:
     }
     return {
         "core_seconds": sum(sum(result["seconds"].values()) for result in results.values()),
+        "processor_seconds": children() - before,
         "stages": {language: result["seconds"] for language, result in results.items()},
         "passed": {name for result in results.values() for name in result["passed"]},
         "kept": {name for result in results.values() for name in result["kept"]},
@@ -142,7 +155,10 @@ def main() -> int:
     rates = {"weft": size / 1e6 / ours["core_seconds"], "datatrove": size / 1e6 / theirs["core_seconds"]}
     print(f"{size / 1e6:.1f} MB of JSON Lines, {len(verdicts):,} documents")
     for name, run in (("weft", ours), ("datatrove", theirs)):
-        print(f"{name:10} {run['core_seconds']:8.1f} core-seconds {rates[name]:8.3f} MB/s a core")
+        print(
+            f"{name:10} {run['core_seconds']:8.1f} core-seconds ({run['processor_seconds']:.1f} of processor "
+            f"time) {rates[name]:8.3f} MB/s a core"
+        )
         print(f"{'':10} {run['stages']}")
     print(f"ratio {rates['weft'] / rates['datatrove']:.1f}")
     table = compare(verdicts, theirs)
