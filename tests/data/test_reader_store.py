@@ -58,7 +58,8 @@ class Store(http.server.BaseHTTPRequestHandler):
                 below.add(prefix + head + cut)
             else:
                 entries += f"<Contents><Key>{key}</Key><Size>{file.stat().st_size}</Size></Contents>"
-        entries += "".join(f"<CommonPrefixes><Prefix>{one}</Prefix></CommonPrefixes>" for one in sorted(below))
+        for one in sorted(below):
+            entries += f"<CommonPrefixes><Prefix>{one}</Prefix></CommonPrefixes>"
         return f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
 
     def answer(self, status: int, content: bytes, place: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Text that a trained classifier (:mod:`weft.data.classifier`) scores below a threshold is dropped."""
+"""Step 7: text that a classifier (:mod:`weft.data.classifier`) scores below a threshold is dropped."""
 
 from __future__ import annotations
 

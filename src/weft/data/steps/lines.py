@@ -1,4 +1,4 @@
-"""Lines or paragraphs that many documents share: navigation, notices and signatures are removed from text.
+"""Step 3: lines or paragraphs that many documents share: navigation, notices, signatures are removed.
 
 A line counts once a document, by the hash of its letters (see :func:`weft.data.words.line_hashes`), so the
 result depends neither on the order of documents nor on the engine. Hashes are written to disk, partitioned by

@@ -1,4 +1,4 @@
-"""Step 2b: personal data gives way to tags or fakes, and is counted; the patterns are in ``data/personal``.
+"""Step 9: personal data gives way to tags or fakes, and is counted; the patterns are in ``data/personal``.
 
 It comes after normalising, which gives each text its one form, and before everything that measures, hashes
 or compares texts, so that nothing later sees what was taken out. Code is treated like text: addresses and
