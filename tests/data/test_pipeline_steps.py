@@ -131,7 +131,7 @@ def test_every_step_in_one_run(tmp_path: Path) -> None:
     rows = [row for file in (tmp_path / "out" / "documents").glob("*/*.parquet") for row in read(file)]
     assert [row["source"] for row in rows if row["mixed_language"]] == ["corpus/both.txt"]
     figures = record["figures"]
-    assert figures["mixed"] == 1
+    assert figures["mixed_languages"] == 1
     assert figures["personal"] == {"email": 1, "phone": 1} and figures["lines"] == {"common": 20}
     hits = pq.read_table(tmp_path / "out" / "documents" / "contamination.parquet").to_pylist()
     assert hits and {row["set"] for row in hits} == {"exam.jsonl"} and "winter market" in hits[0]["ngram"]
@@ -179,7 +179,7 @@ def test_a_write_that_fails_is_continued_where_it_stopped(
         pipeline.build(settings(), [corpus], tmp_path / "out")
     finished = partitions(tmp_path / "out")
     assert {"written/part-00000", "written/part-00001"} < set(finished)
-    monkeypatch.setattr(cleaning, "read", None)  # cleaning and comparing are not done again
+    monkeypatch.setattr(cleaning, "read_pieces", None)  # cleaning and comparing are not done again
     monkeypatch.setattr(pipeline, "_judge", None)
     pipeline.build(settings(), [corpus], tmp_path / "out")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
