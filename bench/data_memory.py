@@ -45,10 +45,8 @@ class Words:
         self._words, self._ends = np.array(words, object), np.array([word + end for word in words], object)
         self._space = space
         shares = 1.0 / np.arange(1, len(words) + 1) ** 1.15
-        # Drawn by looking a random number up, which is ten times faster than drawing from the law.
-        self._table = np.searchsorted(
-            np.cumsum(shares / shares.sum()), (np.arange(1 << 16) + 0.5) / (1 << 16)
-        )
+        # A word is drawn by looking a random number up.
+        self._table = np.searchsorted(np.cumsum(shares / shares.sum()), (np.arange(_DRAWS) + 0.5) / _DRAWS)
 
     def text(self, generator: np.random.Generator) -> str:
         count = int(np.clip(generator.lognormal(6.0, 0.8), 80, 20_000))
