@@ -29,6 +29,9 @@ class Store(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if "Credential=key/" not in self.headers.get("Authorization", ""):
+            self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+            return
         parts = urlsplit(self.path)
         query = parse_qs(parts.query)
         if "list-type" in query:

@@ -24,6 +24,8 @@ from weft.core.files import disk_errors
 # An interrupted query is closed by the garbage collector, of which asyncio, or the interpreter when no loop
 # runs any more, would print a traceback beside the one sentence that matters.
 logging.getLogger("asyncio").addFilter(lambda record: "NativeExecutor" not in record.getMessage())
+# The error itself is raised; its line in the log would stand beside the one sentence.
+logging.getLogger("daft_local_execution").setLevel(logging.CRITICAL)
 _earlier_hook = sys.unraisablehook
 
 
