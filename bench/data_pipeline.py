@@ -8,9 +8,10 @@ duplicates by MinHash and write token files with the same tokenizer. Weft also i
 mojibake, removes exact duplicates, splits, and verifies near duplicates by their true similarity.
 
 datatrove's word tokenizer is chosen by language, so it gets a process a file, the two side by side, one core
-each; Weft runs once on two cores. A rate is bytes over core-seconds, start-up included: for Weft two times the
-wall time of its command, so a core that idles counts; for datatrove the sum of the wall times of its processes.
-Processor time stands beside it, because it says what a loaded machine hides. What both keep is compared by id.
+each; Weft runs once on two cores. A rate is bytes over core-seconds, start-up included: for Weft two times
+the wall time of its command, so a core that idles counts; for datatrove the sum of the wall times of its
+processes. Processor time stands beside it, because it says what a loaded machine hides. What both keep is
+compared by id.
 """
 
 from __future__ import annotations
