@@ -12,6 +12,7 @@ REASONS = {
     "chinese": Words("breaks a quality rule for Chinese", "不符合中文质量规则"),
     "chinese_repetition": Words("repeats itself, by the rules for Chinese", "按中文规则重复过多"),
     "classifier": Words("below the threshold of the quality classifier", "低于质量分类器的阈值"),
+    "common_lines": Words("nothing but lines that other documents have", "只有其他文档也有的行"),
     "contaminated": Words("shares text with an evaluation set", "与评测集有重合文本"),
     "damaged": Words("a file that cannot be unpacked", "文件损坏，无法解开"),
     "empty": Words("nothing but white space", "只有空白"),
