@@ -1,6 +1,7 @@
 """A Ray cluster of two nodes on this machine: the same documents, also when a node is lost in the middle."""
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,37 +20,35 @@ _PORT, _CLIENT = 26399, 26301
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[str]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Two ``ray start`` processes with one processor each; the head also answers clients."""
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    # Nodes and clients must know one token, which newer versions of Ray ask for.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Ray's sockets lie there, whose paths have 107 characters at most.
     folder = tempfile.mkdtemp(prefix="ray-")
-    environment = os.environ | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     common = ["--num-cpus", "1", "--object-store-memory", "200000000", "--disable-usage-stats", "--block"]
     head = ["--head", "--port", str(_PORT), "--ray-client-server-port", str(_CLIENT)]
     starts = [
         [*head, "--include-dashboard=false", "--temp-dir", folder],
         ["--address", f"127.0.0.1:{_PORT}"],
     ]
-    nodes = []
-    for start in starts:
-        with (tmp_path / f"node{len(nodes)}.log").open("wb") as log:
-            nodes.append(
-                subprocess.Popen(
-                    [*ray, "start", *start, *common],
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,
-                )
-            )
-        wait_until_started(nodes[-1], tmp_path / f"node{len(nodes) - 1}.log")
-    (tmp_path / "second").write_text(str(nodes[1].pid))
-    yield f"ray://127.0.0.1:{_CLIENT}"
-    for node in reversed(nodes):
-        kill(node.pid)
-        node.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    nodes: list[subprocess.Popen[bytes]] = []
+    try:
+        for start in starts:
+            log = tmp_path / f"node{len(nodes)}.log"
+            with log.open("wb") as stream:
+                command = [sys.executable, "-m", "ray.scripts.scripts", "start", *start, *common]
+                nodes.append(subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True))
+            wait_until_started(nodes[-1], log)
+        (tmp_path / "second").write_text(str(nodes[1].pid))
+        yield f"ray://127.0.0.1:{_CLIENT}"
+    finally:
+        for node in reversed(nodes):
+            kill(node.pid)
+            node.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_until_started(node: subprocess.Popen[bytes], log: Path) -> None:
