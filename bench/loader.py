@@ -5,7 +5,8 @@
 Makes shards of random tokens (lengths lognormal, about 1,100 tokens a document), lets one loader pack them
 once, and then starts a Python process for each step and share of a batch: it opens the shards, checks that
 they are the ones that were hashed, and gathers its rows. Seconds are wall time within that process, imports
-left out; memory is the growth of its resident set. All shares of a batch must make the batch of one process.
+left out, with the processor time of both beside them; memory is the growth of its resident set. All shares
+of a batch must make the batch of one process.
 """
 
 from __future__ import annotations
@@ -76,12 +77,14 @@ def resume(folder: Path, step: int, rank: int, world: int) -> dict[str, float]:
 
 
 def resumed(folder: Path, step: int, rank: int, world: int) -> None:
-    before, began = resident(), time.perf_counter()
+    before, used, began = resident(), time.process_time(), time.perf_counter()
     loader = Loader(folder, "train", _LENGTH, _ROWS, 0)
     opened = time.perf_counter()
     share(loader, step, rank, world)
     done = time.perf_counter()
-    print(json.dumps({"open": opened - began, "batch": done - opened, "memory": resident() - before}))
+    used = time.process_time() - used
+    found = {"open": opened - began, "batch": done - opened, "used": used, "memory": resident() - before}
+    print(json.dumps(found))
 
 
 def resident() -> int:
@@ -120,7 +123,8 @@ def main() -> int:
                 rows.append({"step": step, "world": world, **found})
                 print(
                     f"step {step:9,}, process {world - 1} of {world}: opened in {found['open']:.3f} s, rows "
-                    f"in {found['batch']:.3f} s, {found['memory'] / 1e6:.0f} MB more memory"
+                    f"in {found['batch']:.3f} s, {found['used']:.3f} s of processor time, "
+                    f"{found['memory'] / 1e6:.0f} MB more memory"
                 )
     if given.json:
         record = {"documents": given.documents, "tokens": tokens, "padding": padding, "resumed": rows}
