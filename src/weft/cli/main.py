@@ -15,6 +15,7 @@ VERBS = {
     "tokenizer": "Train a tokenizer on a data folder.",
     "plan": "Say which parallel layout fits a model and a machine, and why.",
     "train": "Train a model from a run file, within a time budget.",
+    "launch": "Start training on several processes, hosts or a cluster.",
     "tune": "Choose batch size and learning rate by measurement.",
     "eval": "Measure a checkpoint on held-out text, beside baselines.",
     "generate": "Continue a prompt with a checkpoint.",

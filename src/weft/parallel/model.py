@@ -6,17 +6,18 @@ a scale that holds the global number of targets, so gradients of ranks are summe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import compile, fsdp, gradients, recompute, tensor
+from weft.parallel import compile, expert, fsdp, gradients, recompute, tensor
 from weft.parallel.context import split
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
@@ -24,6 +25,7 @@ from weft.parallel.objective import Loss
 from weft.parallel.plan import Plan
 from weft.parallel.rows import Rows
 from weft.parallel.stage import Stage
+from weft.parallel.suspects import suspects
 from weft.parallel.world import World
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class ParallelModel:
         """The module where this rank runs the model from end to end; not for a pipeline."""
         assert isinstance(self.module, Decoder)
         return self.module
+
+    @property
+    def parts(self) -> list[Decoder | Stage]:
+        """What this rank runs forward and backward: the model, or its stages of a pipeline."""
+        return [self.whole] if self.pipeline is None else list(self.pipeline.stages.values())
 
     @property
     def device(self) -> torch.device:
@@ -83,30 +90,66 @@ class ParallelModel:
                 part = objective.loss(self.whole, self.rows(batch), scale, dtype)
                 part.backward()  # type: ignore[no-untyped-call]
                 total += part.item()
-        tensor.sum_copied(self.parameters(), self.mesh)
-        sum_gradients((p for p in self.parameters() if not fsdp.sums(p)), self.mesh.group("sum"))
+        self._sum_gradients()
         return self._sum(self._sum(total, "sum"), "pp")
 
     @torch.no_grad()
     def evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
         """The summed loss over all ranks, without gradients; ``batch`` holds this data rank's rows."""
+        self.module.eval()
+        try:
+            return self._sum(self._sum(self._evaluate(objective, batch, dtype), "sum"), "pp")
+        finally:
+            self.module.train()
+
+    def _evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
         if self.pipeline is None:
-            return self._sum(objective.loss(self.whole, self.rows(batch), 1.0, dtype).item(), "sum")
+            return objective.loss(self.whole, self.rows(batch), 1.0, dtype).item()
         micros = math.gcd(len(batch.tokens), self.plan.pp)
         rows = [self.rows(batch.part(micro, micros)) for micro in range(micros)]
-        return self._sum(self._sum(self.pipeline.evaluate(objective, rows, dtype), "sum"), "pp")
+        return self.pipeline.evaluate(objective, rows, dtype)
 
     def clip(self, most: float) -> float:
         """Clip the gradients by their norm over the whole model, and return it."""
         return gradients.clip(self.parameters(), most, self.mesh)
 
-    def most(self, value: int) -> int:
+    def suspects(
+        self, objective: Loss, batches: Sequence[Batch], scale: float, dtype: torch.dtype
+    ) -> tuple[int, ...]:
+        """The ranks in which the step first makes what is not finite; empty alone, or when it now does not.
+
+        Runs the step again: its gradients must not be used afterwards.
+        """
+        if self.mesh.grid is None:
+            return ()
+        again = functools.partial(self.accumulate, objective, batches, scale, dtype)
+        return suspects(self.parts, again, self.mesh.world)
+
+    def most(self, value: float) -> float:
         """The largest of the ranks' values."""
         if self.mesh.grid is None:
             return value
-        found = torch.tensor(value, device=self.device)
+        found = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found.item())
+        return found.item()
+
+    def total_load(self, load: Tensor) -> Tensor:
+        """int64 counts of rows that experts of this rank's layers got, summed in place over all ranks.
+
+        Ranks that route the same rows count them each, every expert's alike: its share is right.
+        """
+        group = self.mesh.group("stage")
+        if group is not None:
+            dist.all_reduce(load, group=group)
+        return load
+
+    def _sum_gradients(self) -> None:
+        """What fsdp has not summed: over all ranks, or over those that hold the same experts."""
+        tensor.sum_copied(self.parameters(), self.mesh)
+        left = [parameter for parameter in self.parameters() if not fsdp.sums(parameter)]
+        apart = {p for stack in expert.spread(self.module, self.plan) for p in stack.parameters()}
+        sum_gradients((p for p in left if p not in apart), self.mesh.group("sum"))
+        sum_gradients((p for p in left if p in apart), self.mesh.group("experts"))
 
     def _sum(self, value: float, line: str) -> float:
         group = self.mesh.group(line)
@@ -126,6 +169,7 @@ def parallelise(
     written). Every rank must hold the same weights, or weights on the meta device.
     """
     tensor.apply(module, plan, mesh)
+    expert.apply(module, plan, mesh)
     compile.apply(module, backend)
     recompute.apply(module, plan)
     if plan.pp == 1:

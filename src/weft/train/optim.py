@@ -1,6 +1,7 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
-Muon's update has the root mean square of AdamW's, so one learning rate serves both.
+Muon's update has the root mean square of AdamW's, so one learning rate serves both. Experts are stacks of
+matrices, each of which is updated on its own; their routers are left to AdamW.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from weft.models import Decoder
 from weft.parallel.stage import Stage
@@ -57,13 +59,21 @@ class Optimizer:
             if isinstance(value, Tensor)
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`state`."""
-        by_name = {name: parameter for parameter, name in self._names.items()}
-        for path, value in state.items():
-            part_name, rest = path.split("/", 1)
-            name, key = rest.rsplit("/", 1)
-            self.parts[part_name].state[by_name[name]][key] = value
+    def prepare(self) -> None:
+        """Make the state that the first step makes, so that :meth:`state` has every tensor to read into.
+
+        Weights stay as they are: a step at the rate 0 with gradients of 0.
+        """
+        for part in self.parts.values():
+            kept = [group["lr"] for group in part.param_groups]
+            for group in part.param_groups:
+                group["lr"] = 0.0
+                for parameter in group["params"]:
+                    parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+            part.step()
+            part.zero_grad(set_to_none=True)
+            for group, before in zip(part.param_groups, kept, strict=True):
+                group["lr"] = before
 
 
 Group = dict[str, Any]
@@ -74,9 +84,11 @@ def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Grou
     ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
     muon, adamw = _Grouped(), _Grouped()
     for name, parameter in model.named_parameters():
-        scale = rate(name, parameter, config.name, ratio)
-        embedding = name.startswith(("embedding.", "output."))
-        if config.name == "muon" and parameter.ndim > 1 and not embedding:
+        # What looks tokens or experts up has rows that mean something each, and stays with AdamW.
+        table = name.startswith(("embedding.", "output.")) or name.endswith(".router.weight")
+        turned = config.name == "muon" and parameter.ndim > 1 and not table
+        scale = rate(name, parameter, "muon" if turned else "adamw", ratio)
+        if turned:
             muon.add(parameter, config.weight_decay, scale)
         else:
             decayed = parameter.ndim > 1 and config.name == "adamw"
@@ -85,14 +97,19 @@ def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Grou
 
 
 class _Grouped:
-    """Parameters of equal settings together, in their order."""
+    """Parameters of equal settings and on one mesh together, in their order.
+
+    A fused update takes no mixture of meshes, which experts and fsdp bring.
+    """
 
     def __init__(self) -> None:
-        self.groups: list[Group] = []
+        self._groups: dict[Any, Group] = {}
+
+    @property
+    def groups(self) -> list[Group]:
+        return list(self._groups.values())
 
     def add(self, parameter: nn.Parameter, decay: float, scale: float) -> None:
-        for group in self.groups:
-            if (group["weight_decay"], group["scale"]) == (decay, scale):
-                group["params"].append(parameter)
-                return
-        self.groups.append({"params": [parameter], "weight_decay": decay, "scale": scale})
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        new: Group = {"params": [], "weight_decay": decay, "scale": scale}
+        self._groups.setdefault((decay, scale, mesh), new)["params"].append(parameter)
