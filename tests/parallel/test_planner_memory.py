@@ -145,3 +145,32 @@ def test_memory_is_monotone(micro, fsdp, tp, dtype):
     assert kept(plan, 2 * micro) > kept(plan)
     by_recompute = [kept(dataclasses.replace(plan, recompute=r)) for r in ("full", "selective", "none")]
     assert by_recompute == sorted(by_recompute)
+
+
+MIXTURE = DecoderConfig(
+    512, 128, 384, 4, 4, 2, 32, architecture="Qwen3MoeForCausalLM",
+    num_experts=8, num_experts_per_tok=2, moe_intermediate_size=96,
+)  # fmt: skip
+
+
+def test_experts_by_hand():
+    """ep cuts experts, tp does not; under both fsdp cuts them over all ranks that hold the same."""
+    model = Decoder(MIXTURE)
+    assert local(config=MIXTURE).parameters(0) == sum(p.numel() for p in model.parameters())
+    experts = 8 * 3 * 128 * 96
+    assert local(Plan(dp=4, ep=4), config=MIXTURE).experts == experts / 4
+    assert local(Plan(tp=2), config=MIXTURE).experts == experts
+    shared = local(Plan(fsdp=4, ep=2, tp=2), config=MIXTURE)
+    assert shared.expert_shards == 4
+    # Two of eight experts a token: the rows of two feed-forwards, of this tp rank's positions.
+    assert shared.routed == 2 * shared.n
+    whole = local(config=MIXTURE)
+    assert whole.gated == 2 * whole.N * 96
+
+
+def test_operations_of_a_mixture_are_the_decoders():
+    from weft.parallel.planner import work
+
+    place = Local(Job(MIXTURE, 1, 64), Plan(), 1)
+    blocks = work.block_forward(place).flops + work.block_backward(place).flops + 3 * place.attention_flops
+    assert 4 * blocks + work.loss(place).flops == pytest.approx(64 * MIXTURE.flops_per_token(64))

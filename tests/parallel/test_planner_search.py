@@ -150,3 +150,17 @@ def test_simulation_refines_the_closed_form():
     exact, closed = (estimate(job, plan, 1, world, simulate=s) for s in (True, False))
     assert exact.step.bubble != closed.step.bubble
     assert exact.step.compute == closed.step.compute
+
+
+def test_experts_are_spread_where_they_do_not_fit():
+    config = DecoderConfig(
+        151936, 2048, 6144, 48, 32, 4, 128, architecture="Qwen3MoeForCausalLM", tie_word_embeddings=False,
+        num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768,
+    )  # fmt: skip
+    assert config.parameters == pytest.approx(30.5e9, rel=0.01)
+    found = found_for(config, "4 x (8 x h100)", rows=64, length=4096)
+    assert found.ranked
+    families = {family(found.ranked[0].plan), *(loss.family for loss in found.lost)}
+    assert any("ep" in name.split("+") for name in families)
+    dp = next(loss for loss in found.lost if loss.family == "dp")
+    assert dp.kind == "memory"

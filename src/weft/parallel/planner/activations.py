@@ -67,7 +67,7 @@ def spread(local: Local, fused: bool) -> float:
             cut = float((local.n - local.N) * local.config.hidden_size * local.job.work_bytes)
     if local.plan.fsdp > 1 and local.plan.recompute != "full":
         plain = dataclasses.replace(local, plan=dataclasses.replace(local.plan, fsdp=1))
-        share = 1.0 - 3.0 * local.inner * local.config.hidden_size / local.block_matrices
+        share = 1.0 - local.feed_matrices / local.block_matrices
         cut -= casts(plain) * (share if local.plan.recompute == "selective" else 1.0)
     return cut
 
@@ -117,9 +117,9 @@ def _attention(local: Local, masked: bool) -> float:
 def _feed_forward(local: Local, fused: bool) -> float:
     """gate, up and their product; unfused the wide copies and the gate's sigmoid too."""
     a = local.job.work_bytes
-    if fused:
-        return 3.0 * local.N * local.inner * a
-    return local.N * local.inner * (3.0 * 4 + a)
+    kept = local.gated * (3.0 * a if fused else 3.0 * 4 + a)
+    # Rows on their way to experts and back.
+    return kept + 2.0 * local.routed * local.config.hidden_size * a
 
 
 def _block(local: Local, fused: bool, masked: bool) -> float:
@@ -133,14 +133,14 @@ def _block(local: Local, fused: bool, masked: bool) -> float:
 def _selective(local: Local, fused: bool, masked: bool) -> float:
     """The attention half keeps what it has, the feed-forward half its input only."""
     a, N, E = local.job.work_bytes, local.N, local.config.hidden_size
-    share = 1.0 - 3.0 * local.inner * E / local.block_matrices
+    share = 1.0 - local.feed_matrices / local.block_matrices
     parts = _norm(local, fused) + N * E * a + _rotary(local, fused) + _attention(local, masked)
     return parts + local.n * E * a + share * casts(local)
 
 
 def _moment(local: Local, fused: bool) -> float:
     """Gradients in flight inside a block: of the gate and of up, and of the residual."""
-    a, inner = local.job.work_bytes, local.N * local.inner
+    a, inner = local.job.work_bytes, local.gated
     # Written out, they are fp32, and one is still there in the work dtype.
     gates = 2.0 * inner * a if fused else inner * (2.0 * 4 + (a if a == 2 else 0))
     return gates + local.N * local.config.hidden_size * a

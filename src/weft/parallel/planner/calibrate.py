@@ -64,7 +64,9 @@ def calibrate(dtype: str, modules: Sequence[str] = (), say: Say = print) -> Cali
     """
     started = time.perf_counter()
     machine = probe()
-    cores, crowds, lone, pipeline = machine.cores, [], {}, 0.0
+    cores, pipeline = machine.cores, 0.0
+    crowds: list[Crowd] = []
+    lone: dict[int, float] = {}
     points = [_memory(dtype, cores, shape, layers, modules) for shape, layers in STEPS]
     warm, factor = fragments(points)
     say(f"memory: {warm / 2**20:.0f} MiB once, {factor:.2f} resident bytes a live byte")

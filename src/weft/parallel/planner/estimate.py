@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from weft.parallel.plan import Plan
 from weft.parallel.planner import work
-from weft.parallel.planner.collectives import Fit, Network, group
+from weft.parallel.planner.collectives import Fit, Group, Network, group
 from weft.parallel.planner.hardware import Cluster
 from weft.parallel.planner.job import MASTER_BYTES, Job
 from weft.parallel.planner.local import Local
@@ -263,6 +264,17 @@ class _Pieces:
         return once, once
 
     @functools.cached_property
+    def _experts(self) -> float:
+        """Rows to their experts and back, in either pass."""
+        plan, cluster = self.local.plan, self.world.cluster
+        if plan.ep == 1:
+            return 0.0
+        stride = plan.cp * plan.tp
+        where = Group(plan.ep, math.gcd(plan.ep, max(1, cluster.per_node // stride)))
+        size = self.local.routed * self.local.config.hidden_size * self.local.job.work_bytes
+        return 2 * self.world.network.seconds("all_to_all", size, where)
+
+    @functools.cached_property
     def _shards(self) -> tuple[float, float]:
         """fsdp: a block's weights gathered in both passes, its gradients scattered."""
         local, plan = self.local, self.local.plan
@@ -277,19 +289,18 @@ class _Pieces:
             gather += block * local.job.work_bytes / plan.fsdp / bus
             scatter += block * MASTER_BYTES / plan.fsdp / bus
         if plan.pp > 1:
-            # PyTorch's pipeline keeps what a backward pass gathered for the next forward pass, and sums
-            # gradients once a step.
-            return 0.0, exposed(gather + scatter / local.micros, self.backward, self.world.cluster)
+            # Stages stay gathered for a whole step, and sum their gradients once.
+            return 0.0, exposed((gather + scatter) / local.micros, self.backward, self.world.cluster)
         ahead = exposed(gather, self.forward, self.world.cluster)
         return ahead, exposed(gather + scatter, self.backward, self.world.cluster)
 
     @functools.cached_property
     def forward_exposed(self) -> float:
-        return self._tensor[0] + self._context[0] + self._shards[0]
+        return self._tensor[0] + self._context[0] + self._shards[0] + self._experts
 
     @functools.cached_property
     def backward_exposed(self) -> float:
-        return self._tensor[1] + self._context[1] + self._shards[1]
+        return self._tensor[1] + self._context[1] + self._shards[1] + self._experts
 
     @functools.cached_property
     def message(self) -> float:
@@ -338,6 +349,7 @@ class _Pieces:
                 # The host updates at its own memory's pace.
                 update = max(update, 7.0 * MASTER_BYTES * held / 20e9)
             return total + update
-        inside = matrices * local.block_matrices / local.shards
+        cut = (local.block_matrices - local.experts) / local.shards
+        inside = matrices * (cut + local.experts / local.expert_shards)
         total += self.seconds("adamw", work.adamw(held - inside, tensors))
         return total + self.seconds("muon", work.muon(work.block_shapes(local) * matrices))

@@ -88,13 +88,55 @@ class Local:
 
     def held(self, stage: int) -> float:
         """Parameters of a stage whose masters this rank keeps."""
-        whole = self.vectors(stage)
-        return (self.parameters(stage) - whole) / self.shards + whole
+        whole, experts = self.vectors(stage), self.stages[stage] * self.experts
+        cut = self.parameters(stage) - whole - experts
+        return cut / self.shards + whole + experts / self.expert_shards
 
     @functools.cached_property
     def block_matrices(self) -> int:
-        """Matrix parameters of a block on this rank before fsdp."""
-        return self.config.block_matrices // self.plan.tp
+        """Matrix parameters of a block on this rank before fsdp, the mean over blocks of two kinds."""
+        return self._attention // self.plan.tp + self.feed_matrices
+
+    @functools.cached_property
+    def _attention(self) -> int:
+        return self.config.block_matrices - 3 * self.config.hidden_size * self.config.intermediate_size
+
+    @functools.cached_property
+    def sparse(self) -> float:
+        """Share of the blocks that have experts."""
+        return self.config.sparse_layers / self.config.num_hidden_layers
+
+    @functools.cached_property
+    def feed_matrices(self) -> int:
+        """Parameters of a block's feed-forward on this rank: columns under tp, experts under ep, a router."""
+        dense = 3.0 * self.config.hidden_size * self.inner
+        router = self.config.num_experts * self.config.hidden_size
+        return round((1 - self.sparse) * dense + self.sparse * router + self.experts)
+
+    @functools.cached_property
+    def experts(self) -> float:
+        """Parameters of a block's experts on this rank before fsdp; tp does not cut them."""
+        if not self.sparse:
+            return 0.0
+        return self.sparse * self.config.num_experts / self.plan.ep * self.config.expert_parameters
+
+    @property
+    def expert_shards(self) -> int:
+        """Ranks that experts are cut over beside ep: under ep all that hold the same ones."""
+        if self.plan.ep == 1 or self.plan.fsdp == 1:
+            return self.shards
+        return self.plan.data_ranks // self.plan.ep * self.plan.cp * self.plan.tp
+
+    @functools.cached_property
+    def routed(self) -> float:
+        """Rows that this rank's experts compute on, at an even load: each tp rank routes its own."""
+        return self.sparse * self.n * self.config.num_experts_per_tok
+
+    @functools.cached_property
+    def gated(self) -> float:
+        """Numbers of a block's gate activations on this rank."""
+        dense = (1 - self.sparse) * self.N * self.inner
+        return dense + self.routed * self.config.moe_intermediate_size
 
     @functools.cached_property
     def block_vectors(self) -> int:
@@ -113,13 +155,22 @@ class Local:
         return self.stages[stage] * (self.block_matrices + self.block_vectors) + ends * matrix + norm
 
     def products(self) -> tuple[tuple[int, int, int], ...]:
-        """(rows, inputs, outputs) of the seven matrix products of a block."""
+        """(rows, inputs, outputs) of the seven matrix products of a block, and of a router's."""
         E, D = self.config.hidden_size, self.config.head_dim
         q, kv = self.heads * D, self.groups * D
-        return (
-            (self.N, E, q), (self.N, E, kv), (self.N, E, kv), (self.N, q, E),
-            (self.N, E, self.inner), (self.N, E, self.inner), (self.N, self.inner, E),
-        )  # fmt: skip
+        attention: tuple[tuple[int, int, int], ...] = (
+            (self.N, E, q),
+            (self.N, E, kv),
+            (self.N, E, kv),
+            (self.N, q, E),
+        )
+        rows, inner = self.N, self.inner
+        if self.sparse:
+            # The experts' products as one, and the router's.
+            inner = self.config.moe_intermediate_size
+            rows = max(1, round(self.gated / inner))
+            attention = (*attention, (self.n, E, self.config.num_experts))
+        return (*attention, (rows, E, inner), (rows, E, inner), (rows, inner, E))
 
     @functools.cached_property
     def attention_flops(self) -> float:

@@ -131,8 +131,10 @@ def summed(local: Local, state: float) -> float:
 def optimiser_bytes(local: Local, stages: tuple[int, ...]) -> float:
     """AdamW keeps two moments of every weight; Muon one momentum of each matrix inside blocks."""
     held = sum(local.held(stage) for stage in stages)
+    cut = (local.block_matrices - local.experts) / local.shards
+    matrices = cut + local.experts / local.expert_shards
     if local.job.optimizer == "muon":
-        held -= 0.5 * sum(local.stages[stage] for stage in stages) * local.block_matrices / local.shards
+        held -= 0.5 * sum(local.stages[stage] for stage in stages) * matrices
     return 2.0 * MASTER_BYTES * held
 
 
@@ -141,8 +143,10 @@ def communication(local: Local, stages: tuple[int, ...]) -> float:
     plan, a, E = local.plan, local.job.work_bytes, local.config.hidden_size
     total = 0.0
     if plan.fsdp > 1:
-        block = local.block_matrices
-        ends = sum(local.parameters(s) - local.vectors(s) - local.stages[s] * block for s in stages)
+        block = local.block_matrices if local.expert_shards > 1 else local.block_matrices - local.experts
+        ends = sum(
+            local.parameters(s) - local.vectors(s) - local.stages[s] * local.block_matrices for s in stages
+        )
         # The block at work and the next one, gathered; gradients of one on their way out. The ends are
         # gathered in fp32 and stay so until the step's end, as do their gradients.
         held = 2.0 if plan.pp == 1 else float(sum(local.stages[s] for s in stages))

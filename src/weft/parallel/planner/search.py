@@ -24,7 +24,7 @@ SCHEDULES: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("interleaved", 2), 
 _RECOMPUTE: tuple[Recompute, ...] = ("none", "full", "selective")
 FILL = 0.94
 """Share of the memory that a plan may count on: allocators lose some to fragments."""
-MOST_PIPELINE, MOST_CONTEXT = 64, 64
+MOST_PIPELINE, MOST_CONTEXT, MOST_EXPERTS = 64, 64, 64
 TECHNIQUES = ("dp", "fsdp", "tp", "pp", "cp", "ep")
 SHORT_ROWS = 4096
 """Context parallel is left out for rows shorter than this a rank, unless nothing else fits."""
@@ -100,7 +100,15 @@ def layouts(job: Job, world: World) -> Iterator[Plan]:
             for pp in _divisors(size // tp // cp, MOST_PIPELINE):
                 for fsdp in _divisors(size // tp // cp // pp):
                     dp = size // tp // cp // pp // fsdp
-                    yield from _variants(Plan(pp=pp, dp=dp, fsdp=fsdp, cp=cp, tp=tp), job)
+                    for ep in _experts(job, dp * fsdp):
+                        yield from _variants(Plan(pp=pp, dp=dp, fsdp=fsdp, cp=cp, tp=tp, ep=ep), job)
+
+
+def _experts(job: Job, data_ranks: int) -> list[int]:
+    """Numbers of ranks that experts can be spread over."""
+    if not job.config.num_experts:
+        return [1]
+    return [n for n in _divisors(data_ranks, MOST_EXPERTS) if job.config.num_experts % n == 0]
 
 
 def _variants(plan: Plan, job: Job) -> Iterator[Plan]:

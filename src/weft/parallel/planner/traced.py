@@ -20,6 +20,9 @@ from weft.parallel.planner.trace import trace_blocks
 
 def kept(local: Local, how: Style) -> Kept:
     """What :func:`weft.parallel.planner.activations.kept` gives, traced."""
+    if local.config.num_experts:
+        # Where rows go depends on numbers, which fake tensors have none of.
+        return activations.kept(local, how.fused, how.masked)
     plan = Plan(tp=local.plan.tp, cp=local.plan.cp, recompute=local.plan.recompute)
     job = dataclasses.replace(local.job, rows=1, steps=None, micro_rows=None)
     block, moment = _two(Local(job, plan, local.micro_rows), how.fused, how.masked)

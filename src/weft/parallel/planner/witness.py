@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from weft.core.errors import ResourceError
@@ -75,7 +76,7 @@ def _company(rank: int, size: int) -> Iterator[World]:
     if size == 1:
         yield world
         return
-    dist.init_process_group("fake", rank=rank, world_size=size, store=dist.HashStore())
+    dist.init_process_group("fake", rank=rank, world_size=size, store=HashStore())
     try:
         yield world
     finally:
@@ -117,7 +118,8 @@ def _forward(local: Local, number: int, stage: Any, rows: Rows) -> Tensor:
         shape = (local.micro_rows, local.n // local.micro_rows, local.config.hidden_size)
         x = torch.empty(shape, dtype=dtype, requires_grad=True)
     x = through(stage.blocks.values(), x, rows.tokens, stage.inverse_frequencies, rows.context)
-    return stage.norm(x) if stage.last else x  # type: ignore[no-any-return]
+    hidden: Tensor = stage.norm(x) if stage.last else x
+    return hidden
 
 
 _COLLECTIVES = ("allgather_base", "all_gather_into", "reduce_scatter", "all_reduce", "alltoall", "send")

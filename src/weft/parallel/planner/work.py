@@ -62,7 +62,7 @@ def block_recompute(local: Local, fused: bool = True) -> Work:
     if local.plan.recompute == "full":
         return block_forward(local, fused)
     # Selective: the feed-forward and the norms.
-    return Work(local.products()[4:6], 1.0, 0.0, 0.7 * _stream(local, fused, 1.0), 8.0)
+    return Work(local.products()[4:-1], 1.0, 0.0, 0.7 * _stream(local, fused, 1.0), 8.0)
 
 
 def embedding(local: Local) -> Work:
@@ -112,7 +112,7 @@ def _stream(local: Local, fused: bool, factor: float) -> float:
     """Bytes of norms, residuals, rotary positions, the gate and of casting weights."""
     a, E, D = local.job.work_bytes, local.config.hidden_size, local.config.head_dim
     turned = 2.0 * local.N * (local.heads + local.groups) * D * a
-    pointwise = 10.0 * local.n * E * a + turned + 3.0 * local.N * local.inner * a
+    pointwise = 10.0 * local.n * E * a + turned + 3.0 * local.gated * a + 4.0 * local.routed * E * a
     if local.plan.tp > 1:
         # Gathered rows are put in order by a copy, four times.
         pointwise += 8.0 * local.N * E * a
