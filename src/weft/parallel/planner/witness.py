@@ -18,7 +18,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from weft.core.errors import ResourceError
 from weft.data.batch import Batch
@@ -48,24 +52,27 @@ def witness(local: Local, rank: int = 0, *, fused: bool = True) -> list[Seen]:
     """What pipeline rank ``rank`` sees, one entry a stage of it.
 
     ResourceError inside a running distributed program, whose process group cannot be replaced, and for
-    replicas of shards over tp (three lines of the mesh), which PyTorch cannot lay out on fake tensors.
+    layouts that PyTorch cannot make on fake tensors (replicas of shards; long pipelines with tied ends).
     """
     plan = local.plan
-    if min(plan.dp, plan.fsdp) > 1 and plan.size > plan.pp * plan.data_ranks:
-        raise ResourceError(
-            f"The layout {plan} cannot be traced: it lays shards over three lines of the mesh."
-        )
     ranks_of_stage = plan.size // plan.pp
     with _company(rank * ranks_of_stage, plan.size) as world:
         mesh = Mesh.build(plan, world)
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, shapes_only(fused, fused):
-            model = parallelise(Decoder(local.config), plan, mesh, DTYPES[local.job.dtype])
-        rows = _rows(local, model)
-        stages: dict[int, nn.Module] = {0: model.module}
-        if model.pipeline is not None:
-            stages = dict(model.pipeline.stages)
-        with mode, shapes_only(fused, fused), torch.enable_grad():
-            return [_through(local, number, stage, rows) for number, stage in stages.items()]
+        try:
+            return _stages(local, mesh, fused)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise ResourceError(f"The layout {plan} cannot be traced on fake tensors ({error}).") from error
+
+
+def _stages(local: Local, mesh: Mesh, fused: bool) -> list[Seen]:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, shapes_only(fused, fused):
+        model = parallelise(Decoder(local.config), local.plan, mesh, DTYPES[local.job.dtype])
+    rows = _rows(local, model)
+    stages: dict[int, nn.Module] = {0: model.module}
+    if model.pipeline is not None:
+        stages = dict(model.pipeline.stages)
+    with mode, shapes_only(fused, fused), torch.enable_grad():
+        return [_through(local, number, stage, rows) for number, stage in stages.items()]
 
 
 @contextlib.contextmanager
