@@ -102,6 +102,13 @@ def test_one_layout_is_judged(model):
     assert "needs" in bad.output and "the smallest change that helps" in bad.output and "fsdp=8" in bad.output
 
 
+def test_the_winner_is_traced(model):
+    result = run("--model", model, "--on", "2 x h200", "data.sequence_length=1024", "train.batch_tokens=8192",
+                 "optimizer.name=adamw", "--trace")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "traced on fake tensors, 2 fake processes" in result.output
+
+
 def test_what_cannot_fit_is_refused_with_a_way_out(model):
     result = run("--model", model, "--on", "1 x rtx4090", *ROWS)
     assert result.exit_code == 1

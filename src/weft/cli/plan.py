@@ -36,11 +36,14 @@ if TYPE_CHECKING:
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--html", type=click.Path(path_type=Path), help="Write the answer as a page with pictures.")
 @click.option("--scale", type=int, metavar="DEVICES", help="Simulate growth up to so many devices.")
+@click.option(
+    "--trace", is_flag=True, help="Trace the winner's real model on fake tensors beside the formulas."
+)
 @click.option("--calibrate", is_flag=True, help="Measure this machine first (about two minutes, when idle).")
 def command(
     run_file: Path | None, overrides: tuple[str, ...], machine: str, model: str | None, vocab: int | None,
     parallel: str | None, fp8: bool, top: int, price: float | None, lang: str, html: Path | None,
-    scale: int | None, calibrate: bool,
+    scale: int | None, trace: bool, calibrate: bool,
 ) -> Record:  # fmt: skip
     """Which parallel technique fits my model and my machines: layouts ranked, with memory, time, reasons."""
     from weft.core import config
@@ -70,6 +73,9 @@ def command(
         return _one(parallel, job, clusters[0])
     found, every = choice.best_of(job, clusters, top=top)
     click.echo(report.text(found, "zh" if lang == "zh" else "en", prices=price is not None))
+    if trace and found.ranked:
+        words = choice.seen(found)
+        click.echo("\n" + (words.zh if lang == "zh" else words.en))
     if len(every) > 1:
         click.echo("\n" + report.sizes(every, "zh" if lang == "zh" else "en"))
     points = scaling(job, found.world, scale) if scale and found.ranked else []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from weft.checkpoint.config_json import read_config
 from weft.core.errors import ConfigError
 from weft.core.hardware import probe
 from weft.models import DecoderConfig
+from weft.parallel.planner import choice, machines, record
+from weft.parallel.planner.estimate import estimate
 from weft.parallel.planner.hardware import Cluster
 from weft.parallel.planner.job import Job
 from weft.train import dial
@@ -37,6 +40,43 @@ def dtype_on(run: TrainRun, cluster: Cluster) -> str:
     if not cluster.cores:
         return "bf16"
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(probe().instruction_sets) else "fp32"
+
+
+def automatic(run: TrainRun, config: DecoderConfig, dtype: str, processes: int) -> TrainRun:
+    """``run`` with the planner's layout and micro-batch for so many processes of this machine.
+
+    ``--parallel auto``. ResourceError, with the smallest change that helps, when nothing fits.
+    """
+    plan, micro_rows = choice.choose(job_of(run, config, dtype), here(processes))
+    train = dataclasses.replace(run.train, micro_rows=micro_rows)
+    return dataclasses.replace(run, parallel=plan, train=train)
+
+
+def judged(
+    run: TrainRun, config: DecoderConfig, dtype: str, seconds: float, memory: float, file: Path | None = None
+) -> str:
+    """How far off the planner was for a finished run, as a line; also appended to its record of errors.
+
+    ``seconds``: the median step; ``memory``: bytes of the largest rank's peak.
+    """
+    job, cluster = job_of(run, config, dtype), here(run.parallel.size)
+    micro_rows = run.train.micro_rows or job.rows // run.parallel.data_ranks
+    world = choice.world_of(cluster, job)
+    found = estimate(job, run.parallel, min(micro_rows, job.rows // run.parallel.data_ranks), world)
+    measured = record.Measured(seconds, memory)
+    record.keep(found, measured, file)
+    line = record.judge(found, measured)
+    if cluster.device.kind == "cpu" and world.cluster.device.source != "calibrated":
+        line += "; this machine was not calibrated (weft plan --calibrate)"
+    return line
+
+
+def here(processes: int) -> Cluster:
+    """So many processes of this machine: its GPUs, several nodes of them, or a share of its cores each."""
+    cluster = machines.this_machine()
+    if cluster.cores:
+        return machines.this_machine(processes)
+    return cluster.resized(processes)
 
 
 def shape_of(run: TrainRun, vocabulary: int | None = None) -> DecoderConfig:

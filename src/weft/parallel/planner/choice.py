@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,7 +13,10 @@ from weft.parallel.planner import calibration, change, traced
 from weft.parallel.planner.estimate import Prediction, World, estimate
 from weft.parallel.planner.hardware import Cluster
 from weft.parallel.planner.job import Job
+from weft.parallel.planner.local import Local
+from weft.parallel.planner.memory import formula, style
 from weft.parallel.planner.search import Found, search
+from weft.parallel.planner.witness import witness
 
 
 def world_of(cluster: Cluster, job: Job) -> World:
@@ -27,6 +31,29 @@ def world_of(cluster: Cluster, job: Job) -> World:
 def find(job: Job, cluster: Cluster, *, top: int = 10) -> Found:
     """Rank the layouts of all processes of ``cluster``."""
     return search(job, world_of(cluster, job), top=top, source=traced.kept)
+
+
+def seen(found: Found) -> Words:
+    """The winner's real model traced under a fake process group, two blocks a stage, beside the formula.
+
+    ResourceError for layouts that cannot be traced.
+    """
+    best = found.ranked[0]
+    plan = best.plan
+    layers = min(found.job.config.num_hidden_layers, 2 * plan.stages)
+    config = dataclasses.replace(found.job.config, num_hidden_layers=layers)
+    local = Local(dataclasses.replace(found.job, config=config), plan, best.micro_rows)
+    how = style(local, found.world.cluster)
+    (first, *_) = witness(local, fused=how.fused)
+    numbers = formula(local, how)
+    foretold = local.stages[0] * numbers.block + numbers.shared + numbers.first
+    calls = ", ".join(f"{count} {name.strip('_')}" for name, count in first.collectives.items()) or "none"
+    return Words(
+        f"traced on fake tensors, {plan.size} fake processes, {local.stages[0]} blocks: a micro-batch keeps "
+        f"{first.kept / 2**20:,.1f} MiB (formula {foretold / 2**20:,.1f}); collectives: {calls}",
+        f"在假张量和 {plan.size} 个虚拟进程上追踪 {local.stages[0]} 层:每个微批保留 "
+        f"{first.kept / 2**20:,.1f} MiB(公式 {foretold / 2**20:,.1f});集合通信:{calls}",
+    )
 
 
 def best_of(job: Job, clusters: Sequence[Cluster], *, top: int = 10) -> tuple[Found, list[Found]]:
