@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from weft.ops.kernels import kernels
+from weft.ops.kernels import address, kernels
 from weft.ops.norm import rms_norm, rms_norm_plain
 from weft.ops.rope import inverse_frequencies, rotation
 from weft.ops.rotary import normed_rotary, normed_rotary_plain
@@ -95,3 +96,21 @@ def test_a_broken_compiler_is_reported_not_raised(
     finally:
         monkeypatch.undo()
         kernels.cache_clear()
+
+
+def test_a_pointer_keeps_its_tensor_alive() -> None:
+    x = draw(3)
+    alive = weakref.ref(x)
+    pointer = address(x)
+    del x
+    assert pointer.value is not None and alive() is not None
+
+
+def test_gradients_that_are_views_are_read_right() -> None:
+    x, weight = draw(2, 64, 4, 64).requires_grad_(), draw(64, seed=1)
+    wide = draw(2, 64, 4, 128, seed=2)
+    dx = [
+        torch.autograd.grad(rms_norm(x, weight, 1e-6), x, g)[0]
+        for g in (wide[..., :64], wide[..., :64].clone())
+    ]
+    assert torch.equal(*dx)

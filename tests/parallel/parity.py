@@ -33,13 +33,14 @@ ROWS, LENGTH, VOCABULARY = 8, 32, 64
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained; ``config`` overrides fields of the decoder's shape."""
+    """What is trained; ``config`` overrides fields of its shape, ``backend`` is of torch.compile."""
 
     steps: int = 6
     micro_rows: int = 2
     dtype: str = "float32"
     optimizer: str = "adamw"
     masked: bool = True
+    backend: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,6 +74,14 @@ def batch(step: int, masked: bool) -> Batch:
     return Batch(np.ascontiguousarray(rows[:, :-1]), targets, start)
 
 
+def _draw(model: Decoder) -> None:
+    """Weights of which none is zero and no gradient is tiny beside the others: each can be compared."""
+    noise = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        mean = 1.0 if "norm" in name else 0.0
+        torch.nn.init.normal_(parameter, mean, 0.2 if parameter.ndim > 1 else 0.1, generator=noise)
+
+
 def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses of all steps, and this rank's gradients of the first, whole where they were cut."""
     layout = Plan.parse(plan)
@@ -80,12 +89,10 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
         mesh = Mesh.build(layout, world)
         whole = Decoder(decoder_config(case))
         whole.initialise(torch.Generator().manual_seed(0))
-        for parameter in whole.parameters():
-            # Nothing starts at zero here, so that every gradient says something.
-            torch.nn.init.normal_(parameter, 0.1, 0.1, generator=torch.Generator().manual_seed(1))
+        _draw(whole)
         layout.check(whole.config, rows=ROWS, micro_rows=case.micro_rows, length=LENGTH)
         dtype = getattr(torch, case.dtype)
-        model = parallelise(whole, layout, mesh, dtype)
+        model = parallelise(whole, layout, mesh, dtype, case.backend)
         section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
         optimizer = Optimizer(model.module, section, 0.01, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, dtype)
@@ -111,7 +118,7 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
 
 def compare(ranks: Ranks, plan: str, case: Case, *, gradient: float = 1e-5, loss: float = 1e-4) -> None:
     """Every rank has the losses of one process, and its first gradients, relative to their norm."""
-    expected, whole = train("", case)
+    expected, whole = train("", dataclasses.replace(case, backend=None))
     answers = ranks.run(train, plan, case)
     seen: dict[str, torch.Tensor] = {}
     for losses, gradients in answers:

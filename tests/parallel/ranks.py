@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import traceback
 from collections.abc import Callable
@@ -51,10 +53,14 @@ def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
     torch.set_num_threads(1)
     local = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
     os.environ.update({name: str(value) for name, value in local.items()})
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    while True:
+    for call in itertools.count():
         function, arguments = pipe.recv()
+        # Groups of each call are given up with it: every one has threads that wait in a loop.
+        dist.init_process_group("gloo", init_method=f"file://{store}-{call}", rank=rank, world_size=size)
         try:
-            pipe.send((True, function(*arguments)))
+            answer = (True, function(*arguments))
         except BaseException:
-            pipe.send((False, traceback.format_exc()))
+            answer = (False, traceback.format_exc())
+        dist.destroy_process_group()
+        gc.collect()
+        pipe.send(answer)

@@ -6,7 +6,7 @@ position sees. Dimensions as in :mod:`weft.models.layers`; V is the vocabulary s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,20 @@ def lasting(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         owner, _, leaf = name.rpartition(".")
         if leaf not in model.get_submodule(owner)._non_persistent_buffers_set:
             yield name, buffer
+
+
+def through(
+    blocks: Iterable[nn.Module],
+    x_BTE: Tensor,
+    tokens_BT: Tensor,
+    inverse_frequencies: Tensor,
+    context: AttentionContext,
+) -> Tensor:
+    """[B, T, E] -> [B, T, E]: the blocks in turn, at the positions that the tokens have."""
+    cos, sin = rotation(context.positions(tokens_BT), inverse_frequencies)
+    for block in blocks:
+        x_BTE = block(x_BTE, cos, sin, context)
+    return x_BTE
 
 
 class Decoder(nn.Module):
@@ -81,9 +95,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """int64 [B, T] -> final hidden states [B, T, E]; matrices work in ``dtype`` (by default theirs)."""
         x_BTE = self.embedding(tokens_BT).to(dtype or self.embedding.weight.dtype)
-        cos, sin = rotation(context.positions(tokens_BT), self.inverse_frequencies)
-        for block in self.blocks:
-            x_BTE = block(x_BTE, cos, sin, context)
+        x_BTE = through(self.blocks, x_BTE, tokens_BT, self.inverse_frequencies, context)
         normed: Tensor = self.norm(x_BTE)
         return normed
 

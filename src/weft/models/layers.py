@@ -13,6 +13,7 @@ from weft.models.config import DecoderConfig
 from weft.models.moe import SparseFeedForward
 from weft.ops.cache import AttentionContext
 from weft.ops.linear import linear
+from weft.ops.local import local
 from weft.ops.loss import summed_cross_entropy
 from weft.ops.norm import rms_norm
 from weft.ops.rotary import normed_rotary
@@ -24,7 +25,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return linear(x, self.weight, self.bias)
+        return linear(x, local(self.weight), None if self.bias is None else local(self.bias))
 
 
 class Output(Linear):
@@ -32,7 +33,8 @@ class Output(Linear):
 
     def loss(self, hidden_BTE: Tensor, targets_BT: Tensor, scale: float) -> Tensor:
         """fp32 scalar: ``scale`` times the summed cross entropy of int64 targets [B, T] (IGNORED: none)."""
-        return summed_cross_entropy(hidden_BTE.flatten(0, 1), self.weight, targets_BT.flatten(), scale)
+        weight = local(self.weight)
+        return summed_cross_entropy(hidden_BTE.flatten(0, 1), weight, targets_BT.flatten(), scale)
 
 
 class RMSNorm(nn.Module):
@@ -45,7 +47,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as ``x``; computed in fp32."""
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, local(self.weight), self.eps)
 
 
 class Attention(nn.Module):
@@ -76,7 +78,7 @@ class Attention(nn.Module):
         return out
 
     def _place(self, x: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor) -> Tensor:
-        weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+        weight, eps = (None, 0.0) if norm is None else (local(norm.weight), norm.eps)
         return normed_rotary(x, weight, eps, cos, sin)
 
 

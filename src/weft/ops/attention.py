@@ -6,14 +6,13 @@ Position i of a row sees j when ``document_start[i] <= j <= i`` and, with a wind
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops.kernels import address, kernels, usable
+from weft.ops.spans import native, native_backward, native_forward
 
 
 def visible(document_start_BT: Tensor, window: int | None = None) -> Tensor:
@@ -50,41 +49,33 @@ def attention(
     q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, document_start_BT: Tensor, window: int | None = None
 ) -> Tensor:
     """The fastest path this machine has for :func:`attention_plain`. Returns [B, T, H, D]."""
-    q = q_BTHD
-    native = usable(q) and q.dtype == torch.bfloat16 and q.shape[-1] % 32 == 0
-    if not native or kernels().attention is None:
-        return attention_sdpa(q, k_BTGD, v_BTGD, document_start_BT, window)
-    q, k, v, start = (x.contiguous() for x in (q, k_BTGD, v_BTGD, document_start_BT.int()))
-    out: Tensor = _Native.apply(q, k, v, start, window or 0)  # type: ignore[no-untyped-call]
+    if not native(q_BTHD):
+        return attention_sdpa(q_BTHD, k_BTGD, v_BTGD, document_start_BT, window)
+    first, end = packed_spans(document_start_BT, window)
+    out: Tensor = _Native.apply(q_BTHD, k_BTGD, v_BTGD, first, end)  # type: ignore[no-untyped-call]
     return out
+
+
+def packed_spans(document_start_BT: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
+    """int32 [B, T] twice: the first key that each position of packed rows sees, and one past the last."""
+    first = document_start_BT.int()
+    index = torch.arange(first.shape[1], dtype=torch.int32, device=first.device)
+    if window is not None:
+        first = torch.maximum(first, index - (window - 1))
+    return first, (index + 1).expand_as(first)
 
 
 class _Native(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, start: Tensor, window: int) -> Tensor:
-        library = kernels().attention
-        assert library is not None
-        B, T, H, _ = q.shape
-        out, lse = torch.empty_like(q), torch.empty(B, H, T)
-        library.weft_attention_forward(*map(address, (q, k, v, start, out, lse)), *_sizes(q, k, window))
-        ctx.save_for_backward(q, k, v, start, out, lse)
-        ctx.window = window
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor, end: Tensor) -> Tensor:
+        out, lse = native_forward(q, k, v, first, end)
+        ctx.save_for_backward(q, k, v, first, end, out, lse)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, start, out, lse = ctx.saved_tensors
-        library = kernels().attention
-        assert library is not None
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        tensors = (q, k, v, start, out, lse, grads[0].contiguous(), dq, dk, dv)
-        library.weft_attention_backward(*map(address, tensors), *_sizes(q, k, ctx.window))
-        return dq, dk, dv, None, None
-
-
-def _sizes(q: Tensor, k: Tensor, window: int) -> list[Any]:
-    B, T, H, D = q.shape
-    return [*(ctypes.c_int(n) for n in (B, T, H, k.shape[2], D, window)), ctypes.c_float(D**-0.5)]
+        q, k, v, first, end, out, lse = ctx.saved_tensors
+        return *native_backward(grads[0], q, k, v, out, lse, first, end), None, None
 
 
 class PackedRows:

@@ -78,8 +78,13 @@ def pointwise(x: Tensor) -> tuple[ctypes.CDLL, str] | None:
 
 
 def address(x: Tensor | None) -> ctypes.c_void_p:
-    """The pointer of a contiguous tensor."""
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
+    """The pointer of a contiguous tensor, which lives as long as its pointer does.
+
+    In ``kernel(*map(address, (x.contiguous(), y)))`` the copy of x would else be freed before the call.
+    """
+    pointer = ctypes.c_void_p(None if x is None else x.data_ptr())
+    pointer.tensor = x  # type: ignore[attr-defined]
+    return pointer
 
 
 def whole(*numbers: int) -> list[ctypes.c_long]:

@@ -55,6 +55,12 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float) -> Tensor
     return losses
 
 
+def times(made: tuple[Tensor, Tensor], grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients made in the forward pass, times what comes from above; mostly that is 1."""
+    dhidden, dweight = made
+    return (dhidden, dweight) if float(grad) == 1.0 else (dhidden * grad, dweight * grad)
+
+
 def _without_gradient(hidden: Tensor, work: Tensor, targets: Tensor, chunk: int) -> Tensor:
     total = torch.zeros((), device=hidden.device, dtype=torch.float64)
     for start in range(0, hidden.shape[0], chunk):
@@ -86,7 +92,5 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        dhidden, dweight = ctx.saved_tensors
-        if float(grads[0]) == 1.0:
-            return dhidden, dweight, None, None, None
-        return dhidden * grads[0], dweight * grads[0], None, None, None
+        dhidden, dweight = times(ctx.saved_tensors, grads[0])
+        return dhidden, dweight, None, None, None

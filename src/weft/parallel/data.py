@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from weft.parallel.gradients import local
+from weft.ops.local import local
 
 BUCKET_BYTES = 25 << 20
 

@@ -35,7 +35,8 @@ def apply(module: nn.Module, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> None
 
     Blocks gather their matrices in ``dtype`` (half the bytes in bf16) and sum gradients in fp32; the
     embedding and the output matrix are gathered in fp32, because their gradients are sums over many
-    tokens.
+    tokens. Stages of a pipeline stay gathered for a whole step: each micro-batch would gather them twice,
+    and a backward pass that is split in two must find the weights that the forward pass used.
     """
     if plan.fsdp == 1:
         return
@@ -45,8 +46,21 @@ def apply(module: nn.Module, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> None
     whole = _whole(module, plan, mesh)
     for block in blocks(module):
         for stack in expert.spread(block, plan) if mesh.size("experts") > 1 else []:
-            fully_shard(stack, mesh=mesh.line("experts"), mp_policy=policy, offload_policy=offload)
-        fully_shard(block, mesh=grid, mp_policy=policy, offload_policy=offload, ignored_params=whole)
+            fully_shard(
+                stack,
+                mesh=mesh.line("experts"),
+                mp_policy=policy,
+                offload_policy=offload,
+                reshard_after_forward=plan.pp == 1,
+            )
+        fully_shard(
+            block,
+            mesh=grid,
+            mp_policy=policy,
+            offload_policy=offload,
+            ignored_params=whole,
+            reshard_after_forward=plan.pp == 1,
+        )
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     fully_shard(module, mesh=grid, mp_policy=plain, offload_policy=offload, ignored_params=whole)
     for part in module.modules():

@@ -11,18 +11,14 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch import nn
+from torch.distributed.tensor import DTensor
 
+from weft.ops.local import local
 from weft.parallel.mesh import Mesh
 
 COPIES = "weft_copies"
 """An attribute of a parameter: how many pipeline stages hold it (tied embeddings)."""
-
-
-def local(x: Tensor) -> Tensor:
-    """This rank's part of a tensor that may be spread."""
-    return x.to_local() if isinstance(x, DTensor) else x
 
 
 def copies(parameter: nn.Parameter, mesh: Mesh) -> int:
@@ -32,7 +28,7 @@ def copies(parameter: nn.Parameter, mesh: Mesh) -> int:
     parts = 1
     if isinstance(parameter, DTensor):
         for size, placement in zip(parameter.device_mesh.shape, parameter.placements, strict=True):
-            parts *= size if isinstance(placement, Shard) else 1
+            parts *= 1 if placement.is_replicate() else size
     stages = int(getattr(parameter, COPIES, 1))
     return mesh.world.size // mesh.size("pp") * stages // parts
 

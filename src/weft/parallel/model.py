@@ -6,36 +6,35 @@ a scale that holds the global number of targets, so gradients of ranks are summe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import expert, fsdp, gradients, recompute
+from weft.parallel import compile, expert, fsdp, gradients, recompute, tensor
+from weft.parallel.context import split
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
+from weft.parallel.objective import Loss
 from weft.parallel.plan import Plan
-from weft.parallel.rows import Rows, packed
+from weft.parallel.rows import Rows
+from weft.parallel.stage import Stage
 from weft.parallel.world import World
 
-
-class Loss(Protocol):
-    """What a step minimises; an objective of the trainer."""
-
-    def loss(self, model: Decoder, rows: Rows, scale: float, dtype: torch.dtype) -> Tensor:
-        """fp32 scalar: ``scale`` times the summed loss of the rows."""
-        ...
+if TYPE_CHECKING:
+    from weft.parallel.pipeline import Pipeline
 
 
 class ParallelModel:
-    """A decoder under a plan. ``module`` is what this rank holds of it."""
+    """A decoder under a plan. ``module`` is what this rank holds of it, ``pipeline`` what runs its stages."""
 
-    def __init__(self, module: Decoder, plan: Plan, mesh: Mesh):
-        self.module, self.plan, self.mesh = module, plan, mesh
+    def __init__(self, module: Decoder | Stage, plan: Plan, mesh: Mesh, pipeline: Pipeline | None = None):
+        self.module, self.plan, self.mesh, self.pipeline = module, plan, mesh, pipeline
         self.config = module.config
 
     @classmethod
@@ -43,6 +42,12 @@ class ParallelModel:
         """The whole model in one process."""
         device = module.inverse_frequencies.device
         return cls(module, Plan(), Mesh(Plan(), World(0, 1, 0, 1, device), None))
+
+    @property
+    def whole(self) -> Decoder:
+        """The module where this rank runs the model from end to end; not for a pipeline."""
+        assert isinstance(self.module, Decoder)
+        return self.module
 
     @property
     def device(self) -> torch.device:
@@ -55,7 +60,7 @@ class ParallelModel:
 
     def rows(self, batch: Batch) -> Rows:
         """This rank's part of its micro-batch, on its device."""
-        return packed(batch, self.device, self.config.sliding_window)
+        return split(batch, self.mesh, self.config.sliding_window)
 
     def count(self, targets: int) -> int:
         """Targets over all ranks, from those of this rank's rows."""
@@ -70,20 +75,24 @@ class ParallelModel:
         whole step.
         """
         total = 0.0
-        for number, batch in enumerate(batches, 1):
-            fsdp.last(self.module, number == len(batches))
-            part = objective.loss(self.module, self.rows(batch), scale, dtype)
-            part.backward()  # type: ignore[no-untyped-call]
-            total += part.item()
+        if self.pipeline is not None:
+            total = self.pipeline.train(objective, [self.rows(batch) for batch in batches], scale, dtype)
+        else:
+            for number, batch in enumerate(batches, 1):
+                fsdp.last(self.module, number == len(batches))
+                part = objective.loss(self.whole, self.rows(batch), scale, dtype)
+                part.backward()  # type: ignore[no-untyped-call]
+                total += part.item()
+        tensor.sum_copied(self.parameters(), self.mesh)
         self._sum_gradients()
-        return self._sum(total, "sum")
+        return self._sum(self._sum(total, "sum"), "pp")
 
     @torch.no_grad()
     def evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
         """The summed loss over all ranks, without gradients; ``batch`` holds this data rank's rows."""
         self.module.eval()
         try:
-            return self._sum(objective.loss(self.module, self.rows(batch), 1.0, dtype).item(), "sum")
+            return self._sum(self._sum(self._evaluate(objective, batch, dtype), "sum"), "pp")
         finally:
             self.module.train()
 
@@ -109,6 +118,13 @@ class ParallelModel:
             dist.all_reduce(load, group=group)
         return load
 
+    def _evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
+        if self.pipeline is None:
+            return objective.loss(self.whole, self.rows(batch), 1.0, dtype).item()
+        micros = math.gcd(len(batch.tokens), self.plan.pp)
+        rows = [self.rows(batch.part(micro, micros)) for micro in range(micros)]
+        return self.pipeline.evaluate(objective, rows, dtype)
+
     def _sum_gradients(self) -> None:
         """What fsdp has not summed: over all ranks, or over those that hold the same experts."""
         left = [parameter for parameter in self.parameters() if not fsdp.sums(parameter)]
@@ -125,12 +141,25 @@ class ParallelModel:
         return total.item()
 
 
-def parallelise(module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> ParallelModel:
+def parallelise(
+    module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype, backend: str | None = None
+) -> ParallelModel:
     """Apply every technique of the plan, innermost first, and return what this rank trains.
 
-    ``dtype`` is that of matrix work. Every rank must hold the same weights, or weights on the meta device.
+    ``dtype`` is that of matrix work, ``backend`` that of torch.compile for the blocks (None: they run as
+    written). Every rank must hold the same weights, or weights on the meta device.
     """
     expert.apply(module, plan, mesh)
+    tensor.apply(module, plan, mesh)
+    compile.apply(module, backend)
     recompute.apply(module, plan)
-    fsdp.apply(module, plan, mesh, dtype)
-    return ParallelModel(module, plan, mesh)
+    if plan.pp == 1:
+        fsdp.apply(module, plan, mesh, dtype)
+        return ParallelModel(module, plan, mesh)
+    # PyTorch's pipelines bring its compiler along, which takes a second to import.
+    from weft.parallel import pipeline
+
+    line = pipeline.apply(module, plan, mesh)
+    for stage in line.stages.values():
+        fsdp.apply(stage, plan, mesh, dtype)
+    return ParallelModel(line.held, plan, mesh, line)

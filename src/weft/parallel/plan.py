@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from weft.core.errors import ConfigError, UsageError
 from weft.core.registry import nearest
 from weft.models.config import DecoderConfig
+from weft.parallel import schedules
 
 Schedule = Literal["gpipe", "1f1b", "interleaved", "zero-bubble"]
 Recompute = Literal["none", "selective", "full"]
@@ -142,6 +143,9 @@ class Plan:
                 f"train.micro_rows = {micro_rows} does not divide the {rows // self.data_ranks} rows of a "
                 "rank; a pipeline needs micro-batches of one size."
             )
+        if self.pp > 1:
+            micros = rows // self.data_ranks // micro_rows
+            schedules.order(self.schedule, self.pp, self.stages_per_rank, micros)
 
     def _divides(self, name: str, value: int, key: str, what: str) -> None:
         size = getattr(self, name)

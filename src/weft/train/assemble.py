@@ -113,11 +113,10 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     whole = fresh_model(run, loader.vocab_size, place.world.device)
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
-    model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype)
+    backend = "inductor" if settings.compile else None
+    model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype, backend)
     optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate, mesh.group("stage"))
     step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
-    if settings.compile:
-        model.module.compile()
     identity = {
         "tokenizer": place.tokenizer.fingerprint,
         "data": loader.data_fingerprint,

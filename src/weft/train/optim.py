@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from weft.models import Decoder
+from weft.parallel.stage import Stage
 from weft.train.config import OptimizerSection
 from weft.train.muon import Muon
 from weft.train.transfer import rate
@@ -24,7 +25,7 @@ class Optimizer:
 
     def __init__(
         self,
-        model: Decoder,
+        model: Decoder | Stage,
         config: OptimizerSection,
         peak: float,
         group: dist.ProcessGroup | None = None,
@@ -70,7 +71,7 @@ class Optimizer:
 Group = dict[str, Any]
 
 
-def _groups(model: Decoder, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
+def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
     """Parameter groups for Muon and for AdamW; each has its decay and the ``scale`` of its rate."""
     ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
     muon, adamw = _Grouped(), _Grouped()

@@ -128,7 +128,7 @@ def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
-        save_model(folder / "model", trainer.model.module, place.tokenizer, dtype=torch.float32)
+        save_model(folder / "model", trainer.model.whole, place.tokenizer, dtype=torch.float32)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)

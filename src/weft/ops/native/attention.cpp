@@ -1,4 +1,4 @@
-// Causal attention over packed documents, forward and backward, in bf16 with fp32 accumulation.
+// Attention of queries that each see one range of keys, forward and backward, in bf16 with fp32 accumulation.
 //
 // The scores are kept transposed (keys down, queries across), so that one query is one vector lane: the
 // softmax needs no horizontal sums, masks are lane masks, and every product is the same small kernel
@@ -6,7 +6,8 @@
 // with A in rows and B in pairs of rows interleaved, which is what the bf16 dot-product instruction eats.
 // The recomputation in the backward pass follows FlashAttention (arXiv:2205.14135).
 //
-// Shapes: q, out [B, T, H, D]; k, v [B, T, G, D]; start [B, T]; lse [B, H, T]. D is a multiple of 32.
+// Shapes: q, out [B, S, H, D]; k, v [B, U, G, D]; first, end [B, S]; lse [B, H, S]. D is a multiple of 32.
+// Query i sees the keys first[i] <= j < end[i]; one that sees none gets zeros and an lse of -infinity.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -102,33 +103,46 @@ void transpose(const bf16 *rows, int D, bf16 *out) {
         for (int t = 0; t < BLOCK; t++) out[d * BLOCK + t] = rows[t * D + d];
 }
 
-// First visible key of each query of a block; queries past the end see nothing.
+// The keys that each query of a block sees; queries past the end see none.
 struct Sight {
-    int32_t first[BLOCK];
-    int lowest, highest, last;  // least and greatest first key, one past the last key of the block
+    int32_t first[BLOCK], end[BLOCK];
+    // Of the queries that see any: least first key and greatest end. `highest` and `nearest`: greatest first
+    // key and least end, out of reach when a query sees none.
+    int lowest = INT32_MAX, last = 0, highest = 0, nearest = INT32_MAX;
 
-    Sight(const int32_t *start, int i0, int T, int window) {
-        lowest = T, highest = 0, last = std::min(T, i0 + BLOCK);
+    Sight(const int32_t *firsts, const int32_t *ends, int i0, int S, int U) {
         for (int i = 0; i < BLOCK; i++) {
-            if (i0 + i >= T) {
-                first[i] = INT32_MAX;
+            first[i] = i0 + i < S ? std::max(firsts[i0 + i], 0) : 0;
+            end[i] = i0 + i < S ? std::min(ends[i0 + i], U) : 0;
+            if (first[i] >= end[i]) {
+                first[i] = highest = INT32_MAX;
+                end[i] = 0;
                 continue;
             }
-            first[i] = window > 0 ? std::max(start[i0 + i], i0 + i - window + 1) : start[i0 + i];
-            lowest = std::min(lowest, (int)first[i]);
-            highest = std::max(highest, (int)first[i]);
+            lowest = std::min(lowest, (int)first[i]), highest = std::max(highest, (int)first[i]);
+            last = std::max(last, (int)end[i]), nearest = std::min(nearest, (int)end[i]);
         }
-        if (i0 + BLOCK > T) highest = INT32_MAX;
     }
+    bool blind() const { return last == 0; }
     // Whether every query of the block sees all keys of [j0, j1).
-    bool whole(int j0, int j1, int i0) const { return j1 - 1 <= i0 && j0 >= highest; }
-    // Lanes of vector v (16 queries from i0) that see key j.
-    __mmask16 lanes(int v, int j, int i0) const {
+    bool whole(int j0, int j1) const { return j1 <= nearest && j0 >= highest; }
+    // Lanes of vector v (16 queries) that see key j.
+    __mmask16 lanes(int v, int j) const {
         __m512i key = _mm512_set1_epi32(j);
-        __m512i query = _mm512_add_epi32(_mm512_set1_epi32(i0 + v * 16),
-                                         _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-        __mmask16 past = _mm512_cmple_epi32_mask(key, query);
-        return past & _mm512_cmple_epi32_mask(_mm512_loadu_si512(first + v * 16), key);
+        __mmask16 before = _mm512_cmplt_epi32_mask(key, _mm512_loadu_si512(end + v * 16));
+        return before & _mm512_cmple_epi32_mask(_mm512_loadu_si512(first + v * 16), key);
+    }
+};
+
+// The keys that any query of a row sees, from a multiple of the block.
+struct Reach {
+    int from, to;
+    Reach(const int32_t *first, const int32_t *end, int S, int U) : from(U), to(0) {
+        for (int i0 = 0; i0 < S; i0 += BLOCK) {
+            Sight sight(first, end, i0, S, U);
+            from = std::min(from, sight.lowest), to = std::max(to, sight.last);
+        }
+        from = from / BLOCK * BLOCK;
     }
 };
 
@@ -150,23 +164,23 @@ inline __m512 exp16(__m512 x) {
 inline __m512i half_bits(__m512 x) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)); }
 
 struct Shape {
-    int B, T, H, G, D, window;
+    int B, S, U, H, G, D;
     float scale;
-    int padded() const { return (T + BLOCK - 1) / BLOCK * BLOCK; }
+    int padded() const { return (U + BLOCK - 1) / BLOCK * BLOCK; }
 };
 
 // Softmax of the transposed scores s[keys][64] of one block of queries, in place as interleaved bf16 pairs.
-void softmax_block(const Shape &z, const Sight &sight, int i0, int from, float *s, uint32_t *pairs, float *lse,
+void softmax_block(const Shape &z, const Sight &sight, int from, float *s, uint32_t *pairs, float *lse,
                    float *inverse) {
     __m512 scale = _mm512_set1_ps(z.scale);
     __m512 top[4], sum[4];
     for (int v = 0; v < 4; v++) top[v] = _mm512_set1_ps(-INFINITY), sum[v] = _mm512_setzero_ps();
     for (int j = from; j < sight.last; j++) {
         float *row = s + (long)(j - from) * BLOCK;
-        bool whole = sight.whole(j, j + 1, i0);
+        bool whole = sight.whole(j, j + 1);
         for (int v = 0; v < 4; v++) {
             __m512 x = _mm512_mul_ps(_mm512_loadu_ps(row + v * 16), scale);
-            if (!whole) x = _mm512_mask_blend_ps(sight.lanes(v, j, i0), _mm512_set1_ps(-INFINITY), x);
+            if (!whole) x = _mm512_mask_blend_ps(sight.lanes(v, j), _mm512_set1_ps(-INFINITY), x);
             _mm512_storeu_ps(row + v * 16, x);
             top[v] = _mm512_max_ps(top[v], x);
         }
@@ -180,11 +194,11 @@ void softmax_block(const Shape &z, const Sight &sight, int i0, int from, float *
     for (int j = 0; j < count; j += 2)
         for (int v = 0; v < 4; v++) {
             __m512 even = exp16(_mm512_sub_ps(_mm512_loadu_ps(s + (long)j * BLOCK + v * 16), top[v]));
-            even = _mm512_maskz_mov_ps(sight.lanes(v, from + j, i0), even);
+            even = _mm512_maskz_mov_ps(sight.lanes(v, from + j), even);
             __m512 odd = _mm512_setzero_ps();
             if (j + 1 < count) {
                 odd = exp16(_mm512_sub_ps(_mm512_loadu_ps(s + (long)(j + 1) * BLOCK + v * 16), top[v]));
-                odd = _mm512_maskz_mov_ps(sight.lanes(v, from + j + 1, i0), odd);
+                odd = _mm512_maskz_mov_ps(sight.lanes(v, from + j + 1), odd);
             }
             sum[v] = _mm512_add_ps(sum[v], _mm512_add_ps(even, odd));
             __m512i both = _mm512_or_si512(half_bits(even), _mm512_slli_epi32(half_bits(odd), 16));
@@ -194,7 +208,7 @@ void softmax_block(const Shape &z, const Sight &sight, int i0, int from, float *
         for (int i = 0; i < 16; i++) {
             float total = sum[v][i];
             inverse[v * 16 + i] = total > 0 ? 1.0f / total : 0.0f;
-            lse[v * 16 + i] = total > 0 ? top[v][i] + std::log(total) : INFINITY;
+            lse[v * 16 + i] = total > 0 ? top[v][i] + std::log(total) : -INFINITY;
         }
 }
 
@@ -207,10 +221,10 @@ struct ForwardBuffers {
         : q((long)z.D / 2 * BLOCK), p((long)z.padded() / 2 * BLOCK), k((long)z.padded() * z.D),
           v((long)z.D * z.padded()), s((long)z.padded() * BLOCK), o((long)z.D * BLOCK), rows(z.D) {}
 
-    void take_keys(const Shape &z, const bf16 *keys, const bf16 *values) {
-        for (int j0 = 0; j0 < z.T; j0 += BLOCK) {
+    void take_keys(const Shape &z, Reach reach, const bf16 *keys, const bf16 *values) {
+        for (int j0 = reach.from; j0 < reach.to; j0 += BLOCK) {
             long at = (long)j0 * z.D, from = (long)j0 * z.G * z.D;
-            int count = std::min(BLOCK, z.T - j0);
+            int count = std::min(BLOCK, z.U - j0);
             const bf16 *block = rows.gather(keys + from, (long)z.G * z.D, count);
             std::copy(block, block + (long)BLOCK * z.D, &k[at]);
             transpose(rows.gather(values + from, (long)z.G * z.D, count), z.D, &v[at]);
@@ -218,15 +232,23 @@ struct ForwardBuffers {
     }
 };
 
-void forward_head(const Shape &z, const bf16 *q, bf16 *out, const int32_t *start, float *lse, ForwardBuffers &w) {
+void forward_head(const Shape &z, const bf16 *q, bf16 *out, const int32_t *first, const int32_t *end, float *lse,
+                  ForwardBuffers &w) {
     long stride = (long)z.H * z.D;
     float logs[BLOCK], inverse[BLOCK];
-    for (int i0 = 0; i0 < z.T; i0 += BLOCK) {
-        Sight sight(start, i0, z.T, z.window);
-        int from = sight.lowest / BLOCK * BLOCK, rows = std::min(BLOCK, z.T - i0);
+    for (int i0 = 0; i0 < z.S; i0 += BLOCK) {
+        Sight sight(first, end, i0, z.S, z.U);
+        int from = sight.lowest / BLOCK * BLOCK, rows = std::min(BLOCK, z.S - i0);
+        if (sight.blind()) {
+            for (int i = i0; i < i0 + rows; i++) {
+                lse[i] = -INFINITY;
+                std::memset(out + i * stride, 0, z.D * sizeof(bf16));
+            }
+            continue;
+        }
         pack_columns(w.rows.gather(q + i0 * stride, stride, rows), z.D, w.q.data());
         product(&w.k[(long)from * z.D], z.D, w.q.data(), BLOCK, w.s.data(), BLOCK, sight.last - from, BLOCK, z.D / 2, false);
-        softmax_block(z, sight, i0, from, w.s.data(), w.p.data(), logs, inverse);
+        softmax_block(z, sight, from, w.s.data(), w.p.data(), logs, inverse);
         for (int j0 = from; j0 < sight.last; j0 += BLOCK) {
             int pairs = (std::min(BLOCK, sight.last - j0) + 1) / 2;
             const uint32_t *p = &w.p[(long)(j0 - from) / 2 * BLOCK];
@@ -253,12 +275,12 @@ struct BackwardBuffers {
         s.resize(tile), dp.resize(tile);
     }
 
-    void take_keys(const Shape &z, const bf16 *keys, const bf16 *values) {
+    void take_keys(const Shape &z, Reach reach, const bf16 *keys, const bf16 *values) {
         std::fill(dk.begin(), dk.end(), 0.0f);
         std::fill(dv.begin(), dv.end(), 0.0f);
-        for (int j0 = 0; j0 < z.T; j0 += BLOCK) {
+        for (int j0 = reach.from; j0 < reach.to; j0 += BLOCK) {
             long at = (long)j0 * z.D, from = (long)j0 * z.G * z.D, block = (long)BLOCK * z.D;
-            int count = std::min(BLOCK, z.T - j0);
+            int count = std::min(BLOCK, z.U - j0);
             const bf16 *gathered = rows.gather(keys + from, (long)z.G * z.D, count);
             std::copy(gathered, gathered + block, &k[at]);
             transpose(gathered, z.D, &k_transposed[at]);
@@ -287,16 +309,16 @@ struct BackwardBuffers {
 
 // From s and dp (transposed, 64 keys x 64 queries): the weights p, and ds = p * (dp - delta) * scale, as
 // rows (for the products over queries) and as interleaved pairs (for the product over keys).
-void score_gradients(const Shape &z, const Sight &sight, int i0, int j0, int count, BackwardBuffers &w) {
+void score_gradients(const Shape &z, const Sight &sight, int j0, int count, BackwardBuffers &w) {
     __m512 scale = _mm512_set1_ps(z.scale);
-    bool whole = sight.whole(j0, j0 + count, i0);
+    bool whole = sight.whole(j0, j0 + count);
     for (int v = 0; v < 4; v++) {
         __m512 delta = _mm512_loadu_ps(&w.delta[v * 16]), lse = _mm512_loadu_ps(&w.lse[v * 16]);
         for (int j = 0; j < count; j += 2) {
             __m512i bits[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
             for (int e = 0; e < 2 && j + e < count; e++) {
                 long at = (long)(j + e) * BLOCK + v * 16;
-                __mmask16 lanes = whole ? 0xffff : sight.lanes(v, j0 + j + e, i0);
+                __mmask16 lanes = whole ? 0xffff : sight.lanes(v, j0 + j + e);
                 __m512 p = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(&w.s[at]), scale, lse));
                 p = _mm512_maskz_mov_ps(lanes, p);
                 __m512 d = _mm512_mul_ps(_mm512_mul_ps(p, scale), _mm512_sub_ps(_mm512_loadu_ps(&w.dp[at]), delta));
@@ -312,20 +334,24 @@ void score_gradients(const Shape &z, const Sight &sight, int i0, int j0, int cou
     }
 }
 
-void backward_head(const Shape &z, const bf16 *q, const bf16 *out, const bf16 *g, const int32_t *start,
-                   const float *lse, bf16 *dq, BackwardBuffers &w) {
+void backward_head(const Shape &z, const bf16 *q, const bf16 *out, const bf16 *g, const int32_t *first,
+                   const int32_t *end, const float *lse, bf16 *dq, BackwardBuffers &w) {
     long stride = (long)z.H * z.D;
     int D = z.D;
-    for (int i0 = 0; i0 < z.T; i0 += BLOCK) {
-        Sight sight(start, i0, z.T, z.window);
-        int rows = std::min(BLOCK, z.T - i0);
+    for (int i0 = 0; i0 < z.S; i0 += BLOCK) {
+        Sight sight(first, end, i0, z.S, z.U);
+        int rows = std::min(BLOCK, z.S - i0);
+        if (sight.blind()) {
+            for (int i = i0; i < i0 + rows; i++) std::memset(dq + i * stride, 0, D * sizeof(bf16));
+            continue;
+        }
         w.take_queries(z, q + i0 * stride, out + i0 * stride, g + i0 * stride, lse + i0, rows);
         for (int j0 = sight.lowest / BLOCK * BLOCK; j0 < sight.last; j0 += BLOCK) {
             int count = std::min(BLOCK, sight.last - j0);
             long at = (long)j0 * D;
             product(&w.k[at], D, w.q_columns.data(), BLOCK, w.s.data(), BLOCK, count, BLOCK, D / 2, false);
             product(&w.v[at], D, w.g_columns.data(), BLOCK, w.dp.data(), BLOCK, count, BLOCK, D / 2, false);
-            score_gradients(z, sight, i0, j0, count, w);
+            score_gradients(z, sight, j0, count, w);
             product(w.p.data(), BLOCK, w.g_rows.data(), D, &w.dv[at], D, count, D, BLOCK / 2, true);
             product(w.ds.data(), BLOCK, w.q_rows.data(), D, &w.dk[at], D, count, D, BLOCK / 2, true);
             product(&w.k_transposed[at], BLOCK, w.ds_pairs.data(), BLOCK, w.dq.data(), BLOCK, D, BLOCK, (count + 1) / 2, true);
@@ -339,40 +365,42 @@ void backward_head(const Shape &z, const bf16 *q, const bf16 *out, const bf16 *g
 
 extern "C" {
 
-void weft_attention_forward(const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *start, bf16 *out, float *lse,
-                            int B, int T, int H, int G, int D, int window, float scale) {
-    Shape z{B, T, H, G, D, window, scale};
+void weft_attention_forward(const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *first, const int32_t *end,
+                            bf16 *out, float *lse, int B, int S, int U, int H, int G, int D, float scale) {
+    Shape z{B, S, U, H, G, D, scale};
 #pragma omp parallel
     {
         ForwardBuffers w(z);
 #pragma omp for schedule(dynamic)
         for (int task = 0; task < B * G; task++) {
-            long b = task / G, g = task % G, keys = (b * T * G + g) * D;
-            w.take_keys(z, k + keys, v + keys);
+            long b = task / G, g = task % G, keys = (b * U * G + g) * D;
+            w.take_keys(z, Reach(first + b * S, end + b * S, S, U), k + keys, v + keys);
             for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
-                long rows = (b * T * H + h) * D;
-                forward_head(z, q + rows, out + rows, start + b * T, lse + (b * H + h) * T, w);
+                long rows = (b * S * H + h) * D;
+                forward_head(z, q + rows, out + rows, first + b * S, end + b * S, lse + (b * H + h) * S, w);
             }
         }
     }
 }
 
-void weft_attention_backward(const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *start, const bf16 *out,
-                             const float *lse, const bf16 *grad, bf16 *dq, bf16 *dk, bf16 *dv, int B, int T, int H,
-                             int G, int D, int window, float scale) {
-    Shape z{B, T, H, G, D, window, scale};
+// `lse` and `out` may be those over more keys than k and v hold: the gradients are then these keys' part.
+void weft_attention_backward(const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *first, const int32_t *end,
+                             const bf16 *out, const float *lse, const bf16 *grad, bf16 *dq, bf16 *dk, bf16 *dv, int B,
+                             int S, int U, int H, int G, int D, float scale) {
+    Shape z{B, S, U, H, G, D, scale};
 #pragma omp parallel
     {
         BackwardBuffers w(z);
 #pragma omp for schedule(dynamic)
         for (int task = 0; task < B * G; task++) {
-            long b = task / G, g = task % G, keys = (b * T * G + g) * D, stride = (long)G * D;
-            w.take_keys(z, k + keys, v + keys);
+            long b = task / G, g = task % G, keys = (b * U * G + g) * D, stride = (long)G * D;
+            w.take_keys(z, Reach(first + b * S, end + b * S, S, U), k + keys, v + keys);
             for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
-                long rows = (b * T * H + h) * D;
-                backward_head(z, q + rows, out + rows, grad + rows, start + b * T, lse + (b * H + h) * T, dq + rows, w);
+                long rows = (b * S * H + h) * D;
+                backward_head(z, q + rows, out + rows, grad + rows, first + b * S, end + b * S, lse + (b * H + h) * S,
+                              dq + rows, w);
             }
-            for (int t = 0; t < T; t++)
+            for (int t = 0; t < U; t++)
                 for (int d = 0; d < D; d++) {
                     narrow(w.dk[(long)t * D + d], dk[keys + t * stride + d]);
                     narrow(w.dv[(long)t * D + d], dv[keys + t * stride + d]);

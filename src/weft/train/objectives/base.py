@@ -10,6 +10,7 @@ from torch import Tensor
 from weft.data.batch import Batch
 from weft.models import Decoder
 from weft.parallel.rows import Rows
+from weft.parallel.stage import Stage
 
 
 class Objective(Protocol):
@@ -21,4 +22,8 @@ class Objective(Protocol):
 
     def loss(self, model: Decoder, rows: Rows, scale: float, dtype: torch.dtype) -> Tensor:
         """fp32 scalar: ``scale`` times the summed loss of the rows, ready for backward."""
+        ...
+
+    def score(self, model: Decoder | Stage, hidden_BTE: Tensor, rows: Rows, scale: float) -> Tensor:
+        """The same from final hidden states [B, T, E]: what the last stage of a pipeline does."""
         ...

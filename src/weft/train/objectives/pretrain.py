@@ -8,6 +8,7 @@ from torch import Tensor
 from weft.data.batch import Batch
 from weft.models import Decoder
 from weft.parallel.rows import Rows
+from weft.parallel.stage import Stage
 
 
 class Pretrain:
@@ -21,6 +22,6 @@ class Pretrain:
         """fp32 scalar: ``scale`` times the summed cross entropy; matrix work in ``dtype``."""
         return self.score(model, model(rows.tokens, rows.context, dtype), rows, scale)
 
-    def score(self, model: Decoder, hidden_BTE: Tensor, rows: Rows, scale: float) -> Tensor:
+    def score(self, model: Decoder | Stage, hidden_BTE: Tensor, rows: Rows, scale: float) -> Tensor:
         """The loss from final hidden states [B, T, E]: what the last stage of a pipeline does."""
         return model.output.loss(hidden_BTE, rows.targets, scale)
