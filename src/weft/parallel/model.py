@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from weft.parallel.gradients import local
+from weft.ops.local import local
 
 
 class Average:
