@@ -30,6 +30,7 @@ EXPERTS = {
     "num_hidden_layers": 2,
 }
 CASE = Case(config=EXPERTS, steps=3)
+DEEP = dataclasses.replace(CASE, config={**EXPERTS, "num_hidden_layers": 4})
 MUON = dataclasses.replace(CASE, optimizer="muon")
 
 
@@ -58,6 +59,32 @@ def test_bf16(four: Ranks) -> None:
 def test_a_layer_with_one_feed_forward_between(two: Ranks) -> None:
     mixed = {**EXPERTS, "num_hidden_layers": 3, "mlp_only_layers": (1,)}
     compare(two, "dp=2,ep=2,recompute=full", dataclasses.replace(CASE, config=mixed))
+
+
+@pytest.mark.parametrize("plan", ["tp=2", "cp=2", "pp=2", "pp=2,schedule=zero-bubble,stages_per_rank=2"])
+def test_experts_under_other_techniques(two: Ranks, plan: str) -> None:
+    compare(two, plan, DEEP)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "dp=2,tp=2,ep=2",
+        "fsdp=2,tp=2,ep=2",
+        "dp=2,cp=2,ep=2",
+        "fsdp=2,cp=2,ep=2",
+        "pp=2,dp=2,ep=2",
+        "pp=2,fsdp=2,ep=2",
+        "pp=2,dp=2,ep=2,schedule=zero-bubble,stages_per_rank=2",
+        "fsdp=4,ep=2,recompute=selective",
+    ],
+)
+def test_spread_experts_beside_other_techniques(four: Ranks, plan: str) -> None:
+    compare(four, plan, DEEP)
+
+
+def test_compiled_blocks_leave_experts_as_written(two: Ranks) -> None:
+    compare(two, "dp=2,ep=2", dataclasses.replace(CASE, backend="eager"))
 
 
 @pytest.mark.slow
