@@ -12,7 +12,7 @@ from weft.parallel.plan import Plan
 from weft.parallel.planner import calibration, change, traced
 from weft.parallel.planner.estimate import Prediction, World, estimate
 from weft.parallel.planner.hardware import Cluster
-from weft.parallel.planner.job import Job
+from weft.parallel.planner.job import MASTER_BYTES, Job
 from weft.parallel.planner.local import Local
 from weft.parallel.planner.memory import formula, style
 from weft.parallel.planner.search import Found, search
@@ -47,6 +47,11 @@ def seen(found: Found) -> Words:
     (first, *_) = witness(local, fused=how.fused)
     numbers = formula(local, how)
     foretold = local.stages[0] * numbers.block + numbers.shared + numbers.first
+    if plan.fsdp > 1:
+        # What the forward pass has gathered and not given back: the ends in fp32, and the last blocks.
+        ends = local.parameters(0) - local.vectors(0) - local.stages[0] * local.block_matrices
+        held = local.stages[0] if plan.pp > 1 else min(2, local.stages[0])
+        foretold += ends * MASTER_BYTES + held * local.block_matrices * local.job.work_bytes
     calls = ", ".join(f"{count} {name.strip('_')}" for name, count in first.collectives.items()) or "none"
     return Words(
         f"traced on fake tensors, {plan.size} fake processes, {local.stages[0]} blocks: a micro-batch keeps "

@@ -24,7 +24,7 @@ def scaling(job: Job, world: World, most: int) -> list[Point]:
     while cluster.size <= most:
         rows = job.rows * cluster.size // world.cluster.size
         larger = replace(job, rows=rows)
-        found = search(larger, World.published(cluster, larger), top=1)
+        found = search(larger, World.published(cluster, larger), top=1, narrow=True)
         if found.ranked:
             points.append(Point(cluster.size, found.ranked[0]))
         cluster = replace(cluster, nodes=2 * cluster.nodes)

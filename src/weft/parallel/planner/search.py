@@ -9,7 +9,7 @@ all; the best are then run through the pipeline simulator, and their activations
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from weft.core.errors import ConfigError
@@ -65,19 +65,25 @@ def family(plan: Plan) -> str:
     return "+".join(used) or "one process"
 
 
-def search(job: Job, world: World, *, top: int = 10, source: Source = formula) -> Found:
-    """Rank the layouts of all processes of the cluster. ``source`` refines the memory of the best."""
+def search(job: Job, world: World, *, top: int = 10, source: Source = formula, narrow: bool = False) -> Found:
+    """Rank the layouts of all processes of the cluster. ``source`` refines the memory of the best.
+
+    ``narrow``: only small micro-batches and no exchange of heads, for a quick look at many sizes.
+    """
     notes: dict[str, _Family] = {}
     found: list[Prediction] = []
     closest: _Size | None = None
     tried = 0
     for plan in layouts(job, world):
+        if narrow and plan.context == "heads":
+            continue
         kept = notes.setdefault(family(plan), _Family())
         reason = _refused(job, plan, world)
         if reason:
             kept.refuse(*reason)
             continue
-        for micro_rows in _micro_rows(job, plan):
+        sizes = _micro_rows(job, plan)
+        for micro_rows in sizes[:2] if narrow else sizes:
             tried += 1
             best, least = _fit(job, plan, micro_rows, world, kept)
             if least and (closest is None or least.bytes < closest.bytes):
@@ -139,7 +145,7 @@ def _refused(job: Job, plan: Plan, world: World) -> tuple[str, str] | None:
     return None
 
 
-def _micro_rows(job: Job, plan: Plan) -> Iterable[int]:
+def _micro_rows(job: Job, plan: Plan) -> list[int]:
     rows = job.rows // plan.data_ranks
     if job.micro_rows is not None:
         return [job.micro_rows] if rows % job.micro_rows == 0 or plan.pp == 1 else []
