@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributed.pipelining import schedules
 from torch.distributed.pipelining.stage import _PipelineStageBase
@@ -123,6 +123,7 @@ def test_what_a_schedule_cannot_run_is_said():
         order("interleaved", 4, 2, 9)
 
 
+@settings(deadline=None)
 @given(
     ranks=st.sampled_from([2, 3, 4]),
     rounds=st.integers(1, 5),
