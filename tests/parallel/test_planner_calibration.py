@@ -119,7 +119,7 @@ def test_a_real_calibration_of_one_process(monkeypatch):
 def test_a_crowd_beyond_the_cores_is_slower_by_what_both_timed():
     shape = {"width": 64}
     before = Crowd(
-        2, {"forward": (2.0, 1.0)}, 1e8, (), 1.0, ({"piece": "forward", "shape": shape, "seconds": 0.5},)
+        2, {"forward": (2.0, 1.0)}, 1e8, (), 1.0, 0.0, ({"piece": "forward", "shape": shape, "seconds": 0.5},)
     )
     now = {
         "pieces": [{"piece": "forward", "shape": shape, "seconds": 1.5}],
@@ -132,6 +132,7 @@ def test_a_crowd_beyond_the_cores_is_slower_by_what_both_timed():
 def test_two_processes_time_their_collectives():
     answer = calibrate.run(2, Request("fp32", 1, []))
     fits = calibrate._fit_collectives(answer["collectives"])
+    assert answer["meeting"] >= 0.0
     assert {fit.kind for fit in fits} == {
         "all_gather",
         "reduce_scatter",

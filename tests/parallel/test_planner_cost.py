@@ -101,6 +101,9 @@ def test_measured_fits_take_the_place_of_formulas():
     net = Network(TOY, (Fit("all_gather", 2, 0.5, 0.01),))
     assert net.seconds("all_gather", 100.0, Group(2, 2)) == pytest.approx(1.5)
     assert net.seconds("all_gather", 100.0, Group(4, 4)) == pytest.approx(3.0)
+    # A smaller group than measured: the same wait, a smaller share of the bytes.
+    wide = Network(TOY, (Fit("all_gather", 4, 0.5, 0.03),))
+    assert wide.seconds("all_gather", 100.0, Group(2, 2)) == pytest.approx(0.5 + 100 * 0.03 * 0.5 / 0.75)
 
 
 def test_overlap_by_hand():

@@ -153,13 +153,14 @@ def fit(processes: int, dtype: str, answer: dict[str, Any], before: Crowd | None
     measured = (*answer["pieces"], *answer["collectives"])
     blocks = [entry for entry in answer["pieces"] if entry["piece"] in ("forward", "backward")]
     whole = sum(entry["seconds"] for entry in blocks)
+    meeting = float(answer.get("meeting", 0.0))
     skew = max(1.0, sum(entry.get("slowest", 0.0) for entry in blocks) / whole) if whole else 1.0
     if before is not None:
         coefficients = {
             piece: tuple(_ratio(piece, answer["pieces"], before.measured) * c for c in values)
             for piece, values in before.coefficients.items()
         }
-        return Crowd(processes, coefficients, answer["resident"], fits, skew, measured)
+        return Crowd(processes, coefficients, answer["resident"], fits, skew, meeting, measured)
     item = WORK_BYTES[dtype]
     features: dict[str, list[list[float]]] = defaultdict(list)
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -168,7 +169,7 @@ def fit(processes: int, dtype: str, answer: dict[str, Any], before: Crowd | None
         features[entry["piece"]].append(amount.features(item))
         seconds[entry["piece"]].append(max(entry["seconds"], 1e-6))
     coefficients = {piece: not_negative(features[piece], seconds[piece]) for piece in features}
-    return Crowd(processes, coefficients, answer["resident"], fits, skew, measured)
+    return Crowd(processes, coefficients, answer["resident"], fits, skew, meeting, measured)
 
 
 def _ratio(piece: str, now: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> float:

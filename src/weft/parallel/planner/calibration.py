@@ -29,8 +29,9 @@ Array = npt.NDArray[np.float64]
 class Crowd:
     """``processes`` measured at a time: coefficients of each piece, the resident bytes before a step.
 
-    ``skew``: time of the slowest process by the mean of all; ``measured``: the seconds that the coefficients
-    were fitted to, as :mod:`.probe` gave them.
+    ``meeting``: seconds that a collective amid computation costs beyond itself; ``skew``: time of the slowest
+    process by the mean of all; ``measured``: the seconds that the coefficients were fitted to, as
+    :mod:`.probe` gave them.
     """
 
     processes: int
@@ -38,6 +39,7 @@ class Crowd:
     resident: float
     fits: tuple[Fit, ...] = ()
     skew: float = 1.0
+    meeting: float = 0.0
     measured: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -72,7 +74,8 @@ class Calibration:
         rates = Fitted(
             WORK_BYTES[job.dtype], crowd.coefficients, self._speeds(cluster.size), scale, crowd.skew
         )
-        fits = tuple(fit for c in self.crowds for fit in c.fits)
+        # Collectives as they are while so many processes compete for the cores.
+        fits = tuple(dataclasses.replace(f, latency=f.latency + crowd.meeting) for f in crowd.fits)
         measured = dataclasses.replace(cluster, device=device)
         return World.of(measured, rates, fits, self.peak)
 
@@ -102,7 +105,8 @@ def _crowd(entry: dict[str, Any]) -> Crowd:
     coefficients = {piece: tuple(values) for piece, values in entry["coefficients"].items()}
     fits = tuple(Fit(**fit) for fit in entry["fits"])
     measured = tuple(entry.get("measured", ()))
-    return Crowd(entry["processes"], coefficients, entry["resident"], fits, entry.get("skew", 1.0), measured)
+    more = (entry.get("skew", 1.0), entry.get("meeting", 0.0))
+    return Crowd(entry["processes"], coefficients, entry["resident"], fits, *more, measured)
 
 
 def folder() -> Path:

@@ -73,7 +73,12 @@ class Network:
         if not sizes:
             return None
         near = min(sizes, key=lambda n: abs(n - ranks))
-        fit, growth = self._fits[kind, near], ranks / near
+        fit = self._fits[kind, near]
+        if ranks < near:
+            # A part of the ranks: as many still compete, and less of the buffer moves.
+            moved = (ranks - 1) / ranks / ((near - 1) / near)
+            return Fit(kind, ranks, fit.latency, fit.per_byte * moved)
+        growth = ranks / near
         return fit if near == ranks else Fit(kind, ranks, fit.latency * growth, fit.per_byte * growth)
 
     def _formula(self, kind: str, size: float, group: Group) -> float:

@@ -97,6 +97,7 @@ def main() -> None:
         answer["pieces"] += _time_pieces(request, shape)
     if size > 1 and request.collectives:
         answer["collectives"] = _time_collectives(size)
+        answer["meeting"] = _time_meeting(size)
     if size == 1:
         before = _resident()
         importlib.import_module("torch.distributed.pipelining")
@@ -231,6 +232,37 @@ def _time_collectives(size: int) -> list[dict[str, Any]]:
         for kind, action in actions.items():
             found.append({"kind": kind, "ranks": size, "bytes": 4 * count, "seconds": _timed(action).mean})
     return found
+
+
+def _time_meeting(size: int) -> float:
+    """Seconds that a collective in the midst of computation costs beyond itself: ranks are never ready at
+    once, and one that waits must be woken."""
+    square, rounds = torch.randn(256, 256), 20
+    numbers = torch.ones(2**18)
+    buffers = (numbers, torch.ones(2 * len(numbers), dtype=torch.bfloat16))
+
+    def compute() -> None:
+        for _ in range(12):
+            square @ square
+
+    def repeated(*actions: Callable[[], Any]) -> float:
+        def run() -> None:
+            for _ in range(rounds):
+                for action in actions:
+                    action()
+
+        return _timed(run).mean / rounds
+
+    found, alone = [], repeated(compute)
+    for whole in buffers:
+        part = torch.empty(len(whole) // size, dtype=whole.dtype)
+        collectives: tuple[Callable[[], Any], ...] = (
+            lambda x=whole, y=part: dist.all_gather_into_tensor(x, y),  # type: ignore[misc]
+            lambda x=whole, y=part: dist.reduce_scatter_tensor(y, x),  # type: ignore[misc]
+        )
+        for collective in collectives:
+            found.append(repeated(compute, collective) - repeated(collective) - alone)
+    return max(0.0, statistics.mean(found))
 
 
 def _whole_step(request: Request, shape: Shape) -> dict[str, Any]:
