@@ -66,9 +66,9 @@ def test_balance_works_on_a_lopsided_router() -> None:
     layer = SparseFeedForward(CONFIG)
     layer.router.weight.data[0] += 0.05
     x = torch.randn(4, 128, 32) + 1.0
-    balance = Balance(layer, BalanceSection(rate=0.01, release=0.0), 200)
+    balance = Balance(layer, BalanceSection(rate=0.002, release=0.0), 300)
     seen = []
-    for step in range(100):
+    for step in range(300):
         layer(x)
         balance.after_step(step + 1)
         seen.append(balance.load.imbalance)
