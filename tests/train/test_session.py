@@ -153,11 +153,11 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 ) -> None:
     write, calls = checkpoint._write, []
 
-    def full(folder: Path, tensors: dict) -> None:
+    def full(folder: Path, *content: object) -> None:
         calls.append(1)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        write(folder, tensors)
+        write(folder, *content)
 
     monkeypatch.setattr(checkpoint, "_write", full)
     with pytest.raises(ResourceError, match="no disk space left"):

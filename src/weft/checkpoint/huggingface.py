@@ -10,24 +10,27 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from weft.checkpoint.config_json import TOKEN_IDS, read_config, write_config
 from weft.checkpoint.safe_folder import CONFIG, inside, read_json, resolve
-from weft.checkpoint.weights import StoredTensor, read_headers, read_tensors, some, write_tensors
+from weft.checkpoint.spread import Box, Spread, whole
+from weft.checkpoint.weights import Planned, StoredTensor, read_headers, read_tensors, some, write_tensors
 from weft.core.errors import CheckpointError
-from weft.core.files import atomic_directory, write_text_atomic
+from weft.core.files import write_text_atomic
 from weft.models.config import DecoderConfig
 from weft.models.decoder import Decoder, rope_frequencies
 from weft.models.moe import routers
-from weft.models.names import foreign, foreign_parts, stacked
+from weft.models.names import foreign, foreign_parts, stacked, whole_name
+from weft.parallel.company import Company
 from weft.tokenizer.encode import Tokenizer
 
-__all__ = ["load_model", "resolve", "save_model", "write_model"]
+__all__ = ["load_model", "open_folder", "resolve", "save_model", "write_model"]
 
 GENERATION = "generation_config.json"
 MAX_SHARD_BYTES = 2 * 10**9
@@ -46,6 +49,19 @@ TOKENIZER_FILES = (
 """What a tokenizer may consist of; all of it is data."""
 
 
+class Held(Protocol):
+    """A decoder, or what one rank holds of it under the names of the whole."""
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The shape of the whole."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Whole or spread."""
+        ...
+
+
 def load_model(
     folder: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Decoder:
@@ -54,6 +70,43 @@ def load_model(
     Tensors are read one after another, so the peak of memory is the model and one tensor. Raises
     CheckpointError for anything missing, damaged, unsafe or outside the supported families.
     """
+    opened = open_folder(folder)
+    model, config = opened.empty, opened.config
+    for part, tensor in read_tensors({part: opened.headers[part] for part in opened.ours}):
+        name, expert = opened.ours[part]
+        _assign(model, name, expert, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
+    for router in routers(model).values():
+        router.reset(device)
+    if config.tie_word_embeddings:
+        model.output.weight = model.embedding.weight
+    model.inverse_frequencies = rope_frequencies(config).to(device)
+    return model
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A Hugging Face folder of which everything was checked and nothing read yet.
+
+    ``empty``: its decoder without memory; ``ours``: its names to ours, and the expert's
+    number where ours holds all of them; ``headers``: where tensors lie.
+    """
+
+    empty: Decoder
+    ours: dict[str, tuple[str, int | None]]
+    headers: dict[str, StoredTensor]
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The shape of the model."""
+        return self.empty.config
+
+    def parts(self, name: str) -> dict[str, Box]:
+        """The stored tensors that make up our parameter ``name``, and which box of it each is."""
+        return dict(_parts(self.config, name, self.empty.get_parameter(name).shape))
+
+
+def open_folder(folder: str | Path) -> Opened:
+    """Check a Hugging Face folder or a training run; CheckpointError as in :func:`load_model`."""
     folder = resolve(folder)
     config = read_config(folder)
     _refuse_tokenizer_code(folder)
@@ -66,65 +119,81 @@ def load_model(
     }
     _check_tied(folder, config, headers)
     _check_names(folder, model, ours, headers)
-    for part, tensor in read_tensors({part: headers[part] for part in ours}):
-        name, expert = ours[part]
-        _assign(model, name, expert, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
-    for router in routers(model).values():
-        router.reset(device)
-    if config.tie_word_embeddings:
-        model.output.weight = model.embedding.weight
-    model.inverse_frequencies = rope_frequencies(config).to(device)
-    return model
+    return Opened(model, ours, headers)
 
 
 def save_model(
     folder: str | Path,
-    model: Decoder,
+    model: Held,
     tokenizer: Tokenizer | str | Path | None,
     *,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     generation: Mapping[str, Any] | None = None,
+    company: Company | None = None,
 ) -> None:
     """Write ``model`` as the Hugging Face folder ``folder``, whole or not at all; see :func:`write_model`."""
-    with atomic_directory(Path(folder)) as temporary:
+    company = company or Company()
+    with company.directory(Path(folder)) as partial:
         write_model(
-            temporary, model, tokenizer, dtype=dtype, max_shard_bytes=max_shard_bytes, generation=generation
+            partial,
+            model,
+            tokenizer,
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
+            generation=generation,
+            company=company,
         )
 
 
 def write_model(
     folder: Path,
-    model: Decoder,
+    model: Held,
     tokenizer: Tokenizer | str | Path | None,
     *,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     generation: Mapping[str, Any] | None = None,
+    company: Company | None = None,
 ) -> tuple[str, ...]:
     """Put ``model`` into an existing, empty folder and return the names of the files.
 
     ``tokenizer`` is one of ours, or a folder whose tokenizer files are copied as they are. ``dtype`` None
     keeps that of the weights. ``generation`` is the content of generation_config.json; its token ids also
-    go to config.json, and without it the tokenizer's end of text is used. Raises CheckpointError when the
-    tokenizer has more tokens than the model has embeddings, or routers have biases.
+    go to config.json, and without it the tokenizer's end of text is used. Every rank of ``company`` gives
+    what it holds of the model, and no rank ever holds more of the others' than one file of weights. Raises
+    CheckpointError when the tokenizer has more tokens than the model has embeddings, or routers have biases.
     """
-    _check_biases(model)
+    company = company or Company()
+    company.all(lambda: _check_biases(model))
+    spread = Spread(_own_parameters(model), company)
+    config = model.config
+    tensors = list(_planned(config, spread, dtype))
+    company.first(lambda: _write_tables(folder, config, tokenizer, tensors[0].dtype, generation))
+    write_tensors(folder, spread, tensors, max_shard_bytes)
+    return company.first(lambda: tuple(sorted(file.name for file in folder.iterdir())))
+
+
+def _write_tables(
+    folder: Path,
+    shape: DecoderConfig,
+    tokenizer: Tokenizer | str | Path | None,
+    stored: torch.dtype,
+    generation: Mapping[str, Any] | None,
+) -> None:
+    """Everything but the weights."""
     end, vocab_size = _write_tokenizer(folder, tokenizer)
-    if vocab_size > model.config.vocab_size:
+    if vocab_size > shape.vocab_size:
         raise CheckpointError(
-            f"The tokenizer has {vocab_size} tokens and the model vocab_size = {model.config.vocab_size}; "
+            f"The tokenizer has {vocab_size} tokens and the model vocab_size = {shape.vocab_size}; "
             "save the model with the tokenizer it was trained with."
         )
     if generation is None:
         generation = {} if end is None else {"eos_token_id": end, "pad_token_id": end}
-    stored = dtype or model.embedding.weight.dtype
-    config = write_config(model.config, str(stored).removeprefix("torch."), generation)
+    config = write_config(shape, str(stored).removeprefix("torch."), generation)
     write_text_atomic(folder / CONFIG, _pretty(config))
     known = {key: value for key, value in generation.items() if value is not None}
     write_text_atomic(folder / GENERATION, _pretty(known))
-    write_tensors(folder, _foreign_parameters(model), dtype, max_shard_bytes)
-    return tuple(sorted(file.name for file in folder.iterdir()))
 
 
 def read_generation(folder: Path) -> dict[str, Any]:
@@ -136,15 +205,34 @@ def read_generation(folder: Path) -> dict[str, Any]:
     return {**ids, **read_json(folder, GENERATION)}
 
 
-def _foreign_parameters(model: Decoder) -> Iterator[tuple[str, Tensor]]:
-    """Parameters by Hugging Face's names; a tied output matrix appears once, as the embedding."""
+def _own_parameters(model: Held) -> dict[str, Tensor]:
+    """What this rank holds by its name in the whole model; a tied output matrix is the embedding."""
+    return {whole_name(name, model.config): parameter for name, parameter in model.named_parameters()}
+
+
+def _planned(config: DecoderConfig, spread: Spread, dtype: torch.dtype | None) -> Iterator[Planned]:
+    """Every tensor of a Hugging Face folder, in the order of the whole model's parameters."""
+    with torch.device("meta"):
+        model = Decoder(config)
     for name, parameter in model.named_parameters():
-        parts = foreign_parts(name, model.config.num_experts)
-        yield from zip(parts, parameter if stacked(name) else (parameter,), strict=True)
+        for stored, part in _parts(config, name, parameter.shape):
+            size = tuple(parameter.shape[1:] if stacked(name) else parameter.shape)
+            yield Planned(stored, name, part, size, dtype or spread.dtype(name))
 
 
-def _check_biases(model: Decoder) -> None:
+def _parts(config: DecoderConfig, name: str, shape: torch.Size) -> Iterator[tuple[str, Box]]:
+    """The stored tensors that make up our parameter ``name``, and the box of it that each is."""
+    full = whole(tuple(shape))
+    if not stacked(name):
+        yield foreign(name), full
+        return
+    for expert, stored in enumerate(foreign_parts(name, config.num_experts)):
+        yield stored, ((expert, 1), *full[1:])
+
+
+def _check_biases(model: Held) -> None:
     """No stock architecture can say them, so that what is written would not be what was trained."""
+    assert isinstance(model, nn.Module)
     largest = max((float(router.bias.abs().max()) for router in routers(model).values()), default=0.0)
     if largest:
         raise CheckpointError(

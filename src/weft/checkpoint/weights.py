@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from weft.checkpoint.safe_folder import inside, read_json, refuse_pickles
+from weft.checkpoint.spread import Box, Spread
 from weft.core.errors import CheckpointError
-from weft.core.files import write_text_atomic
+from weft.core.files import disk_errors, write_text_atomic
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -80,33 +82,72 @@ def read_tensors(headers: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Ten
                     yield name, handle.get_tensor(name)
 
 
-def write_tensors(
-    folder: Path, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None, max_shard_bytes: int
-) -> list[str]:
-    """Write ``tensors`` in their order as safetensors of ``dtype`` (None: as they are); returns file names.
+def read_parts(
+    headers: Mapping[str, StoredTensor], wanted: Mapping[str, tuple[slice, ...]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Of each tensor in ``wanted`` the part that it says; the rest is not read."""
+    for file in sorted({headers[name].file for name in wanted}):
+        with _opened(file) as handle:
+            for name, part in wanted.items():
+                if headers[name].file == file:
+                    yield name, handle.get_slice(name)[part]
 
-    A shard holds at most ``max_shard_bytes``, or one tensor that is larger; a second copy of one shard is
-    all the memory this takes. Several shards come with an index, as transformers writes it.
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor to be written as ``name``: the box ``part`` of our tensor ``source``, of a ``shape``."""
+
+    name: str
+    source: str
+    part: Box
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def write_tensors(folder: Path, spread: Spread, tensors: Iterable[Planned], max_shard_bytes: int) -> None:
+    """Write ``tensors`` in their order as safetensors, the files in turn by the ranks that hold ``spread``.
+
+    A file holds at most ``max_shard_bytes``, or one tensor that is larger; a second copy of one file's
+    tensors is all the memory this takes on a rank. Several files come with an index, as transformers
+    writes it. What is written does not depend on how the tensors are spread. A failure of one rank is
+    raised on all.
     """
-    shards = _shards(list(tensors), dtype, max_shard_bytes)
+    company = spread.company
+    files = _files(tensors, max_shard_bytes)
     names = [SINGLE]
-    if len(shards) > 1:
-        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    owner: dict[str, str] = {}
-    size = 0
-    for file, shard in zip(names, shards, strict=True):
-        copies = {
-            name: tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
-            for name, tensor in shard
+    if len(files) > 1:
+        names = [f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
+    failures: list[OSError] = []
+    for number, (name, content) in enumerate(zip(names, files, strict=True)):
+        writer = number % company.size
+        copies: dict[str, Tensor] = {}
+        for tensor in content:
+            fetched = spread.fetch(tensor.source, tensor.part, tensor.dtype, writer)
+            if fetched is not None:
+                copies[tensor.name] = fetched.view(tensor.shape)
+        try:
+            if company.rank == writer and not failures:
+                _save(copies, folder / name)
+        except OSError as error:
+            # The others count on the parts that this rank holds; it goes on giving them, and says so last.
+            failures.append(error)
+    company.all(lambda: _raise_first(failures, folder))
+    if len(files) > 1:
+        index = {
+            "metadata": {"total_size": sum(map(_bytes, chain(*files)))},
+            "weight_map": _owners(names, files),
         }
-        _save(copies, folder / file)
-        owner.update(dict.fromkeys(copies, file))
-        size += sum(tensor.nbytes for tensor in copies.values())
-    if len(shards) == 1:
-        return names
-    index = {"metadata": {"total_size": size}, "weight_map": owner}
-    write_text_atomic(folder / INDEX, json.dumps(index, indent=1) + "\n")
-    return [*names, INDEX]
+        company.first(lambda: write_text_atomic(folder / INDEX, json.dumps(index, indent=1) + "\n"))
+
+
+def _owners(names: list[str], files: list[list[Planned]]) -> dict[str, str]:
+    return {tensor.name: name for name, content in zip(names, files, strict=True) for tensor in content}
+
+
+def _raise_first(failures: list[OSError], folder: Path) -> None:
+    with disk_errors(folder):
+        if failures:
+            raise failures[0]
 
 
 def some(names: list[str]) -> str:
@@ -155,19 +196,21 @@ def _opened(file: Path) -> Iterator[Any]:
         ) from error
 
 
-def _shards(
-    tensors: list[tuple[str, Tensor]], dtype: torch.dtype | None, limit: int
-) -> list[list[tuple[str, Tensor]]]:
-    shards: list[list[tuple[str, Tensor]]] = []
+def _bytes(tensor: Planned) -> int:
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def _files(tensors: Iterable[Planned], limit: int) -> list[list[Planned]]:
+    files: list[list[Planned]] = []
     filled = math.inf
-    for name, tensor in tensors:
-        size = tensor.numel() * (dtype or tensor.dtype).itemsize
+    for tensor in tensors:
+        size = _bytes(tensor)
         if filled + size > limit:
-            shards.append([])
+            files.append([])
             filled = 0
-        shards[-1].append((name, tensor))
+        files[-1].append(tensor)
         filled += size
-    return shards
+    return files
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:

@@ -14,6 +14,7 @@ VERBS = {
     "data": "Clean, deduplicate and split text; tokenise it into shards.",
     "tokenizer": "Train a tokenizer on a data folder.",
     "train": "Train a model from a run file, within a time budget.",
+    "launch": "Start training on several processes, hosts or a cluster.",
     "tune": "Choose batch size and learning rate by measurement.",
     "eval": "Measure a checkpoint on held-out text, beside baselines.",
     "generate": "Continue a prompt with a checkpoint.",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from weft.cli.command import run_file_or_setting, weft_command
+
+if TYPE_CHECKING:
+    from weft.train.config import TrainRun
 
 
 @weft_command("train")
@@ -31,17 +34,9 @@ def command(
     out: Path,
 ) -> dict[str, Any]:
     """Train a model from a run file within a time budget, or continue an interrupted run."""
-    from weft.core import config
-    from weft.parallel.plan import Plan
-    from weft.train.config import TrainRun
     from weft.train.session import train
 
-    run_file, overrides = run_file_or_setting(run_file, overrides)
-    short = [f"data.path={data}"] if data else []
-    short += [f"train.budget={budget}"] if budget else []
-    run = config.load(TrainRun, run_file, [*overrides, *short])
-    if parallel:
-        run = dataclasses.replace(run, parallel=Plan.parse(parallel))
+    run = requested(run_file, overrides, data, budget, parallel)
     record = train(run, out, say=lambda text: click.echo(text, err=True))
     figures = record["figures"]
     click.echo(
@@ -51,3 +46,22 @@ def command(
         f"{100 * figures['peak_share']:.0f} % of the measured peak); the model is {out / 'model'}"
     )
     return {"run": str(out), **figures}
+
+
+def requested(
+    run_file: Path | None,
+    overrides: tuple[str, ...],
+    data: str | None,
+    budget: str | None,
+    parallel: str | None,
+) -> TrainRun:
+    """The run that the arguments ask for; ConfigError and UsageError for what cannot be read."""
+    from weft.core import config
+    from weft.parallel.plan import Plan
+    from weft.train.config import TrainRun
+
+    run_file, overrides = run_file_or_setting(run_file, overrides)
+    short = [f"data.path={data}"] if data else []
+    short += [f"train.budget={budget}"] if budget else []
+    run = config.load(TrainRun, run_file, [*overrides, *short])
+    return dataclasses.replace(run, parallel=Plan.parse(parallel)) if parallel else run

@@ -17,9 +17,16 @@ from __future__ import annotations
 
 
 class WeftError(Exception):
-    """Root of the tree; ``exit_code`` is what the command line exits with."""
+    """Root of the tree; ``exit_code`` is what the command line exits with.
+
+    ``ranks``: the processes of a run over several in which it arose, where that is known.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, ranks: tuple[int, ...] = ()):
+        super().__init__(message)
+        self.ranks = ranks
 
 
 class UsageError(WeftError):

@@ -6,7 +6,7 @@ position sees. Dimensions as in :mod:`weft.models.layers`; V is the vocabulary s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +32,6 @@ def rope_frequencies(config: DecoderConfig) -> Tensor:
         scaling.high_freq_factor,
         scaling.original_max_position_embeddings,
     )
-
-
-def lasting(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What makes up the state of a model in training: its parameters, and buffers that training changes."""
-    yield from model.named_parameters()
-    for name, buffer in model.named_buffers():
-        owner, _, leaf = name.rpartition(".")
-        if leaf not in model.get_submodule(owner)._non_persistent_buffers_set:
-            yield name, buffer
 
 
 def through(

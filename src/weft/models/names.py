@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from weft.models.config import DecoderConfig
+
 DECODER: dict[str, str] = {
     "embedding.weight": "model.embed_tokens.weight",
     "norm.weight": "model.norm.weight",
@@ -57,3 +59,14 @@ def stacked(name: str) -> bool:
 def _pattern(name: str) -> tuple[str, str]:
     layer = re.search(r"\d+", name)
     return (name, "") if layer is None else (name.replace(layer.group(), "{}", 1), layer.group())
+
+
+def whole_name(name: str, config: DecoderConfig) -> str:
+    """The name that a part of the decoder gives a parameter, as the whole decoder calls it.
+
+    A pipeline stage that has the output matrix of tied embeddings, and not the embedding, calls its copy
+    by that.
+    """
+    if config.tie_word_embeddings and name == "output.weight":
+        return "embedding.weight"
+    return name

@@ -77,6 +77,13 @@ def last(module: nn.Module, is_last: bool) -> None:
         module.set_is_last_backward(is_last)
 
 
+def forget(module: nn.Module) -> None:
+    """Drop the weights that are gathered: they are old once the shards have been written to."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def sums(parameter: nn.Parameter) -> bool:
     """Whether FSDP2 sums the gradient of this parameter over the ranks."""
     return isinstance(parameter, DTensor) and bool(LINES & set(parameter.device_mesh.mesh_dim_names or ()))
@@ -99,7 +106,9 @@ def _whole(module: nn.Module, plan: Plan, mesh: Mesh) -> set[nn.Parameter]:
 
 def _grid(plan: Plan, mesh: Mesh) -> DeviceMesh:
     assert mesh.grid is not None
-    return mesh.grid["dp", "shard"] if plan.dp > 1 else mesh.line("shard")
+    if plan.dp == 1:
+        return mesh.line("shard")
+    return DeviceMesh._concatenate([mesh.line("dp"), mesh.line("shard")])
 
 
 def _offload(plan: Plan, mesh: Mesh) -> OffloadPolicy:

@@ -6,6 +6,7 @@ a scale that holds the global number of targets, so gradients of ranks are summe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from weft.parallel.objective import Loss
 from weft.parallel.plan import Plan
 from weft.parallel.rows import Rows
 from weft.parallel.stage import Stage
+from weft.parallel.suspects import suspects
 from weft.parallel.world import World
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class ParallelModel:
         """The module where this rank runs the model from end to end; not for a pipeline."""
         assert isinstance(self.module, Decoder)
         return self.module
+
+    @property
+    def parts(self) -> list[Decoder | Stage]:
+        """What this rank runs forward and backward: the model, or its stages of a pipeline."""
+        return [self.whole] if self.pipeline is None else list(self.pipeline.stages.values())
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +90,6 @@ class ParallelModel:
                 part = objective.loss(self.whole, self.rows(batch), scale, dtype)
                 part.backward()  # type: ignore[no-untyped-call]
                 total += part.item()
-        tensor.sum_copied(self.parameters(), self.mesh)
         self._sum_gradients()
         return self._sum(self._sum(total, "sum"), "pp")
 
@@ -96,9 +102,28 @@ class ParallelModel:
         finally:
             self.module.train()
 
+    def _evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
+        if self.pipeline is None:
+            return objective.loss(self.whole, self.rows(batch), 1.0, dtype).item()
+        micros = math.gcd(len(batch.tokens), self.plan.pp)
+        rows = [self.rows(batch.part(micro, micros)) for micro in range(micros)]
+        return self.pipeline.evaluate(objective, rows, dtype)
+
     def clip(self, most: float) -> float:
         """Clip the gradients by their norm over the whole model, and return it."""
         return gradients.clip(self.parameters(), most, self.mesh)
+
+    def suspects(
+        self, objective: Loss, batches: Sequence[Batch], scale: float, dtype: torch.dtype
+    ) -> tuple[int, ...]:
+        """The ranks in which the step first makes what is not finite; empty alone, or when it now does not.
+
+        Runs the step again: its gradients must not be used afterwards.
+        """
+        if self.mesh.grid is None:
+            return ()
+        again = functools.partial(self.accumulate, objective, batches, scale, dtype)
+        return suspects(self.parts, again, self.mesh.world)
 
     def most(self, value: float) -> float:
         """The largest of the ranks' values."""
@@ -118,15 +143,9 @@ class ParallelModel:
             dist.all_reduce(load, group=group)
         return load
 
-    def _evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
-        if self.pipeline is None:
-            return objective.loss(self.whole, self.rows(batch), 1.0, dtype).item()
-        micros = math.gcd(len(batch.tokens), self.plan.pp)
-        rows = [self.rows(batch.part(micro, micros)) for micro in range(micros)]
-        return self.pipeline.evaluate(objective, rows, dtype)
-
     def _sum_gradients(self) -> None:
         """What fsdp has not summed: over all ranks, or over those that hold the same experts."""
+        tensor.sum_copied(self.parameters(), self.mesh)
         left = [parameter for parameter in self.parameters() if not fsdp.sums(parameter)]
         apart = {p for stack in expert.spread(self.module, self.plan) for p in stack.parameters()}
         sum_gradients((p for p in left if p not in apart), self.mesh.group("sum"))

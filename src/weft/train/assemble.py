@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
-from weft.checkpoint.huggingface import load_model
+from weft.checkpoint.huggingface import load_model, open_folder
+from weft.checkpoint.saver import Saver
+from weft.checkpoint.slices import empty_model, fill_model
 from weft.core import config
 from weft.core.errors import ConfigError
 from weft.core.files import write_text_atomic
@@ -18,6 +20,8 @@ from weft.data.loader import Loader
 from weft.data.mixed import MixedLoader
 from weft.models import Decoder, DecoderConfig
 from weft.ops.arithmetic import Arithmetic
+from weft.parallel.company import Company
+from weft.parallel.materialise import materialise, on_meta
 from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.world import World
@@ -48,6 +52,7 @@ class Place:
     shards: Path
     tokenizer: Tokenizer
     world: World
+    company: Company
     arithmetic: Arithmetic
     objective: Objective
 
@@ -85,7 +90,7 @@ def _derive(run: TrainRun, place: Place, say: Say) -> None:
 
 def _choices(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
     if run.model.start is not None:
-        return [load_model(run.model.start).config]
+        return [open_folder(run.model.start).config]
     return dial.sizes(run, vocab_size)
 
 
@@ -110,11 +115,19 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     # The split may be small: whole documents tell more there than full rows.
     validation = Loader(place.shards, "valid", length, 8, 0, max_padding=1.0)
     mesh = Mesh.build(run.parallel, place.world)
-    whole = fresh_model(run, loader.vocab_size, place.world.device)
+    if run.model.start is not None and not run.parallel.alone:
+        # Each rank reads its parts below, when it is known which they are.
+        whole = empty_model(run.model.start, place.world.device)
+    else:
+        whole = fresh_model(run, loader.vocab_size, place.world.device)
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
     backend = "inductor" if settings.compile else None
     model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype, backend)
+    if on_meta(model.module):
+        assert run.model.start is not None
+        materialise(model.module, torch.device("cpu") if run.parallel.offload else place.world.device)
+        fill_model(run.model.start, model.module)
     optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate, mesh.group("stage"))
     step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
     identity = {
@@ -131,6 +144,9 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
         validation=validation,
         average=Average(model.module, settings.ema) if settings.ema else None,
         balance=Balance(model.module, run.balance, settings.steps, model.total_load),
+        saver=Saver(
+            place.folder / "checkpoints", settings.keep_checkpoints, place.company, beside=settings.async_save
+        ),
         peak=place.arithmetic.peak * place.world.size,
         identity=identity,
     )

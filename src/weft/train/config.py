@@ -8,6 +8,7 @@ from typing import Literal
 from weft.core.config import duration
 from weft.core.errors import ConfigError
 from weft.data.config import MixtureConfig, StreamConfig
+from weft.parallel.elastic import Elastic
 from weft.parallel.plan import Plan
 
 
@@ -46,7 +47,12 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """``budget``: the one dial, a duration; ``steps``: a fixed length instead."""
+    """``budget``: the one dial, a duration; ``steps``: a fixed length instead.
+
+    ``async_save``: checkpoints are copied to the host's memory and written while training goes on.
+    ``timeout``: a duration; a rank that keeps the others waiting for longer ends this start of the run.
+    ``elastic``: the size of the plan that follows the number of processes, ``none`` where it is fixed.
+    """
 
     budget: str | None = None
     steps: int | None = None
@@ -60,8 +66,11 @@ class TrainSection:
     ema: float = 0.0
     save_steps: int | None = None
     keep_checkpoints: int = 2
+    async_save: bool = True
     validate_steps: int | None = None
     validate_rows: int = 32
+    timeout: str = "10m"
+    elastic: Elastic = "none"
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,7 @@ class TrainRun:
     def __post_init__(self) -> None:
         if self.train.budget is not None:
             duration(self.train.budget)
+        duration(self.train.timeout)
         for name, value, least in (
             ("data.sequence_length", self.data.sequence_length, 2),
             ("train.steps", self.train.steps, 1),

@@ -6,13 +6,17 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from weft.ops.local import local
+from weft.parallel import fsdp
 
 
 class Average:
-    """fp32 averages of all parameters. The decay grows from 0, so early random weights are forgotten."""
+    """fp32 averages of all parameters, spread as these are.
+
+    The decay grows from 0, so early random weights are forgotten.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
@@ -23,20 +27,21 @@ class Average:
         """Take the weights after step ``step`` (from 0) in."""
         decay = min(self.decay, (1 + step) / (10 + step))
         # This rank's parts: lists of tensors cut in different ways cannot be worked on at once.
-        parameters = [local(p).float() for p in model.parameters()]
-        torch._foreach_lerp_([local(w) for w in self.weights.values()], parameters, 1 - decay)
+        parameters = [local(p.detach()).float() for p in model.parameters()]
+        averages = [local(weight) for weight in self.weights.values()]
+        torch._foreach_lerp_(averages, parameters, 1 - decay)
 
     @contextlib.contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
         """The model with averaged weights inside the block."""
-        kept: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                kept[name] = parameter.detach().clone()
-                parameter.copy_(self.weights[name])
+        fsdp.forget(model)
+        parameters = {name: local(p.detach()) for name, p in model.named_parameters()}
+        kept = {name: part.clone() for name, part in parameters.items()}
+        for name, part in parameters.items():
+            part.copy_(local(self.weights[name]))
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, parameter in model.named_parameters():
-                    parameter.copy_(kept[name])
+            fsdp.forget(model)
+            for name, part in parameters.items():
+                part.copy_(kept[name])

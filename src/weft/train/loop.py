@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from weft.checkpoint import state as checkpoint
-from weft.core.errors import CheckpointError, Interrupted, TrainingError
+from weft.checkpoint.saver import Saver
+from weft.core.errors import Interrupted, TrainingError, WeftError
 from weft.core.hardware import peak_memory
 from weft.data.ahead import Ahead
 from weft.data.loader import Loader
-from weft.models.decoder import lasting
 from weft.parallel.model import ParallelModel
 from weft.train.balance import Balance
 from weft.train.config import TrainRun
 from weft.train.ema import Average
 from weft.train.hooks import Hook
 from weft.train.interruption import Interruption
+from weft.train.saving import Progress
 from weft.train.schedule import factor
 from weft.train.step import Step
 
@@ -39,13 +38,14 @@ class Trainer:
     validation: Loader
     average: Average | None
     balance: Balance
+    saver: Saver
     peak: float
     identity: dict[str, Any]
 
     @property
-    def checkpoints(self) -> Path:
-        """Where the training state is kept."""
-        return self.folder / "checkpoints"
+    def progress(self) -> Progress:
+        """What is saved."""
+        return Progress(self.model, self.step.optimizer, self.average, self.identity)
 
     def resume(self) -> int:
         """Load the newest checkpoint, if any, and return the number of finished steps.
@@ -53,43 +53,18 @@ class Trainer:
         A damaged newest checkpoint is an error that names it, never a silent step back. CheckpointError
         too when it belongs to other data or another tokenizer.
         """
-        newest = checkpoint.newest(self.checkpoints)
-        if newest is None:
-            return 0
-        saved = checkpoint.load(newest)
-        if saved.info != self.identity:
-            changed = [key for key in self.identity if saved.info.get(key) != self.identity[key]]
-            raise CheckpointError(
-                f"{newest} belongs to another {' and '.join(changed)} than this run's; "
-                "restore that, or start a new run with another --out."
-            )
-        with torch.no_grad():
-            for name, tensor in lasting(self.model.module):
-                tensor.copy_(saved.tensors[f"model/{name}"])
-        self.step.optimizer.load_state(_below(saved.tensors, "optimizer/"))
-        if self.average is not None:
-            self.average.weights = _below(saved.tensors, "average/")
-        torch.set_rng_state(saved.tensors["random/torch"])
-        return saved.step
-
-    def save(self, finished: int) -> None:
-        """Write the state after ``finished`` steps and drop checkpoints that are no longer kept."""
-        tensors = {f"model/{name}": tensor.detach() for name, tensor in lasting(self.model.module)}
-        tensors |= {f"optimizer/{name}": t for name, t in self.step.optimizer.state().items()}
-        if self.average is not None:
-            tensors |= {f"average/{name}": t for name, t in self.average.weights.items()}
-        tensors["random/torch"] = torch.get_rng_state()
-        checkpoint.save(self.checkpoints, checkpoint.State(finished, tensors, self.identity))
-        checkpoint.prune(self.checkpoints, self.run.train.keep_checkpoints)
+        newest = self.saver.company.first(lambda: checkpoint.newest(self.saver.folder))
+        return 0 if newest is None else self.progress.restore(newest, self.saver.company)
 
     def train(self, first: int, hooks: Sequence[Hook]) -> None:
         """Run the steps from ``first`` to the end.
 
-        Raises Interrupted after saving when a signal came, TrainingError when a loss is not finite.
+        Raises Interrupted after saving when a signal came, TrainingError when a loss is not finite, and
+        ResourceError when a checkpoint could not be written. Nothing is being written any more afterwards.
         """
         settings = self.run.train
         assert settings.steps is not None and settings.save_steps and settings.validate_steps
-        with Interruption() as interruption:
+        with Interruption() as interruption, self.saver:
             for index in range(first, settings.steps):
                 record = self._one(index, settings.steps)
                 finished = index + 1
@@ -97,13 +72,19 @@ class Trainer:
                     record |= self._validate()
                 for hook in hooks:
                     hook.after_step(record)
-                stop = interruption.requested and finished < settings.steps
+                # Ranks hear of a signal, or of a save that failed, at different moments, and act on it after
+                # the same step.
+                heard = self.model.most(2 if self.saver.failed else int(interruption.requested))
+                if heard == 2:
+                    self.saver.wait()
+                stop = heard == 1 and finished < settings.steps
                 if stop or finished % settings.save_steps == 0 or finished == settings.steps:
-                    self.save(finished)
+                    self.saver.save(self.progress.state(finished))
                 if stop:
+                    self.saver.wait()
                     raise Interrupted(
                         f"Interrupted after step {finished} of {settings.steps}; the state is saved in "
-                        f"{self.checkpoints}; run the same command again to continue."
+                        f"{self.saver.folder}; run the same command again to continue."
                     )
 
     def _one(self, index: int, steps: int) -> dict[str, Any]:
@@ -113,9 +94,11 @@ class Trainer:
             batches = [self.loader.gather(rows) for rows in self.loader.micro_batches(index)]
             result = self.step.run(batches, rate)
         except TrainingError as error:
-            newest = checkpoint.newest(self.checkpoints)
+            with contextlib.suppress(WeftError):
+                self.saver.wait()
+            newest = checkpoint.newest(self.saver.folder)
             kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been made yet"
-            raise TrainingError(f"Step {index + 1}: {error}; {kept}.") from error
+            raise TrainingError(f"Step {index + 1}: {error}; {kept}.", error.ranks) from error
         if self.average is not None:
             self.average.update(self.model.module, index)
         self.balance.after_step(index + 1)
@@ -158,7 +141,3 @@ class Trainer:
             total += self.model.evaluate(objective, part, self.step.dtype)
             targets += objective.count(batch)
         return {"validation_loss": total / max(targets, 1)}
-
-
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

@@ -59,13 +59,21 @@ class Optimizer:
             if isinstance(value, Tensor)
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`state`."""
-        by_name = {name: parameter for parameter, name in self._names.items()}
-        for path, value in state.items():
-            part_name, rest = path.split("/", 1)
-            name, key = rest.rsplit("/", 1)
-            self.parts[part_name].state[by_name[name]][key] = value
+    def prepare(self) -> None:
+        """Make the state that the first step makes, so that :meth:`state` has every tensor to read into.
+
+        Weights stay as they are: a step at the rate 0 with gradients of 0.
+        """
+        for part in self.parts.values():
+            kept = [group["lr"] for group in part.param_groups]
+            for group in part.param_groups:
+                group["lr"] = 0.0
+                for parameter in group["params"]:
+                    parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+            part.step()
+            part.zero_grad(set_to_none=True)
+            for group, before in zip(part.param_groups, kept, strict=True):
+                group["lr"] = before
 
 
 Group = dict[str, Any]

@@ -8,6 +8,7 @@ folder) and, when it is finished, ``manifest.json``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import re
@@ -26,11 +27,14 @@ from weft.core.hardware import probe
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
 from weft.ops.kernels import kernels
 from weft.ops.memory import keep_memory
+from weft.parallel.company import Company
+from weft.parallel.elastic import fitted
 from weft.parallel.world import World, joined
 from weft.tokenizer import Tokenizer
 from weft.train import rows
 from weft.train.assemble import Place, Say, assemble, resolve
-from weft.train.config import TrainRun
+from weft.train.config import TrainRun, TrainSection
+from weft.train.faults.guard import Guard, guarded, patience, refuse_again, watchers
 from weft.train.hooks import Console, Hook, MetricsLog, TensorBoard
 from weft.train.loop import Trainer
 from weft.train.objectives.base import Objective
@@ -51,7 +55,11 @@ def train(
     finished folder does nothing. Raises ConfigError when the folder holds a run with other settings, and
     every error of the loop.
     """
-    with joined(choose_device(run.train.device)) as world:
+    refuse_again(folder)
+    timeout = config.duration(run.train.timeout)
+    device = choose_device(run.train.device)
+    with joined(device, patience(timeout)) as world, guarded(folder, world, timeout) as guard:
+        run = dataclasses.replace(run, parallel=fitted(run.parallel, world.size, run.train.elastic))
         say = say if world.first else _silent
         if world.first:
             with disk_errors(folder):
@@ -66,7 +74,8 @@ def train(
             if done is not None:
                 say(f"{folder} is already trained; nothing to do.")
                 return done
-            return _train(run, _prepare(run, folder, objective or Pretrain(), world, say), say, hooks)
+            place = _prepare(run, folder, objective or Pretrain(), world, say)
+            return _train(run, place, guard, say, hooks)
 
 
 def data_folders(path: str) -> tuple[Path, Path]:
@@ -86,7 +95,7 @@ def _prepare(run: TrainRun, folder: Path, objective: Objective, world: World, sa
     share_cores(world.local_size if world.device.type == "cpu" else 1)
     arithmetic = _agreed(world, run)
     say(f"arithmetic: {arithmetic.reason}; native kernels {kernels().status}")
-    return Place(folder, shards, tokenizer, world, arithmetic, objective)
+    return Place(folder, shards, tokenizer, world, Company.gather(), arithmetic, objective)
 
 
 def _agreed(world: World, run: TrainRun) -> Arithmetic:
@@ -98,16 +107,18 @@ def _agreed(world: World, run: TrainRun) -> Arithmetic:
     return found[0]
 
 
-def _train(run: TrainRun, place: Place, say: Say, hooks: Sequence[Hook]) -> dict[str, Any]:
+def _train(
+    run: TrainRun, place: Place, guard: Guard | None, say: Say, hooks: Sequence[Hook]
+) -> dict[str, Any]:
     resolved = resolve(run, place, say)
     trainer = assemble(resolved, place)
     first = trainer.resume()
     assert resolved.train.steps is not None
     if first:
         say(f"continuing after step {first} of {resolved.train.steps}")
-    beside: list[Hook] = []
+    beside: list[Hook] = [*watchers(guard, place.world.rank, trainer.model.parts[0], place.folder, first)]
     if place.world.first:
-        beside = [
+        beside += [
             MetricsLog(place.folder / "metrics.jsonl", first),
             TensorBoard(place.folder / "tensorboard", first),
             Console(resolved.train.steps, first),
@@ -123,12 +134,16 @@ def _train(run: TrainRun, place: Place, say: Say, hooks: Sequence[Hook]) -> dict
 
 
 def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
-    folder = place.folder
+    folder = place.folder / "model"
     dropped = trainer.balance.drop()
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
-        save_model(folder / "model", trainer.model.whole, place.tokenizer, dtype=torch.float32)
+        save_model(folder, trainer.model.module, place.tokenizer, dtype=torch.float32, company=place.company)
+    return place.company.first(lambda: _record(trainer, place.folder, dropped))
+
+
+def _record(trainer: Trainer, folder: Path, dropped: float) -> dict[str, Any]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
@@ -159,8 +174,9 @@ def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
 
 
 def _fixed(run: TrainRun) -> str:
-    """The run file without what may change while the run goes on: mixture, block cache and layout."""
-    tables = re.split(r"\n(?=\[)", config.dump(run))
+    """The run file without what may change while the run goes on: mixture, block cache, layout, patience."""
+    free = dataclasses.replace(run.train, timeout=TrainSection.timeout, elastic=TrainSection.elastic)
+    tables = re.split(r"\n(?=\[)", config.dump(dataclasses.replace(run, train=free)))
     return "\n".join(
         table for table in tables if not table.startswith(("[mixture]", "[stream]", "[parallel]"))
     )

@@ -45,12 +45,16 @@ class Step:
         is not finite.
         """
         targets = self.model.count(sum(self.objective.count(batch) for batch in micro_batches))
-        loss = self.model.accumulate(self.objective, micro_batches, 1.0 / max(targets, 1), self.dtype)
+        scale = 1.0 / max(targets, 1)
+        loss = self.model.accumulate(self.objective, micro_batches, scale, self.dtype)
         norm = self.model.clip(self.clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            ranks = self.model.suspects(self.objective, micro_batches, scale, self.dtype)
+            where = f", first in rank {', '.join(map(str, ranks))}" if ranks else ""
             raise TrainingError(
-                f"the loss became {loss:g} with a gradient norm of {norm:g}; "
-                "lower optimizer.learning_rate or look at the data of this step"
+                f"the loss became {loss:g} with a gradient norm of {norm:g}{where}; "
+                "lower optimizer.learning_rate or look at the data of this step",
+                ranks,
             )
         self.optimizer.step(factor)
         return StepResult(loss, norm, targets)
