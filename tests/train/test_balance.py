@@ -68,11 +68,12 @@ def test_balance_works_on_a_lopsided_router() -> None:
     x = torch.randn(4, 128, 32) + 1.0
     balance = Balance(layer, BalanceSection(rate=0.002, release=0.0), 300)
     seen = []
-    for step in range(300):
+    for step in range(250):
         layer(x)
         balance.after_step(step + 1)
         seen.append(balance.load.imbalance)
-    assert seen[0] > 1.5 and seen[-1] < 0.3
+    # Fixed steps swing about the even load, so the mean of many is looked at.
+    assert seen[0] > 1.5 and sum(seen[-50:]) / 50 < 0.3
 
 
 def test_a_model_with_biases_is_not_written(tmp_path: Path) -> None:

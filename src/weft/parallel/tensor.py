@@ -114,8 +114,6 @@ def _distribute(model: nn.Module, grid: DeviceMesh, plan: Plan) -> None:
     made: dict[nn.Parameter, nn.Parameter] = {}
     made |= {p: p for stack in expert.spread(model, plan) for p in stack.parameters()}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
-        if isinstance(parameter, DTensor):
-            continue  # Experts that are spread already: each rank of the line sends them its positions.
         if parameter not in made:
             part = _part(parameter.detach(), PLACEMENTS[cut(name)], grid)
             made[parameter] = nn.Parameter(part, requires_grad=parameter.requires_grad)
