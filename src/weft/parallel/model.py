@@ -168,10 +168,7 @@ def parallelise(
     ``dtype`` is that of matrix work, ``backend`` that of torch.compile for the blocks (None: they run as
     written). Every rank must hold the same weights, or weights on the meta device.
     """
-<<<<<<< HEAD
     expert.apply(module, plan, mesh)
-=======
->>>>>>> main
     tensor.apply(module, plan, mesh)
     compile.apply(module, backend)
     recompute.apply(module, plan)
