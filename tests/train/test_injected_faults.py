@@ -69,9 +69,9 @@ class Run:
         return [json.loads(line)["tokens"] for line in lines]
 
     def reports(self) -> list[dict]:
-        """Every fault reported so far, in the order of the steps."""
+        """Every fault reported so far, in the order of the starts that they ended."""
         found = [json.loads(file.read_text()) for file in (self.folder / "faults").glob("weft-*.json")]
-        return sorted(found, key=lambda report: report["written"])
+        return sorted(found, key=lambda report: (report["attempt"], report["written"]))
 
     def continued(self) -> list[int]:
         """After which step each restart went on, the first start left out."""

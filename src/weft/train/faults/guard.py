@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -197,6 +198,8 @@ def guarded(folder: Path, world: World, timeout: float) -> Iterator[Guard | None
         return
     guard = Guard(folder, world, timeout)
     guard.start()
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _hear) if main else None
     try:
         yield guard
     except Interrupted:
@@ -208,6 +211,15 @@ def guarded(folder: Path, world: World, timeout: float) -> Iterator[Guard | None
         raise
     finally:
         guard.stop()
+        # After a fault it stays as it is: this process only ends.
+        if main and signal.getsignal(signal.SIGTERM) is _hear:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    """SIGTERM outside of the loop: stop at once, unless an error is on its way out: it must be told first."""
+    if not isinstance(sys.exc_info()[1], Exception):
+        raise KeyboardInterrupt
 
 
 def _deaf() -> None:
