@@ -4,12 +4,14 @@
 
 Documents are sentences of words drawn from Zipf's law with a vocabulary of 20,000 a language; one in fifty is
 an exact and one in fifty a near copy of an earlier one. Peak memory is the sum of the resident sets (shared
-pages counted by their share, PSS) of the command and all its processes, sampled each half second.
+pages counted by their share, PSS) of the command and all its processes, sampled each half second. The sizes
+of the folders of intermediate results are sampled each five seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import numpy as np
 
 _FILE_BYTES = 256 << 20
 _WORDS = 20_000
+_DRAWS = 1 << 20
 
 
 def vocabulary(generator: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -35,17 +38,29 @@ def vocabulary(generator: np.random.Generator) -> tuple[list[str], list[str]]:
     return english, chinese
 
 
-def text(generator: np.random.Generator, words: np.ndarray, space: str, end: str) -> str:
-    count = int(np.clip(generator.lognormal(6.0, 0.8), 80, 20_000))
-    drawn = words[(generator.zipf(1.15, count) - 1) % _WORDS]
-    cuts = np.arange(14, count, 14)
-    return "".join(space.join(sentence) + end for sentence in np.split(drawn, cuts) if len(sentence))
+class Words:
+    """A vocabulary to draw from by Zipf's law; every fourteenth word ends a sentence."""
+
+    def __init__(self, words: list[str], space: str, end: str) -> None:
+        self._words, self._ends = np.array(words, object), np.array([word + end for word in words], object)
+        self._space = space
+        shares = 1.0 / np.arange(1, len(words) + 1) ** 1.15
+        # A word is drawn by looking a random number up.
+        self._table = np.searchsorted(np.cumsum(shares / shares.sum()), (np.arange(_DRAWS) + 0.5) / _DRAWS)
+
+    def text(self, generator: np.random.Generator) -> str:
+        count = int(np.clip(generator.lognormal(6.0, 0.8), 80, 20_000))
+        drawn = self._table[generator.integers(0, _DRAWS, count)]
+        words = self._words[drawn]
+        words[13::14] = self._ends[drawn[13::14]]
+        return self._space.join(words) + "\n"
 
 
 def make(folder: Path, size: int) -> int:
     """Files of 256 MiB in ``folder``; returns their bytes."""
     generator = np.random.default_rng(0)
-    english, chinese = (np.array(words, object) for words in vocabulary(generator))
+    words = vocabulary(generator)
+    english, chinese = Words(words[0], " ", ".\n"), Words(words[1], "", "。\n")
     earlier: list[str] = []
     total = 0
     for number in range((size + _FILE_BYTES - 1) // _FILE_BYTES):
@@ -57,9 +72,9 @@ def make(folder: Path, size: int) -> int:
                     one = earlier[int(generator.integers(len(earlier)))]
                     one = one if draw < 0.02 else one + " One more sentence 又一句。"
                 elif draw < 0.52:
-                    one = text(generator, english, " ", ".\n")
+                    one = english.text(generator)
                 else:
-                    one = text(generator, chinese, "", "。\n")
+                    one = chinese.text(generator)
                 if draw > 0.999:
                     earlier.append(one)
                 stream.write(json.dumps({"text": one}, ensure_ascii=False) + "\n")
@@ -82,6 +97,15 @@ def memory(process: int) -> int:
     return total
 
 
+def stored(folder: Path) -> dict[str, int]:
+    """Bytes below each folder of the intermediate results: what a cluster would send around."""
+    sizes = {}
+    for below in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            sizes[below.name] = sum(file.stat().st_size for file in below.rglob("*") if file.is_file())
+    return sizes
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,9 +122,13 @@ def main() -> int:
         command = [sys.executable, "-m", "weft", "data", str(source), "--out", str(out), *given.settings]
         began = time.perf_counter()
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-        samples = []
+        samples: list[tuple[float, int]] = []
+        work: dict[str, int] = {}
         while process.poll() is None:
             samples.append((time.perf_counter() - began, memory(process.pid)))
+            if len(samples) % 10 == 0:
+                sizes = stored(out / ".work")
+                work |= {name: max(size, work.get(name, 0)) for name, size in sizes.items()}
             time.sleep(0.5)
         wall = time.perf_counter() - began
         if process.returncode:
@@ -117,8 +145,16 @@ def main() -> int:
     print("kept", record["kept"], "dropped", record["dropped"])
     for name, most in stage.items():
         print(f"{name:12} {record['seconds'].get(name, wall - ends):8.1f} s  {most / 1e9:6.2f} GB at most")
+    print("on disk in between:", ", ".join(f"{name} {most / 1e6:.0f} MB" for name, most in work.items()))
     if given.json:
-        figures = {"bytes": size, "wall": wall, "peak": peak, "stages": stage, "figures": record}
+        figures = {
+            "bytes": size,
+            "wall": wall,
+            "peak": peak,
+            "stages": stage,
+            "disk": work,
+            "figures": record,
+        }
         given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -17,16 +17,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["RAYON_NUM_THREADS"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-
 import numpy as np
 import tokenizers
 
 from weft.tokenizer import Tokenizer
 
 _CHUNK_BYTES = 4 << 20
+
+
+def use_one_core() -> None:
+    """Pin this process to a core; both libraries start their threads, now one each, when first asked."""
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 
 
 def chunks(file: Path) -> Iterator[list[str]]:
@@ -76,6 +79,7 @@ def main() -> int:
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with a tokenizer.json")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    use_one_core()
     ours = Tokenizer.load(given.tokenizer)
     theirs = tokenizers.Tokenizer.from_file(str(given.tokenizer / "tokenizer.json"))
     # Text that spells a special token is text, for both.

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from weft.checkpoint.huggingface import load_model, save_model
@@ -49,6 +50,7 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
 WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 12}
 
 CASES: dict[str, Any] = {
     "llama": lambda: LlamaConfig(**SHAPE, rope_parameters=LLAMA3, tie_word_embeddings=False),
@@ -58,6 +60,12 @@ CASES: dict[str, Any] = {
     "qwen2-window": lambda: Qwen2Config(**SHAPE, **WINDOW),
     "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=12, tie_word_embeddings=True),
     "qwen3-biased": lambda: Qwen3Config(**SHAPE, head_dim=16, attention_bias=True, tie_word_embeddings=False),
+    "qwen3-moe": lambda: Qwen3MoeConfig(
+        **SHAPE, **EXPERTS, norm_topk_prob=True, mlp_only_layers=[1], tie_word_embeddings=True
+    ),
+    "qwen3-moe-step-window": lambda: Qwen3MoeConfig(
+        **SHAPE, **EXPERTS, decoder_sparse_step=2, use_sliding_window=True, sliding_window=5
+    ),
     "mistral": lambda: MistralConfig(**SHAPE, sliding_window=5, head_dim=10),
     "mistral-full": lambda: MistralConfig(**SHAPE, sliding_window=None),
 }

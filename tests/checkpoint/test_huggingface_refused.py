@@ -144,6 +144,29 @@ def test_a_config_that_weft_cannot_compute_exactly(folder: Path, values: dict[st
     assert words in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"num_experts": 10**9}, "experts"),
+        ({"num_experts": 5}, "lack model.layers.0.mlp.experts.4"),
+        ({"num_experts": 3}, "hold model.layers.0.mlp.experts.3"),
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok"),
+        ({"moe_intermediate_size": 8}, "asks for [8, 32]"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ({"norm_topk_prob": 1}, "norm_topk_prob"),
+        ({"mlp_only_layers": "1"}, "mlp_only_layers"),
+        ({"mlp_only_layers": [1]}, "lack model.layers.1.mlp.down_proj"),
+    ],
+)
+def test_a_mixture_of_experts_that_does_not_fit(
+    tmp_path: Path, tiny_decoder: Callable[..., Decoder], values: dict[str, Any], words: str
+) -> None:
+    shape = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    save_model(tmp_path, tiny_decoder(architecture="Qwen3MoeForCausalLM", **shape), None)
+    change(tmp_path / "config.json", **values)
+    assert words in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
 def test_truncated_safetensors(folder: Path, cut: int) -> None:
     file = folder / "model.safetensors"

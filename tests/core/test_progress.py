@@ -32,9 +32,19 @@ def test_clock(done: float, seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(999, "999"), (12_345, "12.3k"), (3_200_000, "3.2M"), (4e9, "4.0G")]
+    ("count", "words"),
+    [
+        (0.04, "0"),
+        (2.5, "2.5"),
+        (49.9999999, "50"),
+        (99.96, "100"),
+        (999, "999"),
+        (12_345, "12.3k"),
+        (3_200_000, "3.2M"),
+        (4e9, "4.0G"),
+    ],
 )
-def test_large_counts_are_short(count: float, words: str) -> None:
+def test_counts_are_short(count: float, words: str) -> None:
     progress = Progress("x", stream=io.StringIO())
     progress.done = count
     assert f"x: {words}," in progress.line(progress._started + 1)

@@ -73,6 +73,7 @@ def frame(order: int = 1) -> Any:
                 "source": [row[1] for row in rows],
                 "text": [row[2] for row in rows],
                 "reason": pa.array(reasons, pa.large_string()),
+                "value": pa.array(reasons, pa.large_string()),
             }
         )
     )
@@ -107,6 +108,17 @@ def test_one_document_may_keep_them_and_neither_order_nor_partitions_matter(tmp_
 def test_paragraphs(tmp_path: Path) -> None:
     out = run(tmp_path / "a", LinesConfig(unit="paragraph", max_documents=3))
     assert out["s02"]["text"].endswith("all rights reserved.") and out["s02"][COMMON_LINES] == 1
+
+
+def test_a_document_of_common_lines_alone_is_dropped_with_its_text(tmp_path: Path) -> None:
+    texts = ["Own words here, nobody else's.\n\nA paragraph that two have.", "A paragraph that two have.\n\n"]
+    nothing = pa.nulls(2, pa.large_string())
+    columns = {"kind": ["text"] * 2, "source": ["a", "b"], "text": texts, "reason": nothing, "value": nothing}
+    given, config = pa.table(columns), LinesConfig(unit="paragraph", max_documents=1, keep="first")
+    find_common_lines(daft.from_arrow(given), config, tmp_path)
+    rows = remove_common_lines(daft.from_arrow(given), config, tmp_path).sort("source").to_arrow().to_pylist()
+    assert [row["text"] for row in rows] == texts
+    assert [(row["reason"], row["value"]) for row in rows] == [(None, None), ("common_lines", "1")]
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:

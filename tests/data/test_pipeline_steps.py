@@ -54,6 +54,11 @@ def reasons(out: Path) -> dict[str, str]:
     return {row["source"].partition("/")[2]: row["reason"] for row in rows}
 
 
+def read(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+    return rows
+
+
 def files(out: Path) -> dict[str, bytes]:
     found = [*(out / "documents").rglob("*.parquet"), *(out / "dropped").rglob("*.parquet")]
     return {str(file.relative_to(out)): file.read_bytes() for file in found}
@@ -88,6 +93,11 @@ def test_every_step_in_one_run(tmp_path: Path) -> None:
         english(77) + "写信给wang.lei@example.cn或打13812345678。\n", encoding="utf-8"
     )
     (corpus / "garbled.txt").write_text(english(78).replace("of that", "itâ€™s of that"), encoding="utf-8")
+    (corpus / "both.txt").write_text(
+        "The river crosses the market and that is what the sailors have to say of it. " * 8
+        + "船员们说这条河流穿过市场，这就是他们要说的关于它的全部内容，没有别的了。" * 8,
+        encoding="utf-8",
+    )
     exam = tmp_path / "exam.jsonl"
     exam.write_text(
         json.dumps(
@@ -105,6 +115,7 @@ def test_every_step_in_one_run(tmp_path: Path) -> None:
         'quality.chinese=["chinese"]',
         "lines.unit=line",
         "lines.max_documents=5",
+        "junk.max_repeated_text=1.0",
         f'contamination.sets=["{exam}"]',
         "part_bytes=20000",
     )
@@ -117,7 +128,10 @@ def test_every_step_in_one_run(tmp_path: Path) -> None:
     kept = "".join(text for split in ("train", "valid", "test") for text in texts(tmp_path / "out", split))
     assert "newsletter" not in kept and "wang.lei" not in kept and "13812345678" not in kept
     assert "<EMAIL>" in kept and "<PHONE>" in kept and "it’s of that" in kept
+    rows = [row for file in (tmp_path / "out" / "documents").glob("*/*.parquet") for row in read(file)]
+    assert [row["source"] for row in rows if row["mixed_language"]] == ["corpus/both.txt"]
     figures = record["figures"]
+    assert figures["mixed_languages"] == 1
     assert figures["personal"] == {"email": 1, "phone": 1} and figures["lines"] == {"common": 20}
     hits = pq.read_table(tmp_path / "out" / "documents" / "contamination.parquet").to_pylist()
     assert hits and {row["set"] for row in hits} == {"exam.jsonl"} and "winter market" in hits[0]["ngram"]
@@ -165,7 +179,7 @@ def test_a_write_that_fails_is_continued_where_it_stopped(
         pipeline.build(settings(), [corpus], tmp_path / "out")
     finished = partitions(tmp_path / "out")
     assert {"written/part-00000", "written/part-00001"} < set(finished)
-    monkeypatch.setattr(cleaning, "read", None)  # cleaning and comparing are not done again
+    monkeypatch.setattr(cleaning, "read_pieces", None)  # cleaning and comparing are not done again
     monkeypatch.setattr(pipeline, "_judge", None)
     pipeline.build(settings(), [corpus], tmp_path / "out")
     assert files(tmp_path / "out") == files(tmp_path / "whole")

@@ -90,7 +90,7 @@ def test_batches_are_bounded_and_tasks_pickle(tmp_path: Path) -> None:
             out.write(json.dumps({"text": f"{number} " + "x" * 100_000}) + "\n")
     config = ReadConfig(max_ratio=10_000)
     listing = sources.find([file], config)
-    [group] = pickle.loads(pickle.dumps(list(reading._groups(listing))))
+    [group] = pickle.loads(pickle.dumps(list(reading._groups(list(reading.pieces(listing[0]))))))
     wrap = daft.recordbatch.RecordBatch._from_pyrecordbatch
     sizes = [len(wrap(batch)) for batch in reading.read_group(group, config)]
     assert sum(sizes) == 300 and max(sizes) <= 43

@@ -21,6 +21,13 @@ SHAPES = {
     "one key head": {"num_key_value_heads": 1},
     "no groups": {"num_key_value_heads": 4},
     "llama": {"qk_norm": False, "architecture": "LlamaForCausalLM"},
+    "experts": {
+        "architecture": "Qwen3MoeForCausalLM",
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "mlp_only_layers": (0,),
+    },
     "window": {"sliding_window": 7, "qk_norm": False, "architecture": "MistralForCausalLM"},
 }
 
@@ -222,3 +229,10 @@ def test_dtypes_by_name():
     assert best_dtype(cpu) in (torch.float32, torch.bfloat16)
     with pytest.raises(UsageError, match="float16"):
         best_dtype(cpu, "float16")
+
+
+def test_routers_keep_fp32_in_the_engine(tiny_decoder):
+    model = prepare(tiny_decoder(**SHAPES["experts"]), torch.device("cpu"), torch.bfloat16)
+    layer = model.blocks[1].feed_forward
+    assert layer.router.weight.dtype == torch.float32
+    assert layer.experts.gate.dtype == torch.bfloat16

@@ -117,7 +117,8 @@ def test_every_parameter_has_a_name_elsewhere() -> None:
         names = [foreign(name) for name in Decoder(config).state_dict()]
         assert len(set(names)) == len(names)
         seen.update(names)
-    assert {name.format(1) for name in DECODER.values()} <= seen
+    # The router belongs to mixtures of experts, tests/models/test_moe.py.
+    assert {name.format(1) for name in DECODER.values()} - seen == {"model.layers.1.mlp.gate.weight"}
     assert foreign("blocks.11.attention.q.bias") == "model.layers.11.self_attn.q_proj.bias"
 
 

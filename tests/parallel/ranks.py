@@ -7,12 +7,16 @@ import itertools
 import os
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+
+PATIENCE = timedelta(minutes=3)
+"""Ranks that wait for one that failed give up after this."""
 
 
 class Ranks:
@@ -56,7 +60,9 @@ def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
     for call in itertools.count():
         function, arguments = pipe.recv()
         # Groups of each call are given up with it: every one has threads that wait in a loop.
-        dist.init_process_group("gloo", init_method=f"file://{store}-{call}", rank=rank, world_size=size)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{store}-{call}", rank=rank, world_size=size, timeout=PATIENCE
+        )
         try:
             answer = (True, function(*arguments))
         except BaseException:

@@ -6,7 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,9 @@ import pytest
 from weft.core import manifest
 from weft.core.errors import DataError, UsageError
 from weft.data import shards
+from weft.data.config_quality import RuleSet
 from weft.recipes.data_report import write_data_report
+from weft.recipes.data_words import REASONS, explain
 from weft.tokenizer import Tokenizer
 
 EVIL = "<script>alert('恶')</script>\x1b[31m"
@@ -167,3 +169,8 @@ def test_bad_input_is_one_sentence_and_no_page(folder: Path, tmp_path: Path) -> 
     with pytest.raises(DataError, match="damaged"):
         write_data_report(folder, page)
     assert not page.exists()
+
+
+def test_every_set_of_rules_and_every_broken_file_is_explained() -> None:
+    for name in (*get_args(RuleSet), "zip_bomb", "truncated", "unsafe_path", "contaminated", "personal_data"):
+        assert explain(REASONS, name).en and explain(REASONS, name).zh, name

@@ -22,6 +22,7 @@ Table = Mapping[str, Any]
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_EXPERT_SIZES = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step")
 _LARGEST = 2**31 - 1
 
 
@@ -39,7 +40,7 @@ def parse(table: Table) -> DecoderConfig:
     architecture = _architecture(table)
     family = FAMILIES[architecture]
     _refuse_foreign_parts(table)
-    sizes = {name: _integer(table, name) for name in _SIZES}
+    sizes: dict[str, Any] = {name: _integer(table, name) for name in _SIZES}
     heads = sizes["num_attention_heads"]
     # Llama's first release has no such key; the other families do not agree on a default.
     groups = heads if architecture == "LlamaForCausalLM" else None
@@ -60,6 +61,7 @@ def parse(table: Table) -> DecoderConfig:
         if family.attention_bias is None
         else family.attention_bias,
         sliding_window=_sliding_window(table, family, sizes["num_hidden_layers"]),
+        **(_experts(table) if family.experts else {}),
     )
 
 
@@ -89,10 +91,14 @@ def write_config(config: DecoderConfig, dtype: str, token_ids: Table) -> dict[st
         table["attention_bias"] = config.attention_bias
     if config.architecture == "LlamaForCausalLM":
         table["mlp_bias"] = False
+    if family.experts:
+        table |= {name: getattr(config, name) for name in (*_EXPERT_SIZES, "norm_topk_prob")}
+        table["mlp_only_layers"] = list(config.mlp_only_layers)
     if family.sliding_window:
         table["sliding_window"] = window
-    if family.model_type in ("qwen2", "qwen3"):
+    if family.model_type in ("qwen2", "qwen3", "qwen3_moe"):
         table["use_sliding_window"] = window is not None
+    if family.model_type in ("qwen2", "qwen3"):
         table["max_window_layers"] = config.num_hidden_layers if window is None else 0
     return table
 
@@ -107,7 +113,7 @@ def _architecture(table: Table) -> str:
 
 
 def _refuse_foreign_parts(table: Table) -> None:
-    """Everything of the four families that changes the numbers and that the decoder does not have."""
+    """Everything of the families that changes the numbers and that the decoder does not have."""
     if _flag(table, "mlp_bias"):
         raise CheckpointError(
             "mlp_bias = true puts biases on the feed-forward matrices, which is not supported."
@@ -170,8 +176,10 @@ def _scaling_table(scaling: RopeScaling | None) -> dict[str, Any] | None:
 def _sliding_window(table: Table, family: Family, layers: int) -> int | None:
     """The one window of all layers; a mixture of windowed and full layers is refused."""
     qwen = family.model_type in ("qwen2", "qwen3")
-    # transformers windows every Mistral that does not say null, and only those Qwens that ask for it.
-    asked = _flag(table, "use_sliding_window") if qwen else family.sliding_window
+    # transformers windows every Mistral that does not say null, and only those Qwens that ask for it; of
+    # these the mixtures of experts know no layers that are exempt.
+    asks = qwen or family.model_type == "qwen3_moe"
+    asked = _flag(table, "use_sliding_window") if asks else family.sliding_window
     windowed = asked and table.get("sliding_window", 4096) is not None
     kinds = {"sliding_attention"} if windowed else {"full_attention"}
     types = table.get("layer_types")
@@ -189,6 +197,21 @@ def _sliding_window(table: Table, family: Family, layers: int) -> int | None:
             "max_window_layers, layer_types)."
         )
     return _integer(table, "sliding_window", 4096) if kinds == {"sliding_attention"} else None
+
+
+def _experts(table: Table) -> dict[str, Any]:
+    """The mixture of experts; transformers 5 calls the number of experts num_local_experts."""
+    layers = table.get("mlp_only_layers") or []
+    if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
+        raise CheckpointError(f"mlp_only_layers = {layers!r} must be a list of whole numbers.")
+    return {
+        "num_experts": _integer(table, "num_experts", _integer(table, "num_local_experts", 128)),
+        "num_experts_per_tok": _integer(table, "num_experts_per_tok", 8),
+        "moe_intermediate_size": _integer(table, "moe_intermediate_size", 768),
+        "decoder_sparse_step": _integer(table, "decoder_sparse_step", 1),
+        "norm_topk_prob": _flag(table, "norm_topk_prob"),
+        "mlp_only_layers": tuple(layers),
+    }
 
 
 def _integer(table: Table, name: str, default: int | None = None) -> int:

@@ -25,7 +25,8 @@ from weft.core.errors import CheckpointError
 from weft.core.files import write_text_atomic
 from weft.models.config import DecoderConfig
 from weft.models.decoder import Decoder, rope_frequencies
-from weft.models.names import foreign, whole_name
+from weft.models.moe import routers
+from weft.models.names import foreign, foreign_parts, stacked, whole_name
 from weft.parallel.company import Company
 from weft.tokenizer.encode import Tokenizer
 
@@ -71,9 +72,11 @@ def load_model(
     """
     opened = open_folder(folder)
     model, config = opened.empty, opened.config
-    for name, tensor in read_tensors({name: opened.headers[name] for name in opened.ours}):
-        moved = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True)
-        _assign(model, opened.ours[name], moved)
+    for part, tensor in read_tensors({part: opened.headers[part] for part in opened.ours}):
+        name, expert = opened.ours[part]
+        _assign(model, name, expert, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
+    for router in routers(model).values():
+        router.reset(device)
     if config.tie_word_embeddings:
         model.output.weight = model.embedding.weight
     model.inverse_frequencies = rope_frequencies(config).to(device)
@@ -84,11 +87,12 @@ def load_model(
 class Opened:
     """A Hugging Face folder of which everything was checked and nothing read yet.
 
-    ``empty``: its decoder without memory; ``ours``: its names to ours; ``headers``: where tensors lie.
+    ``empty``: its decoder without memory; ``ours``: its names to ours, and the expert's
+    number where ours holds all of them; ``headers``: where tensors lie.
     """
 
     empty: Decoder
-    ours: dict[str, str]
+    ours: dict[str, tuple[str, int | None]]
     headers: dict[str, StoredTensor]
 
     @property
@@ -98,7 +102,7 @@ class Opened:
 
     def parts(self, name: str) -> dict[str, Box]:
         """The stored tensors that make up our parameter ``name``, and which box of it each is."""
-        return {stored: whole(self.headers[stored].shape) for stored in [foreign(name)]}
+        return dict(_parts(self.config, name, self.empty.get_parameter(name).shape))
 
 
 def open_folder(folder: str | Path) -> Opened:
@@ -108,7 +112,11 @@ def open_folder(folder: str | Path) -> Opened:
     _refuse_tokenizer_code(folder)
     headers = {name: stored for name, stored in read_headers(folder).items() if not _is_derived(name)}
     model = _empty_model(folder, config, len(headers))
-    ours = {foreign(name): name for name, _ in model.named_parameters()}
+    ours = {
+        part: (name, expert if stacked(name) else None)
+        for name, _ in model.named_parameters()
+        for expert, part in enumerate(foreign_parts(name, config.num_experts))
+    }
     _check_tied(folder, config, headers)
     _check_names(folder, model, ours, headers)
     return Opened(model, ours, headers)
@@ -154,9 +162,10 @@ def write_model(
     keeps that of the weights. ``generation`` is the content of generation_config.json; its token ids also
     go to config.json, and without it the tokenizer's end of text is used. Every rank of ``company`` gives
     what it holds of the model, and no rank ever holds more of the others' than one file of weights. Raises
-    CheckpointError when the tokenizer has more tokens than the model has embeddings.
+    CheckpointError when the tokenizer has more tokens than the model has embeddings, or routers have biases.
     """
     company = company or Company()
+    company.all(lambda: _check_biases(model))
     spread = Spread(_own_parameters(model), company)
     config = model.config
     tensors = list(_planned(config, spread, dtype))
@@ -206,8 +215,31 @@ def _planned(config: DecoderConfig, spread: Spread, dtype: torch.dtype | None) -
     with torch.device("meta"):
         model = Decoder(config)
     for name, parameter in model.named_parameters():
-        shape = tuple(parameter.shape)
-        yield Planned(foreign(name), name, whole(shape), shape, dtype or spread.dtype(name))
+        for stored, part in _parts(config, name, parameter.shape):
+            size = tuple(parameter.shape[1:] if stacked(name) else parameter.shape)
+            yield Planned(stored, name, part, size, dtype or spread.dtype(name))
+
+
+def _parts(config: DecoderConfig, name: str, shape: torch.Size) -> Iterator[tuple[str, Box]]:
+    """The stored tensors that make up our parameter ``name``, and the box of it that each is."""
+    full = whole(tuple(shape))
+    if not stacked(name):
+        yield foreign(name), full
+        return
+    for expert, stored in enumerate(foreign_parts(name, config.num_experts)):
+        yield stored, ((expert, 1), *full[1:])
+
+
+def _check_biases(model: Held) -> None:
+    """No stock architecture can say them, so that what is written would not be what was trained."""
+    assert isinstance(model, nn.Module)
+    largest = max((float(router.bias.abs().max()) for router in routers(model).values()), default=0.0)
+    if largest:
+        raise CheckpointError(
+            f"The biases that balance the experts are up to {largest:.2g}, and a stock "
+            f"{model.config.architecture} has none, so it would choose other experts than in training; train "
+            "to the end with balance.release above 0, or set them to 0 knowingly."
+        )
 
 
 def _is_derived(name: str) -> bool:
@@ -217,11 +249,12 @@ def _is_derived(name: str) -> bool:
 
 def _empty_model(folder: Path, config: DecoderConfig, tensors: int) -> Decoder:
     """A decoder without memory, once the files can hold as many layers as the config claims."""
-    if config.num_hidden_layers > tensors:
-        raise CheckpointError(
-            f"{folder / CONFIG} claims {config.num_hidden_layers} layers and the weights hold only {tensors} "
-            "tensors; copy the checkpoint again."
-        )
+    for claimed, what in ((config.num_hidden_layers, "layers"), (config.num_experts, "experts")):
+        if claimed > tensors:
+            raise CheckpointError(
+                f"{folder / CONFIG} claims {claimed} {what} and the weights hold only {tensors} tensors; "
+                "copy the checkpoint again."
+            )
     try:
         with torch.device("meta"):
             return Decoder(config)
@@ -244,7 +277,10 @@ def _check_tied(folder: Path, config: DecoderConfig, headers: dict[str, StoredTe
 
 
 def _check_names(
-    folder: Path, model: Decoder, ours: Mapping[str, str], headers: Mapping[str, StoredTensor]
+    folder: Path,
+    model: Decoder,
+    ours: Mapping[str, tuple[str, int | None]],
+    headers: Mapping[str, StoredTensor],
 ) -> None:
     missing = sorted(set(ours) - set(headers))
     if missing:
@@ -259,17 +295,29 @@ def _check_names(
             "config.json does not have; it would not compute the same."
         )
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    for name, own in ours.items():
-        if headers[name].shape != shapes[own]:
+    for name, (own, expert) in ours.items():
+        shape = shapes[own] if expert is None else shapes[own][1:]
+        if headers[name].shape != shape:
             raise CheckpointError(
                 f"{name} in {headers[name].file} has the shape {list(headers[name].shape)}, and config.json "
-                f"asks for {list(shapes[own])}; the two files do not belong together."
+                f"asks for {list(shape)}; the two files do not belong together."
             )
 
 
-def _assign(model: Decoder, name: str, tensor: Tensor) -> None:
+@torch.no_grad()
+def _assign(model: Decoder, name: str, expert: int | None, tensor: Tensor) -> None:
+    """Let ``tensor`` be the parameter ``name``, or the part of it that belongs to ``expert``."""
     owner, _, leaf = name.rpartition(".")
-    model.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor))
+    module = model.get_submodule(owner)
+    if expert is None:
+        module.register_parameter(leaf, nn.Parameter(tensor))
+        return
+    whole = module.get_parameter(leaf)
+    if whole.is_meta:
+        # The first expert that is read brings the memory for all, in its dtype and on its device.
+        whole = nn.Parameter(torch.empty(whole.shape, dtype=tensor.dtype, device=tensor.device))
+        module.register_parameter(leaf, whole)
+    whole[expert] = tensor
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer | str | Path | None) -> tuple[int | None, int]:

@@ -15,6 +15,7 @@ from weft.checkpoint.spread import box, common, within
 from weft.checkpoint.weights import read_parts
 from weft.core.errors import CheckpointError
 from weft.models.decoder import Decoder, rope_frequencies
+from weft.models.moe import routers
 from weft.models.names import whole_name
 from weft.ops.local import local
 
@@ -23,6 +24,8 @@ def empty_model(folder: str | Path, device: torch.device) -> Decoder:
     """The decoder of ``folder`` with parameters on the meta device, to be laid out and then filled."""
     model = open_folder(folder).empty
     model.inverse_frequencies = rope_frequencies(model.config).to(device)
+    for router in routers(model).values():
+        router.reset(device)
     return model
 
 

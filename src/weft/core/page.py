@@ -42,6 +42,8 @@ pre{font:13px/1.45 ui-monospace,"DejaVu Sans Mono","Noto Sans Mono CJK SC",monos
 pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere}
 pre b{font-weight:700}details>summary{cursor:pointer;margin:.5rem 0;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
+@media(max-width:40rem){.scroll svg{min-width:34rem;max-width:none}th,td{padding-right:.6rem}
+ td:not(.n){min-width:9.5rem}td:last-child:not(.n):not(:first-child){min-width:13rem}}
 nav{display:flex;gap:.2rem;justify-content:flex-end;font-size:.9rem}
 nav label{cursor:pointer;padding:.1rem .6rem;border-radius:6px}
 .pick{position:absolute;opacity:0}
@@ -88,13 +90,14 @@ class Page:
 
     def chart(self, svg: str, caption: Text | None = None) -> None:
         """A chart from :mod:`weft.core.chart`; its text is put in as it is."""
-        self._parts.append(svg)
+        self._parts.append(f'<div class="scroll">{svg}</div>')
         if caption is not None:
             self.paragraph(caption, note=True)
 
     def charts(self, english: str, chinese: str) -> None:
         """The same chart with words in either language."""
-        self._parts.append(f'<div lang="en">{english}</div><div lang="zh">{chinese}</div>')
+        drawn = (("en", english), ("zh", chinese))
+        self._parts += [f'<div class="scroll" lang="{name}">{svg}</div>' for name, svg in drawn]
 
     def sample(self, text: str, prompt: str = "") -> None:
         """Text as it was written, spaces and line ends kept, the prompt before it in bold."""

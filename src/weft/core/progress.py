@@ -73,7 +73,8 @@ def _count(value: float) -> str:
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / {'G': 1e9, 'M': 1e6, 'k': 1e3}[suffix]:.1f}{suffix}"
-    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.1f}"
+    # The shown digits decide, because a rate that is whole on paper is not in floating point.
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")
 
 
 def _clock(seconds: float) -> str:

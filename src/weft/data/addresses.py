@@ -102,8 +102,11 @@ def _read_errors() -> Any:
 
 
 def _access() -> Any:
-    """Two tries, not five: a host that refuses is reported in seconds."""
-    return daft.io.IOConfig(http=daft.io.HTTPConfig(num_tries=2, retry_initial_backoff_ms=200))
+    """Two tries, not five or 25: a host that refuses is reported in seconds."""
+    return daft.io.IOConfig(
+        http=daft.io.HTTPConfig(num_tries=2, retry_initial_backoff_ms=200),
+        s3=daft.io.S3Config(num_tries=2, retry_initial_backoff_ms=200, connect_timeout_ms=10_000),
+    )
 
 
 def _pattern(source: str) -> str:

@@ -27,7 +27,7 @@ from weft.data.steps.near import sign
 from weft.data.steps.normalise import normalise
 from weft.data.steps.personal import deidentify
 from weft.data.steps.quality import judge_quality
-from weft.data.steps.read import read
+from weft.data.steps.read import Piece, pieces, read_pieces
 
 _BUCKET_BYTES = 32 << 20
 _MOST_BUCKETS = 1024
@@ -63,7 +63,7 @@ class Cleaning:
         return self._write("clean", self._without_lines, BUCKET)
 
     def _texts(self, name: str) -> Any:
-        frame = normalise(read(self._parts[name], self._config.read))
+        frame = normalise(read_pieces(self._parts[name], self._config.read))
         return clean(frame, self._config.clean)
 
     def _without_lines(self, name: str) -> Any:
@@ -113,12 +113,12 @@ class Cleaning:
                 self._check()
 
 
-def _parts(listing: Sequence[Found], size: int) -> Iterator[list[Found]]:
-    part: list[Found] = []
+def _parts(listing: Sequence[Found], size: int) -> Iterator[list[Piece]]:
+    part: list[Piece] = []
     total = 0
-    for file in listing:
-        part.append(file)
-        total += file.bytes if file.reason is None else 0
+    for piece in (piece for file in listing for piece in pieces(file)):
+        part.append(piece)
+        total += piece.length if piece.file.reason is None else 0
         if total >= size:
             yield part
             part, total = [], 0

@@ -24,6 +24,8 @@ from weft.core.files import disk_errors
 # An interrupted query is closed by the garbage collector, of which asyncio, or the interpreter when no loop
 # runs any more, would print a traceback beside the one sentence that matters.
 logging.getLogger("asyncio").addFilter(lambda record: "NativeExecutor" not in record.getMessage())
+# The error itself is raised; its line in the log would stand beside the one sentence.
+logging.getLogger("daft_local_execution").setLevel(logging.CRITICAL)
 _earlier_hook = sys.unraisablehook
 
 
@@ -93,7 +95,9 @@ def _connect(on: str) -> None:
             )
         daft.set_runner_ray(noop_if_initialized=True)
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # Ray begins with "Initialization failure from server:" and a traceback; the cause stands last.
+        said = (lines or [type(error).__name__])[-1 if lines and lines[0].endswith(":") else 0][:200]
         raise ResourceError(
             f"The Ray cluster {on} does not answer ({said}); check the address and that its versions of "
             "Python, Ray and Weft are these."

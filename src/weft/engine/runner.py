@@ -56,9 +56,12 @@ def best_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
 
 
 def prepare(model: Decoder, device: torch.device, dtype: torch.dtype) -> Decoder:
-    """Move the model, in place; matrices and biases become ``dtype``, norms and frequencies keep fp32."""
+    """Move the model, in place; matrices and biases become ``dtype``.
+
+    Norms, routers and frequencies keep fp32.
+    """
     model.to(device).requires_grad_(False)
     for name, parameter in model.named_parameters():
-        matrix = parameter.ndim > 1 or name.endswith("bias")
+        matrix = name.endswith("bias") or (parameter.ndim > 1 and not name.endswith("router.weight"))
         parameter.data = parameter.data.to(dtype if matrix else torch.float32)
     return model.eval()

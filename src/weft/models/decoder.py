@@ -49,7 +49,7 @@ def through(
 
 
 class Decoder(nn.Module):
-    """A causal language model of the Llama, Qwen2, Qwen3 or Mistral shape."""
+    """A causal language model of the Llama, Qwen2, Qwen3, Qwen3-MoE or Mistral shape."""
 
     inverse_frequencies: Tensor
 
@@ -74,7 +74,9 @@ class Decoder(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            elif name.endswith(("attention.o.weight", "feed_forward.down.weight")):
+            elif name.endswith(
+                ("attention.o.weight", "feed_forward.down.weight", "feed_forward.experts.down")
+            ):
                 parameter.zero_()
             else:
                 parameter.normal_(0.0, self.config.initializer_range, generator=generator)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Family:
     """One architecture as ``transformers`` defines it; None means that a checkpoint may choose.
 
-    ``output_bias`` says whether biases on q, k and v come with one on the attention's output matrix.
+    ``output_bias`` says whether biases on q, k and v come with one on the attention's output matrix,
+    ``experts`` whether layers have a mixture of experts in place of one feed-forward.
     """
 
     model_type: str
@@ -17,6 +18,7 @@ class Family:
     attention_bias: bool | None
     output_bias: bool
     sliding_window: bool
+    experts: bool = False
 
 
 FAMILIES: dict[str, Family] = {
@@ -31,6 +33,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "Qwen3ForCausalLM": Family(
         "qwen3", qk_norm=True, attention_bias=None, output_bias=True, sliding_window=True
+    ),
+    "Qwen3MoeForCausalLM": Family(
+        "qwen3_moe", qk_norm=True, attention_bias=None, output_bias=True, sliding_window=True, experts=True
     ),
 }
 """By the name that a config.json gives under ``architectures``."""

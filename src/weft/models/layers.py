@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.models.config import DecoderConfig
+from weft.models.moe import SparseFeedForward
 from weft.ops.cache import AttentionContext
 from weft.ops.linear import linear
 from weft.ops.local import local
@@ -104,7 +105,7 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config, layer)
         self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = SparseFeedForward(config) if config.sparse(layer) else FeedForward(config)
 
     def forward(self, x_BTE: Tensor, cos: Tensor, sin: Tensor, context: AttentionContext) -> Tensor:
         """[B, T, E] -> [B, T, E]."""

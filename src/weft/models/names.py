@@ -25,16 +25,40 @@ DECODER: dict[str, str] = {
     "blocks.{}.feed_forward.gate.weight": "model.layers.{}.mlp.gate_proj.weight",
     "blocks.{}.feed_forward.up.weight": "model.layers.{}.mlp.up_proj.weight",
     "blocks.{}.feed_forward.down.weight": "model.layers.{}.mlp.down_proj.weight",
+    "blocks.{}.feed_forward.router.weight": "model.layers.{}.mlp.gate.weight",
 }
 """Ours to theirs; ``{}`` stands for the number of the layer."""
 
+EXPERTS: dict[str, str] = {
+    "blocks.{}.feed_forward.experts.gate": "model.layers.{}.mlp.experts.{}.gate_proj.weight",
+    "blocks.{}.feed_forward.experts.up": "model.layers.{}.mlp.experts.{}.up_proj.weight",
+    "blocks.{}.feed_forward.experts.down": "model.layers.{}.mlp.experts.{}.down_proj.weight",
+}
+"""Ours, one tensor for all experts, to theirs, one for each; the second ``{}`` is the expert's number."""
+
 
 def foreign(name: str) -> str:
-    """Hugging Face's name of the decoder's parameter ``name``."""
+    """Hugging Face's name of the decoder's parameter ``name``, which is not one of experts."""
+    pattern, layer = _pattern(name)
+    return DECODER[pattern].format(layer)
+
+
+def foreign_parts(name: str, experts: int) -> tuple[str, ...]:
+    """Hugging Face's names of the tensors that make up ``name``: of each expert along dimension 0, or one."""
+    pattern, layer = _pattern(name)
+    if pattern not in EXPERTS:
+        return (foreign(name),)
+    return tuple(EXPERTS[pattern].format(layer, expert) for expert in range(experts))
+
+
+def stacked(name: str) -> bool:
+    """Whether the decoder's parameter ``name`` holds the matrices of all experts along dimension 0."""
+    return _pattern(name)[0] in EXPERTS
+
+
+def _pattern(name: str) -> tuple[str, str]:
     layer = re.search(r"\d+", name)
-    if layer is None:
-        return DECODER[name]
-    return DECODER[name.replace(layer.group(), "{}", 1)].format(layer.group())
+    return (name, "") if layer is None else (name.replace(layer.group(), "{}", 1), layer.group())
 
 
 def whole_name(name: str, config: DecoderConfig) -> str:

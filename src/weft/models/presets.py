@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from weft.models.config import DecoderConfig
 
@@ -15,20 +17,37 @@ class Size:
     width: int
     head_dim: int
 
-    def config(self, vocab_size: int, context: int, architecture: str = "Qwen3ForCausalLM") -> DecoderConfig:
-        """The decoder of this size; the feed-forward width is 8/3 of the model's, rounded up to 64."""
+    def config(
+        self,
+        vocab_size: int,
+        context: int,
+        architecture: str = "Qwen3ForCausalLM",
+        mixture: Mapping[str, Any] | None = None,
+    ) -> DecoderConfig:
+        """The decoder of this size; ``mixture`` holds the fields of DecoderConfig about experts."""
         heads = self.width // self.head_dim
         return DecoderConfig(
             vocab_size=vocab_size,
             hidden_size=self.width,
-            intermediate_size=-(-self.width * 8 // 3 // 64) * 64,
+            intermediate_size=feed_forward(self.width),
             num_hidden_layers=self.layers,
             num_attention_heads=heads,
             num_key_value_heads=heads,
             head_dim=self.head_dim,
             architecture=architecture,
             max_position_embeddings=context,
+            **(mixture or {}),
         )
+
+
+def feed_forward(width: int) -> int:
+    """Width of the feed-forward of a decoder of ``width``: 8/3 of it, rounded up to 64."""
+    return -(-width * 8 // 3 // 64) * 64
+
+
+def expert_width(dense: int, chosen: int) -> int:
+    """Width of an expert such that ``chosen`` of them do the work of one feed-forward of width ``dense``."""
+    return -(-dense // chosen // 16) * 16
 
 
 LADDER: tuple[Size, ...] = (

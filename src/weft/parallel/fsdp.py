@@ -3,7 +3,8 @@
 Weights, gradients and optimiser state of matrices are cut over the ``shard`` line (fsdp x cp); a block's
 weights are gathered before it runs and its gradients are summed as they come. With dp > 1 whole groups of
 shards are replicated (hybrid sharding). Norms and biases stay whole: they are a thousandth of the weights,
-and their fp32 masters are what the native kernels read.
+and their fp32 masters are what the native kernels read. Experts that are spread over ranks already are cut
+further over the ranks that hold the same ones.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from weft.models import moe
+from weft.parallel import expert
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
 
-LINES = frozenset({"dp", "shard"})
+LINES = frozenset({"dp", "shard", "experts"})
 """Names of the mesh dimensions that FSDP2 sums gradients over."""
 
 
@@ -40,8 +43,16 @@ def apply(module: nn.Module, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> None
     grid = _grid(plan, mesh)
     offload = _offload(plan, mesh)
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    whole = _whole(module, plan, mesh)
     for block in blocks(module):
-        whole = {p for p in block.parameters() if p.ndim < 2}
+        for stack in expert.spread(block, plan) if mesh.size("experts") > 1 else []:
+            fully_shard(
+                stack,
+                mesh=mesh.line("experts"),
+                mp_policy=policy,
+                offload_policy=offload,
+                reshard_after_forward=plan.pp == 1,
+            )
         fully_shard(
             block,
             mesh=grid,
@@ -50,7 +61,6 @@ def apply(module: nn.Module, plan: Plan, mesh: Mesh, dtype: torch.dtype) -> None
             ignored_params=whole,
             reshard_after_forward=plan.pp == 1,
         )
-    whole = {p for p in module.parameters() if p.ndim < 2}
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     fully_shard(module, mesh=grid, mp_policy=plain, offload_policy=offload, ignored_params=whole)
     for part in module.modules():
@@ -85,9 +95,20 @@ def blocks(module: nn.Module) -> list[nn.Module]:
     return list(held.children())
 
 
+def _whole(module: nn.Module, plan: Plan, mesh: Mesh) -> set[nn.Parameter]:
+    """What is not cut: vectors, routers (which score in fp32), and experts that no other rank holds."""
+    routers = {id(router.weight) for router in moe.routers(module).values()}
+    whole = {p for p in module.parameters() if p.ndim < 2 or id(p) in routers}
+    if mesh.size("experts") == 1:
+        whole |= {p for stack in expert.spread(module, plan) for p in stack.parameters()}
+    return whole
+
+
 def _grid(plan: Plan, mesh: Mesh) -> DeviceMesh:
     assert mesh.grid is not None
-    return mesh.grid["dp", "shard"] if plan.dp > 1 else mesh.line("shard")
+    if plan.dp == 1:
+        return mesh.line("shard")
+    return DeviceMesh._concatenate([mesh.line("dp"), mesh.line("shard")])
 
 
 def _offload(plan: Plan, mesh: Mesh) -> OffloadPolicy:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from weft.data.batch import Batch
 from weft.models import Decoder
-from weft.parallel import compile, fsdp, gradients, recompute, tensor
+from weft.parallel import compile, expert, fsdp, gradients, recompute, tensor
 from weft.parallel.context import split
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
@@ -90,18 +90,24 @@ class ParallelModel:
                 part = objective.loss(self.whole, self.rows(batch), scale, dtype)
                 part.backward()  # type: ignore[no-untyped-call]
                 total += part.item()
-        tensor.sum_copied(self.parameters(), self.mesh)
-        sum_gradients((p for p in self.parameters() if not fsdp.sums(p)), self.mesh.group("sum"))
+        self._sum_gradients()
         return self._sum(self._sum(total, "sum"), "pp")
 
     @torch.no_grad()
     def evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
         """The summed loss over all ranks, without gradients; ``batch`` holds this data rank's rows."""
+        self.module.eval()
+        try:
+            return self._sum(self._sum(self._evaluate(objective, batch, dtype), "sum"), "pp")
+        finally:
+            self.module.train()
+
+    def _evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
         if self.pipeline is None:
-            return self._sum(objective.loss(self.whole, self.rows(batch), 1.0, dtype).item(), "sum")
+            return objective.loss(self.whole, self.rows(batch), 1.0, dtype).item()
         micros = math.gcd(len(batch.tokens), self.plan.pp)
         rows = [self.rows(batch.part(micro, micros)) for micro in range(micros)]
-        return self._sum(self._sum(self.pipeline.evaluate(objective, rows, dtype), "sum"), "pp")
+        return self.pipeline.evaluate(objective, rows, dtype)
 
     def clip(self, most: float) -> float:
         """Clip the gradients by their norm over the whole model, and return it."""
@@ -119,13 +125,31 @@ class ParallelModel:
         again = functools.partial(self.accumulate, objective, batches, scale, dtype)
         return suspects(self.parts, again, self.mesh.world)
 
-    def most(self, value: int) -> int:
+    def most(self, value: float) -> float:
         """The largest of the ranks' values."""
         if self.mesh.grid is None:
             return value
-        found = torch.tensor(value, device=self.device)
+        found = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found.item())
+        return found.item()
+
+    def total_load(self, load: Tensor) -> Tensor:
+        """int64 counts of rows that experts of this rank's layers got, summed in place over all ranks.
+
+        Ranks that route the same rows count them each, every expert's alike: its share is right.
+        """
+        group = self.mesh.group("stage")
+        if group is not None:
+            dist.all_reduce(load, group=group)
+        return load
+
+    def _sum_gradients(self) -> None:
+        """What fsdp has not summed: over all ranks, or over those that hold the same experts."""
+        tensor.sum_copied(self.parameters(), self.mesh)
+        left = [parameter for parameter in self.parameters() if not fsdp.sums(parameter)]
+        apart = {p for stack in expert.spread(self.module, self.plan) for p in stack.parameters()}
+        sum_gradients((p for p in left if p not in apart), self.mesh.group("sum"))
+        sum_gradients((p for p in left if p in apart), self.mesh.group("experts"))
 
     def _sum(self, value: float, line: str) -> float:
         group = self.mesh.group(line)
@@ -145,6 +169,7 @@ def parallelise(
     written). Every rank must hold the same weights, or weights on the meta device.
     """
     tensor.apply(module, plan, mesh)
+    expert.apply(module, plan, mesh)
     compile.apply(module, backend)
     recompute.apply(module, plan)
     if plan.pp == 1:

@@ -127,6 +127,12 @@ class Plan:
             )
         if self.cp > 1 and self.context == "heads":
             self._divides("cp", config.num_key_value_heads // self.tp, "num_key_value_heads / tp", "heads")
+        if self.ep > 1 and not config.num_experts:
+            raise ConfigError(
+                f"parallel.ep = {self.ep} spreads experts, and architecture = {config.architecture!r} has "
+                "none; leave it out, or train a Qwen3MoeForCausalLM."
+            )
+        self._divides("ep", config.num_experts, "num_experts", "experts")
         if rows % self.data_ranks:
             raise ConfigError(
                 f"parallel.dp * fsdp = {self.data_ranks} ranks cannot share the {rows} rows of a step "

@@ -20,6 +20,7 @@ from weft.models.layers import Attention, Block, FeedForward, Linear, RMSNorm
 from weft.models.sharding import Cut, cut
 from weft.ops.linear import linear
 from weft.ops.local import local
+from weft.parallel import expert
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.plan import Plan
@@ -45,7 +46,7 @@ def apply(model: Decoder, plan: Plan, mesh: Mesh) -> None:
         return
     grid = mesh.line("tp")
     line = Line.of(grid)
-    _distribute(model, grid)
+    _distribute(model, grid, plan)
     for block in model.blocks.children():
         assert isinstance(block, Block)
         _cut_block(block, line)
@@ -105,9 +106,13 @@ def _cut_block(block: Block, line: Line) -> None:
         block.feed_forward_norm = GatheringNorm(block.feed_forward_norm, line)
 
 
-def _distribute(model: nn.Module, grid: DeviceMesh) -> None:
-    """Every parameter as a DTensor on ``grid``; one that has several names stays one."""
+def _distribute(model: nn.Module, grid: DeviceMesh, plan: Plan) -> None:
+    """Every parameter as a DTensor on ``grid``; one that has several names stays one.
+
+    Experts that will be spread over other ranks are left to :mod:`weft.parallel.expert`.
+    """
     made: dict[nn.Parameter, nn.Parameter] = {}
+    made |= {p: p for stack in expert.spread(model, plan) for p in stack.parameters()}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         if parameter not in made:
             part = _part(parameter.detach(), PLACEMENTS[cut(name)], grid)

@@ -10,7 +10,9 @@ REASONS = {
     "binary": Words("not text by its name or its bytes", "从文件名或字节看不是文本"),
     "c4": Words("breaks a rule of C4", "不符合 C4 规则"),
     "chinese": Words("breaks a quality rule for Chinese", "不符合中文质量规则"),
+    "chinese_repetition": Words("repeats itself, by the rules for Chinese", "按中文规则重复过多"),
     "classifier": Words("below the threshold of the quality classifier", "低于质量分类器的阈值"),
+    "common_lines": Words("nothing but lines that other documents have", "只有其他文档也有的行"),
     "contaminated": Words("shares text with an evaluation set", "与评测集有重合文本"),
     "damaged": Words("a file that cannot be unpacked", "文件损坏，无法解开"),
     "empty": Words("nothing but white space", "只有空白"),
@@ -40,6 +42,7 @@ REASONS = {
     "unreadable": Words("could not be opened", "无法打开"),
     "unsafe_path": Words("an archive member with an unsafe path", "压缩包成员的路径不安全"),
     "unsupported": Words("a kind of file that is not read", "不支持的文件类型"),
+    "zip_bomb": Words("unpacks to far more than its size", "解压后远超自身大小"),
 }
 
 PERSONAL = {

@@ -27,6 +27,7 @@ from weft.parallel.model import parallelise
 from weft.parallel.world import World
 from weft.tokenizer import Tokenizer
 from weft.train import dial, rows
+from weft.train.balance import Balance
 from weft.train.calibrate import Speed, measure
 from weft.train.config import TrainRun
 from weft.train.ema import Average
@@ -108,7 +109,7 @@ def _calibrate(
 def assemble(run: TrainRun, place: Place) -> Trainer:
     """The trainer of a resolved run. Raises ConfigError when its plan does not fit."""
     length, settings = run.data.sequence_length, run.train
-    assert settings.batch_tokens and run.optimizer.learning_rate
+    assert settings.batch_tokens and settings.steps and run.optimizer.learning_rate
     loader = rows.open_rows(run, place.folder, place.shards, max(1, settings.batch_tokens // length))
     loader.check_tokenizer(place.tokenizer)
     # The split may be small: whole documents tell more there than full rows.
@@ -142,6 +143,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
         loader=rows.ahead(run, loader, mesh.coordinate("data"), mesh.size("data")),
         validation=validation,
         average=Average(model.module, settings.ema) if settings.ema else None,
+        balance=Balance(model.module, run.balance, settings.steps, model.total_load),
         saver=Saver(
             place.folder / "checkpoints", settings.keep_checkpoints, place.company, beside=settings.async_save
         ),

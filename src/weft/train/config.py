@@ -22,7 +22,10 @@ class DataSection:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The shape of a fresh decoder, unset sizes following from the budget; or ``start``, a checkpoint."""
+    """The shape of a fresh decoder, unset sizes following from the budget; or ``start``, a checkpoint.
+
+    From ``num_experts`` on the keys belong to a mixture of experts (Qwen3MoeForCausalLM).
+    """
 
     start: str | None = None
     architecture: str = "Qwen3ForCausalLM"
@@ -34,6 +37,12 @@ class ModelSection:
     head_dim: int | None = None
     rope_theta: float = 10000.0
     tie_word_embeddings: bool = True
+    num_experts: int | None = None
+    num_experts_per_tok: int | None = None
+    moe_intermediate_size: int | None = None
+    norm_topk_prob: bool = True
+    decoder_sparse_step: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,18 @@ class OptimizerSection:
 
 
 @dataclass(frozen=True)
+class BalanceSection:
+    """How the load of experts is kept even; see :mod:`weft.train.balance`.
+
+    ``rate``: what a step adds to or takes from the bias of an expert; ``release``: the last share of the
+    run, in whose first half the biases fade to 0, so that the model that is written routes as trained.
+    """
+
+    rate: float = 0.001
+    release: float = 0.3
+
+
+@dataclass(frozen=True)
 class TrainRun:
     """One training run, complete.
 
@@ -100,6 +121,7 @@ class TrainRun:
     model: ModelSection = field(default_factory=ModelSection)
     train: TrainSection = field(default_factory=TrainSection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    balance: BalanceSection = field(default_factory=BalanceSection)
     parallel: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
@@ -125,6 +147,8 @@ class TrainRun:
             ("optimizer.beta1", self.optimizer.beta1),
             ("optimizer.beta2", self.optimizer.beta2),
             ("optimizer.momentum", self.optimizer.momentum),
+            ("balance.rate", self.balance.rate),
+            ("balance.release", self.balance.release),
         ):
             if not 0.0 <= share <= 1.0:
                 raise ConfigError(f"{name} = {share} must lie between 0 and 1.")

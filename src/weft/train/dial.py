@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from weft.core.config import duration
 from weft.core.errors import TrainingError
 from weft.models import DecoderConfig
-from weft.models.presets import LADDER
+from weft.models.families import FAMILIES
+from weft.models.presets import LADDER, expert_width, feed_forward
 from weft.train.calibrate import Speed
 from weft.train.config import ModelSection, TrainRun
 
@@ -61,7 +63,11 @@ def learning_rate(width: int) -> float:
 
 def sizes(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
     """The decoders to choose from: the ladder, or the one that the run file fixes."""
-    ladder = [size.config(vocab_size, run.data.sequence_length, run.model.architecture) for size in LADDER]
+    length, section = run.data.sequence_length, run.model
+    ladder = [
+        size.config(vocab_size, length, section.architecture, mixture(section, feed_forward(size.width)))
+        for size in LADDER
+    ]
     fixed = fixed_size(run.model, vocab_size, run.data.sequence_length)
     return [fixed] if fixed else ladder
 
@@ -73,10 +79,11 @@ def fixed_size(section: ModelSection, vocab_size: int, context: int) -> DecoderC
     nearest = min(LADDER, key=lambda size: abs(size.width - (section.hidden_size or 0)))
     width, head_dim = section.hidden_size, section.head_dim or nearest.head_dim
     heads = section.num_attention_heads or max(1, width // head_dim)
+    dense = section.intermediate_size or feed_forward(width)
     return DecoderConfig(
         vocab_size=vocab_size,
         hidden_size=width,
-        intermediate_size=section.intermediate_size or -(-width * 8 // 3 // 64) * 64,
+        intermediate_size=dense,
         num_hidden_layers=section.num_hidden_layers or nearest.layers,
         num_attention_heads=heads,
         num_key_value_heads=section.num_key_value_heads or heads,
@@ -87,7 +94,28 @@ def fixed_size(section: ModelSection, vocab_size: int, context: int) -> DecoderC
         tie_word_embeddings=section.tie_word_embeddings,
         qk_norm=section.architecture.startswith("Qwen3"),
         attention_bias=section.architecture.startswith("Qwen2"),
+        **mixture(section, dense),
     )
+
+
+def mixture(section: ModelSection, dense: int) -> dict[str, Any]:
+    """The fields of DecoderConfig about experts; what is unset follows from the width of a ``dense`` layer.
+
+    Without more to go by 2 of 8 experts do the work of the dense layer (as in Mixtral, arXiv:2401.04088).
+    """
+    family = FAMILIES.get(section.architecture)
+    if family is None or not family.experts:
+        return {} if section.num_experts is None else {"num_experts": section.num_experts}
+    chosen = 2 if section.num_experts_per_tok is None else section.num_experts_per_tok
+    width = section.moe_intermediate_size
+    return {
+        "num_experts": 8 if section.num_experts is None else section.num_experts,
+        "num_experts_per_tok": chosen,
+        "moe_intermediate_size": expert_width(dense, max(chosen, 1)) if width is None else width,
+        "norm_topk_prob": section.norm_topk_prob,
+        "decoder_sparse_step": section.decoder_sparse_step,
+        "mlp_only_layers": section.mlp_only_layers,
+    }
 
 
 def derive(run: TrainRun, choices: list[DecoderConfig], speed: Speed, unique_tokens: int) -> list[Derived]:
@@ -104,7 +132,8 @@ def derive(run: TrainRun, choices: list[DecoderConfig], speed: Speed, unique_tok
             f"A budget of {run.train.budget} is too short for this machine: the smallest model needs about "
             f"{math.ceil(needed)}s for {LEAST_STEPS} steps; give more, or set data.sequence_length lower."
         )
-    best = min(able, key=lambda p: foretold_loss(p.config.parameters, p.tokens, unique_tokens))
+    # Of a mixture of experts the active parameters count: a law for its total has no agreed form.
+    best = min(able, key=lambda p: foretold_loss(p.config.active_parameters, p.tokens, unique_tokens))
     return _explain(best, run, budget, speed, unique_tokens, len(able))
 
 
@@ -184,7 +213,13 @@ def _explain(
 
 
 def _shape(config: DecoderConfig, reason: str) -> list[Derived]:
+    experts = [
+        Derived("model.num_experts", config.num_experts, "feed-forwards of a block"),
+        Derived("model.num_experts_per_tok", config.num_experts_per_tok, "of these a token takes"),
+        Derived("model.moe_intermediate_size", config.moe_intermediate_size, "they do a dense layer's work"),
+    ]
     return [
+        *(experts if config.num_experts else ()),
         Derived("model.hidden_size", config.hidden_size, reason),
         Derived("model.num_hidden_layers", config.num_hidden_layers, "the ladder's depth for this width"),
         Derived("model.num_attention_heads", config.num_attention_heads, f"heads of {config.head_dim}"),

@@ -26,6 +26,7 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Take the weights after step ``step`` (from 0) in."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        # This rank's parts: lists of tensors cut in different ways cannot be worked on at once.
         parameters = [local(p.detach()).float() for p in model.parameters()]
         averages = [local(weight) for weight in self.weights.values()]
         torch._foreach_lerp_(averages, parameters, 1 - decay)

@@ -16,6 +16,7 @@ from weft.core.hardware import peak_memory
 from weft.data.ahead import Ahead
 from weft.data.loader import Loader
 from weft.parallel.model import ParallelModel
+from weft.train.balance import Balance
 from weft.train.config import TrainRun
 from weft.train.ema import Average
 from weft.train.hooks import Hook
@@ -36,6 +37,7 @@ class Trainer:
     loader: Ahead
     validation: Loader
     average: Average | None
+    balance: Balance
     saver: Saver
     peak: float
     identity: dict[str, Any]
@@ -99,6 +101,7 @@ class Trainer:
             raise TrainingError(f"Step {index + 1}: {error}; {kept}.", error.ranks) from error
         if self.average is not None:
             self.average.update(self.model.module, index)
+        self.balance.after_step(index + 1)
         seconds = time.perf_counter() - started
         flops = result.targets * self.model.config.flops_per_token(self.run.data.sequence_length)
         return {
@@ -109,16 +112,23 @@ class Trainer:
             "tokens": result.targets,
             "tokens_per_second": result.targets / seconds,
             "peak_share": flops / seconds / self.peak,
-            "memory_bytes": self.model.most(peak_memory()),
+            "memory_bytes": int(self.model.most(peak_memory())),
             "seconds": seconds,
+            **self._imbalance(),
         }
 
-    def _validate(self) -> dict[str, float]:
+    def _imbalance(self) -> dict[str, float]:
+        if not self.model.config.sparse_layers:
+            return {}
+        return {"expert_imbalance": self.model.most(self.balance.load.imbalance)}
+
+    def _validate(self) -> dict[str, Any]:
         rows = min(self.run.train.validate_rows, self.validation.rows)
         # What is measured is what will be written as the model.
         averaged = self.average.swapped_in(self.model.module) if self.average else contextlib.nullcontext()
         with averaged:
-            return self._validation_loss(rows)
+            found: dict[str, Any] = self._validation_loss(rows)
+        return found | ({"expert_load": self.balance.load.shares} if self.balance.routers else {})
 
     def _validation_loss(self, rows: int) -> dict[str, float]:
         mesh, objective = self.model.mesh, self.step.objective

@@ -1,6 +1,7 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
-Muon's update has the root mean square of AdamW's, so one learning rate serves both.
+Muon's update has the root mean square of AdamW's, so one learning rate serves both. Experts are stacks of
+matrices, each of which is updated on its own; their routers are left to AdamW.
 """
 
 from __future__ import annotations
@@ -83,9 +84,11 @@ def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Grou
     ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
     muon, adamw = _Grouped(), _Grouped()
     for name, parameter in model.named_parameters():
-        scale = rate(name, parameter, config.name, ratio)
-        embedding = name.startswith(("embedding.", "output."))
-        if config.name == "muon" and parameter.ndim > 1 and not embedding:
+        # What looks tokens or experts up has rows that mean something each, and stays with AdamW.
+        table = name.startswith(("embedding.", "output.")) or name.endswith(".router.weight")
+        turned = config.name == "muon" and parameter.ndim > 1 and not table
+        scale = rate(name, parameter, "muon" if turned else "adamw", ratio)
+        if turned:
             muon.add(parameter, config.weight_decay, scale)
         else:
             decayed = parameter.ndim > 1 and config.name == "adamw"
@@ -94,16 +97,19 @@ def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Grou
 
 
 class _Grouped:
-    """Parameters of equal settings together, in their order."""
+    """Parameters of equal settings and on one mesh together, in their order.
+
+    A fused update takes no mixture of meshes, which experts and fsdp bring.
+    """
 
     def __init__(self) -> None:
-        self.groups: list[Group] = []
+        self._groups: dict[Any, Group] = {}
+
+    @property
+    def groups(self) -> list[Group]:
+        return list(self._groups.values())
 
     def add(self, parameter: nn.Parameter, decay: float, scale: float) -> None:
-        # A fused update takes no mixture of meshes.
         mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-        for group in self.groups:
-            if (group["weight_decay"], group["scale"], group["mesh"]) == (decay, scale, mesh):
-                group["params"].append(parameter)
-                return
-        self.groups.append({"params": [parameter], "weight_decay": decay, "scale": scale, "mesh": mesh})
+        new: Group = {"params": [], "weight_decay": decay, "scale": scale}
+        self._groups.setdefault((decay, scale, mesh), new)["params"].append(parameter)

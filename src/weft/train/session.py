@@ -135,14 +135,15 @@ def _train(
 
 def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
     folder = place.folder / "model"
+    dropped = trainer.balance.drop()
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
         save_model(folder, trainer.model.module, place.tokenizer, dtype=torch.float32, company=place.company)
-    return place.company.first(lambda: _record(trainer, place.folder))
+    return place.company.first(lambda: _record(trainer, place.folder, dropped))
 
 
-def _record(trainer: Trainer, folder: Path) -> dict[str, Any]:
+def _record(trainer: Trainer, folder: Path, dropped: float) -> dict[str, Any]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
@@ -157,6 +158,11 @@ def _record(trainer: Trainer, folder: Path) -> dict[str, Any]:
         "validation_loss": records[-1].get("validation_loss"),
         "memory_bytes": max(record["memory_bytes"] for record in records),
     }
+    if trainer.model.config.num_experts:
+        figures["active_parameters"] = trainer.model.config.active_parameters
+        figures["expert_imbalance"] = records[-1]["expert_imbalance"]
+        # Above 0 only where balance.release is 0: the model that was written has no such biases.
+        figures["expert_bias_dropped"] = dropped
     return manifest.write(
         folder,
         command="train",

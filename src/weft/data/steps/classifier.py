@@ -1,4 +1,4 @@
-"""Text that a trained classifier (:mod:`weft.data.classifier`) scores below a threshold is dropped."""
+"""Step 7: text that a classifier (:mod:`weft.data.classifier`) scores below a threshold is dropped."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _score(texts: Any, sorts: Any, reasons: Any, name: str) -> Any:
     prose = pc.fill_null(pc.not_equal(sorts.to_arrow(), kinds.CODE), True)
     prose = pc.and_(pc.and_(prose, pc.is_valid(whole)), pc.is_null(reasons.to_arrow()))
     scores = np.full(len(whole), np.nan)
-    scores[np.asarray(prose)] = _load(name).score(whole.filter(prose)).round(4)
+    scores[np.asarray(prose)] = _load(name).score(whole.filter(prose)).astype(np.float64).round(4)
     return pa.array(scores, from_pandas=True)
 
 

@@ -1,4 +1,4 @@
-"""Repairs of text, code left alone: wrong encodings undone, invisible characters out, one form of the same.
+"""Step 3: repairs of text, code left alone: mojibake undone, invisible characters out, one form of the same.
 
 One walk over the bytes finds the few texts that need work, so a clean corpus costs little. Mojibake is
 repaired by ftfy; UTF-8 that was read as GBK, which ftfy does not know, here.

@@ -1,4 +1,4 @@
-"""Texts that share a word n-gram with an evaluation set are dropped, so that scores stay honest.
+"""Step 8: texts that share a word n-gram with an evaluation set are dropped, so that scores stay honest.
 
 As for GPT-3 (Brown et al., arXiv:2005.14165, appendix C): 13-grams of words without case and punctuation; a
 Han character is a word. Code is searched as well. An n-gram of many items is a stock phrase of its set

@@ -1,4 +1,4 @@
-"""Step 3: drop what is no use as training text, each with the rule and the figure that broke it.
+"""Step 4: drop what is no use as training text, each with the rule and the figure that broke it.
 
 ====================  ======================================================================
 empty                 nothing but white space

@@ -1,4 +1,4 @@
-"""The language of each text, offline, by CLD2 (naive Bayes on character n-grams; the model is in the wheel).
+"""Step 5: the language of each text, offline, by CLD2 (naive Bayes on n-grams; the model is in the wheel).
 
 It looks at a sample, the beginning and the middle of a text, because it takes 45 ns a byte and a language
 shows soon. Code keeps the name of its programming language.

@@ -1,4 +1,4 @@
-"""Lines or paragraphs that many documents share: navigation, notices and signatures are removed from text.
+"""Step 3: lines or paragraphs that many documents share: navigation, notices, signatures are removed.
 
 A line counts once a document, by the hash of its letters (see :func:`weft.data.words.line_hashes`), so the
 result depends neither on the order of documents nor on the engine. Hashes are written to disk, partitioned by
@@ -21,7 +21,7 @@ from weft.core.files import disk_errors
 from weft.data import kinds
 from weft.data.config_quality import LinesConfig
 from weft.data.engine import batch_function, daft, write_errors
-from weft.data.schema import KIND, REASON, SOURCE, TEXT
+from weft.data.schema import KIND, REASON, SOURCE, TEXT, VALUE
 from weft.data.words import Hashes, line_hashes
 
 COMMON_LINES = "common_lines"
@@ -31,7 +31,8 @@ INDEX = "common.npz"
 _T = daft.DataType
 _PART = "part"
 _CUT = {"line": "\n", "paragraph": "\n\n"}
-_REMOVED = _T.struct({TEXT: _T.string(), COMMON_LINES: _T.int64()})
+_NOTHING_LEFT = "nothing_left"
+_REMOVED = _T.struct({TEXT: _T.string(), COMMON_LINES: _T.int64(), _NOTHING_LEFT: _T.bool()})
 
 
 def find_common_lines(frame: Any, config: LinesConfig, folder: Path, parts: int = 1) -> int:
@@ -68,17 +69,24 @@ def find_common_lines(frame: Any, config: LinesConfig, folder: Path, parts: int 
 def remove_common_lines(frame: Any, config: LinesConfig, folder: Path) -> Any:
     """Remove what :func:`find_common_lines` found; adds the column common_lines.
 
-    A text that is left empty keeps no line; the rules for empty documents judge it afterwards.
+    A text of which nothing would be left stays as it is and gets the reason ``common_lines``, with the number
+    of its lines that others have as value.
     """
-    col = daft.col
+    col, when = daft.col, daft.functions.when
     file = folder / INDEX
     # With its time, because a worker keeps what it has read under this name.
     index = f"{file.stat().st_mtime_ns} {file}"
     removed = _remove(col(TEXT), col(KIND), col(SOURCE), col(REASON), index, config)
     frame = frame.with_column("removed", removed)
-    return frame.with_columns({name: col("removed").get(name) for name in (TEXT, COMMON_LINES)}).exclude(
-        "removed"
-    )
+    gone, count = col("removed").get(_NOTHING_LEFT), col("removed").get(COMMON_LINES)
+    return frame.with_columns(
+        {
+            TEXT: col("removed").get(TEXT),
+            COMMON_LINES: count,
+            REASON: when(gone, daft.lit(COMMON_LINES)).otherwise(col(REASON)),
+            VALUE: when(gone, count.cast(_T.string())).otherwise(col(VALUE)),
+        }
+    ).exclude("removed")
 
 
 def distinct_lines(texts: pa.Array, config: LinesConfig) -> pa.Array:
@@ -142,8 +150,11 @@ def _remove(texts: Any, sorts: Any, sources: Any, reasons: Any, index: str, conf
     )
     counts = np.zeros(len(whole), np.int64)
     counts[np.asarray(prose)] = removed
-    columns = [pc.replace_with_mask(whole, prose, chosen), pa.array(counts)]
-    return pa.StructArray.from_arrays(columns, names=[TEXT, COMMON_LINES])
+    left = pc.replace_with_mask(whole, prose, chosen)
+    blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(left)), 0)
+    gone = pc.and_(pc.fill_null(blank, False), pa.array(counts > 0))
+    columns = [pc.if_else(gone, whole, left), pa.array(counts), gone]
+    return pa.StructArray.from_arrays(columns, names=[TEXT, COMMON_LINES, _NOTHING_LEFT])
 
 
 @functools.lru_cache(2)

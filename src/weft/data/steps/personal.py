@@ -1,4 +1,4 @@
-"""Step 2b: personal data gives way to tags or fakes, and is counted; the patterns are in ``data/personal``.
+"""Step 9: personal data gives way to tags or fakes, and is counted; the patterns are in ``data/personal``.
 
 It comes after normalising, which gives each text its one form, and before everything that measures, hashes
 or compares texts, so that nothing later sees what was taken out. Code is treated like text: addresses and
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from weft.data.config import PersonalConfig
 from weft.data.engine import batch_function, daft
 from weft.data.personal.fakes import load_secret
-from weft.data.personal.replace import Deidentified, Deidentifier
+from weft.data.personal.replace import Deidentifier
 from weft.data.personal.scan import PatternFinder
 from weft.data.personal.span import Finder
 from weft.data.schema import PERSONAL, REASON, TEXT, VALUE
@@ -38,12 +39,7 @@ def deidentify(frame: Any, config: PersonalConfig, finders: Sequence[Finder] = (
 
     @batch_function(daft.DataType.from_arrow_type(row), rows=256)
     def run(texts: Any) -> Any:
-        column = texts.to_arrow()
-        there = pc.is_valid(column)
-        result = worker.apply(pc.filter(column, there).to_pylist())
-        # A null is a document whose text was never read.
-        places = pc.if_else(there, pc.subtract(pc.cumulative_sum(pc.cast(there, pa.int64())), 1), None)
-        return result_column(result, worker.kinds).take(places)
+        return result_column(texts.to_arrow().cast(pa.large_string()), worker)
 
     col = daft.col
     result = col(_RESULT)
@@ -69,12 +65,31 @@ def all_finders(config: PersonalConfig) -> list[Finder]:
     return finders
 
 
-def result_column(result: Deidentified, kinds: Sequence[str]) -> pa.StructArray:
-    """Texts, counts by kind and the kind that drops, as one struct array [N]."""
-    numbers = [pa.array([count[kind] for count in result.counts], pa.int32()) for kind in kinds]
+def result_column(texts: pa.Array, worker: Deidentifier) -> pa.StructArray:
+    """Texts, counts by kind and the kind that drops, as one struct array [N], for a large_string array [N].
+
+    A null is a document whose text was never read. Texts in which nothing was found are not copied.
+    """
+    there = np.flatnonzero(np.asarray(pc.is_valid(texts)))
+    given = texts.drop_null().to_pylist()
+    result = worker.apply(given)
+    hit = [number for number, count in enumerate(result.counts) if count]
+    changed = np.zeros(len(texts), bool)
+    changed[there[hit]] = True
+    missing = np.ones(len(texts), bool)
+    missing[there] = False
+    dropped = np.full(len(texts), None, object)
+    dropped[there] = result.dropped
+    counts = np.zeros((len(worker.kinds), len(texts)), np.int32)
+    for number in hit:
+        counts[:, there[number]] = [result.counts[number][kind] for kind in worker.kinds]
+    news = pa.array([result.texts[number] for number in hit], pa.large_string())
+    numbers = pa.StructArray.from_arrays(
+        [pa.array(row) for row in counts], names=list(worker.kinds), mask=pa.array(missing)
+    )
     columns = [
-        pa.array(result.texts, pa.large_string()),
-        pa.StructArray.from_arrays(numbers, names=list(kinds)),
-        pa.array(result.dropped, pa.large_string()),
+        pc.replace_with_mask(texts, pa.array(changed), news),
+        numbers,
+        pa.array(dropped, pa.large_string()),
     ]
     return pa.StructArray.from_arrays(columns, names=[TEXT, PERSONAL, _DROPPED])

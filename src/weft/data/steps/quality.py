@@ -1,4 +1,4 @@
-"""Quality of text by published rules, chosen by language; statistics are measured once for all sets.
+"""Step 6: quality of text by published rules, chosen by language; statistics are measured once for all sets.
 
 C4's rules come first, because they remove lines; the other sets judge what is left. Each dropped document has
 the set as reason and the rule with its figure as value; lines that C4's rules removed are counted beside it.

@@ -52,7 +52,12 @@ def read(listing: Sequence[Found], config: ReadConfig) -> Any:
     Files are read as streams and given on in batches of about 4 MiB, small files together, so memory
     stays bounded whatever their sizes; the engine asks for the next batch when there is room.
     """
-    operator = _Scan(list(_groups(listing)), config)
+    return read_pieces([piece for file in listing for piece in pieces(file)], config)
+
+
+def read_pieces(chosen: Sequence[Piece], config: ReadConfig) -> Any:
+    """The same of some pieces of files."""
+    operator = _Scan(list(_groups(chosen)), config)
     handle = daft.daft.ScanOperatorHandle.from_python_scan_operator(operator)
     return daft.DataFrame(daft.dataframe.dataframe.LogicalPlanBuilder.from_tabular_scan(scan_operator=handle))
 
@@ -103,17 +108,17 @@ class _Scan(daft.io.scan.ScanOperator):  # type: ignore[misc]
             )
 
 
-def read_group(pieces: tuple[Piece, ...], config: ReadConfig) -> Iterator[Any]:
+def read_group(group: tuple[Piece, ...], config: ReadConfig) -> Iterator[Any]:
     """The documents of some pieces, as the engine's record batches; called by the engine, by its name."""
-    batches = _batches(row for piece in pieces for row in _piece_rows(piece, config))
+    batches = _batches(row for piece in group for row in _piece_rows(piece, config))
     while (batch := tracked(next, (batches, None))) is not None:
         yield daft.recordbatch.RecordBatch.from_arrow_record_batches([batch], _ROWS)._recordbatch
 
 
-def _groups(listing: Sequence[Found]) -> Iterator[tuple[Piece, ...]]:
+def _groups(chosen: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:
     group: list[Piece] = []
     size = 0
-    for piece in (piece for file in listing for piece in _pieces(file)):
+    for piece in chosen:
         group.append(piece)
         size += piece.length
         if size >= _GROUP_BYTES or len(group) >= _GROUP_FILES:
@@ -123,7 +128,8 @@ def _groups(listing: Sequence[Found]) -> Iterator[tuple[Piece, ...]]:
         yield tuple(group)
 
 
-def _pieces(file: Found) -> Iterator[Piece]:
+def pieces(file: Found) -> Iterator[Piece]:
+    """A file of plain JSON Lines in pieces of 4 MiB, any other as one."""
     step = _GROUP_BYTES if _is_plain_lines(file) else max(1, file.bytes)
     for offset in range(0, max(1, file.bytes), step):
         yield Piece(file, offset, min(step, file.bytes - offset))

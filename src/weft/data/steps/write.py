@@ -96,7 +96,8 @@ def _write_partition(table: pa.Table, folder: Path) -> None:
         for split in SPLITS:
             chosen = table.filter(pc.equal(table[SPLIT], split))
             if len(chosen):
-                _write(chosen.select(_KEPT), partial / f"{split}.parquet")
+                columns = [*_KEPT, *(name for name in (MIXED,) if name in table.column_names)]
+                _write(chosen.select(columns), partial / f"{split}.parquet")
         (partial / _COUNTS).write_text(json.dumps(_count(table, lost).record()), encoding="utf-8")
 
 
