@@ -13,6 +13,7 @@ VERBS = {
     "demo": "Walk the whole way on this machine: text, tokenizer, training, evaluation, samples.",
     "data": "Clean, deduplicate and split text; tokenise it into shards.",
     "tokenizer": "Train a tokenizer on a data folder.",
+    "plan": "Say which parallel layout fits a model and a machine, and why.",
     "train": "Train a model from a run file, within a time budget.",
     "launch": "Start training on several processes, hosts or a cluster.",
     "tune": "Choose batch size and learning rate by measurement.",

@@ -7,11 +7,14 @@ has its plain PyTorch twin, and ``kernels().status`` says which is in use. ``WEF
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +40,37 @@ class Kernels:
     status: str
 
 
-@functools.cache
+class _Silent:
+    """A library whose functions do nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: None
+
+
+_traced: list[Kernels] = []
+
+
+@contextlib.contextmanager
+def shapes_only(pointwise: bool = True, attention: bool = True) -> Iterator[None]:
+    """Within it the named libraries are stand-ins that do nothing and take tensors without memory.
+
+    So a step can be traced on fake tensors, and what autograd keeps is what a real step keeps.
+    """
+    silent: Any = _Silent()
+    _traced.append(Kernels(silent if pointwise else None, silent if attention else None, "traced"))
+    try:
+        yield
+    finally:
+        _traced.pop()
+
+
 def kernels() -> Kernels:
+    """The libraries of this machine, or the stand-ins of :func:`shapes_only`."""
+    return _traced[-1] if _traced else _compiled()
+
+
+@functools.cache
+def _compiled() -> Kernels:
     """Compile what this machine can run (about ten seconds, once; then cached on disk) and load it."""
     wish = os.environ.get("WEFT_KERNELS", "on").lower()
     if wish in ("off", "0"):
@@ -56,6 +88,10 @@ def kernels() -> Kernels:
     except BuildError as error:
         return Kernels(None, None, f"off ({error})")
     return Kernels(pointwise, attention, f"on ({' and '.join(sorted(able))})")
+
+
+# A test that compiles anew clears what was kept.
+kernels.cache_clear = _compiled.cache_clear  # type: ignore[attr-defined]
 
 
 def usable(x: Tensor) -> bool:
@@ -78,11 +114,11 @@ def pointwise(x: Tensor) -> tuple[ctypes.CDLL, str] | None:
 
 
 def address(x: Tensor | None) -> ctypes.c_void_p:
-    """The pointer of a contiguous tensor, which lives as long as its pointer does.
+    """The pointer of a contiguous tensor, which lives as long as its pointer does; none while only traced.
 
     In ``kernel(*map(address, (x.contiguous(), y)))`` the copy of x would else be freed before the call.
     """
-    pointer = ctypes.c_void_p(None if x is None else x.data_ptr())
+    pointer = ctypes.c_void_p(None if x is None or _traced else x.data_ptr())
     pointer.tensor = x  # type: ignore[attr-defined]
     return pointer
 
