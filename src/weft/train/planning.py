@@ -45,7 +45,8 @@ def dtype_on(run: TrainRun, cluster: Cluster) -> str:
 def automatic(run: TrainRun, processes: int | None = None, config: DecoderConfig | None = None) -> TrainRun:
     """``run`` with the planner's layout and micro-batch for so many processes, or as many as are fastest.
 
-    ``--parallel auto``; ``config`` where the run file does not say the shape. ResourceError, with the smallest change that helps, when nothing fits.
+    ``--parallel auto``; ``config`` where the run file does not say the shape. ResourceError, with the
+    smallest change that helps, when nothing fits.
     """
     clusters = [here(processes)] if processes else machines.clusters_on("auto")
     job = job_of(run, config or shape_of(run), dtype_on(run, clusters[0]))
