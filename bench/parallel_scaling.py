@@ -3,11 +3,11 @@
     python bench/parallel_scaling.py [--size middle] [--json FILE]
 
 The same model and the same rows a step for all (sizes and the worker are those of planner_accuracy.py):
-strong scaling. On a machine whose cores one process already uses, more processes cannot add arithmetic; what the
-table then shows is what each technique costs, not what it gains. `communication` is the time of one profiled
-step in which a collective was under way on rank 0, waiting for slower ranks included, as a share of that
-technique's median step; it overlaps computation where the technique lets it. `a core`: tokens/s by the cores
-that the processes may use.
+strong scaling. On a machine whose cores one process already uses, more processes cannot add arithmetic; what
+the table then shows is what each technique costs, not what it gains. `communication` is the time of one
+profiled step in which a collective was under way on rank 0, waiting for slower ranks included, as a share of
+that technique's median step; it overlaps computation where the technique lets it. `a core`: tokens/s by the
+cores that the processes may use.
 """
 
 from __future__ import annotations
