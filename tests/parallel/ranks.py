@@ -53,6 +53,8 @@ class Ranks:
 
 def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
     import torch
+    from torch.distributed.tensor import _redistribute
+    from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
     torch.set_num_threads(1)
     local = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
@@ -68,5 +70,9 @@ def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
         except BaseException:
             answer = (False, traceback.format_exc())
         dist.destroy_process_group()
+        # DTensor remembers how to redistribute by a mesh's shape, and with it the groups that are gone.
+        _redistribute.clear_redistribute_planner_cache()
+        _redistribute._gen_transform_infos.cache_clear()
+        _clear_sharding_prop_cache()
         gc.collect()
         pipe.send(answer)

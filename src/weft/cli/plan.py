@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.cli.command import Record, weft_command
+from weft.cli.command import Record, run_file_or_setting, weft_command
 
 if TYPE_CHECKING:
     from weft.parallel.planner.hardware import Cluster
@@ -53,8 +53,7 @@ def command(
     from weft.train import planning
     from weft.train.config import TrainRun
 
-    if run_file is not None and "=" in run_file.name and not run_file.exists():
-        run_file, overrides = None, (str(run_file), *overrides)
+    run_file, overrides = run_file_or_setting(run_file, overrides)
     if top < 1:
         raise UsageError(f"--top {top} must be at least 1.")
     short = [f"model.start={model}"] if model else []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--parallel",
     metavar="PLAN",
-    help="How the processes share the work, for instance dp=2,tp=2; short for the [parallel] table.",
+    help="How the processes share the work, for instance dp=2,tp=2, or auto; short for [parallel].",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True)
 def command(
@@ -34,9 +34,10 @@ def command(
     out: Path,
 ) -> dict[str, Any]:
     """Train a model from a run file within a time budget, or continue an interrupted run."""
+    from weft.parallel.world import declared
     from weft.train.session import train
 
-    run = requested(run_file, overrides, data, budget, parallel)
+    run = requested(run_file, overrides, data, budget, parallel, declared())
     record = train(run, out, say=lambda text: click.echo(text, err=True))
     figures = record["figures"]
     click.echo(
@@ -54,14 +55,22 @@ def requested(
     data: str | None,
     budget: str | None,
     parallel: str | None,
+    processes: int | None = None,
 ) -> TrainRun:
-    """The run that the arguments ask for; ConfigError and UsageError for what cannot be read."""
+    """The run that the arguments ask for; ConfigError and UsageError for what cannot be read.
+
+    ``--parallel auto`` takes the planner's layout for so many ``processes``, or for as many as it finds
+    fastest on this machine.
+    """
     from weft.core import config
     from weft.parallel.plan import Plan
+    from weft.train import planning
     from weft.train.config import TrainRun
 
     run_file, overrides = run_file_or_setting(run_file, overrides)
     short = [f"data.path={data}"] if data else []
     short += [f"train.budget={budget}"] if budget else []
     run = config.load(TrainRun, run_file, [*overrides, *short])
+    if parallel == "auto":
+        return planning.automatic(run, processes)
     return dataclasses.replace(run, parallel=Plan.parse(parallel)) if parallel else run

@@ -168,8 +168,8 @@ def parallelise(
     ``dtype`` is that of matrix work, ``backend`` that of torch.compile for the blocks (None: they run as
     written). Every rank must hold the same weights, or weights on the meta device.
     """
-    tensor.apply(module, plan, mesh)
     expert.apply(module, plan, mesh)
+    tensor.apply(module, plan, mesh)
     compile.apply(module, backend)
     recompute.apply(module, plan)
     if plan.pp == 1:

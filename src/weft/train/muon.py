@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -125,4 +125,5 @@ def _whole_matrices(parameter: Tensor) -> bool:
     """Whether this rank holds whole matrices of a stack that is spread by its first dimension only."""
     if parameter.ndim != 3 or not isinstance(parameter, DTensor):
         return False
-    return all(not isinstance(p, Shard) or p.dim == 0 for p in parameter.placements)
+    # A cut of a cut is no Shard to torch, so it is asked what it is not.
+    return all(p.is_replicate() or getattr(p, "dim", None) == 0 for p in parameter.placements)

@@ -42,12 +42,18 @@ def dtype_on(run: TrainRun, cluster: Cluster) -> str:
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(probe().instruction_sets) else "fp32"
 
 
-def automatic(run: TrainRun, config: DecoderConfig, dtype: str, processes: int) -> TrainRun:
-    """``run`` with the planner's layout and micro-batch for so many processes of this machine.
+def automatic(run: TrainRun, processes: int | None = None, config: DecoderConfig | None = None) -> TrainRun:
+    """``run`` with the planner's layout and micro-batch for so many processes, or as many as are fastest.
 
-    ``--parallel auto``. ResourceError, with the smallest change that helps, when nothing fits.
+    ``--parallel auto``; ``config`` where the run file does not say the shape. ResourceError, with the
+    smallest change that helps, when nothing fits.
     """
-    plan, micro_rows = choice.choose(job_of(run, config, dtype), here(processes))
+    clusters = [here(processes)] if processes else machines.clusters_on("auto")
+    job = job_of(run, config or shape_of(run), dtype_on(run, clusters[0]))
+    found, _ = choice.best_of(job, clusters, top=1)
+    if not found.ranked:
+        choice.refuse(found)
+    plan, micro_rows = found.ranked[0].plan, found.ranked[0].micro_rows
     train = dataclasses.replace(run.train, micro_rows=micro_rows)
     return dataclasses.replace(run, parallel=plan, train=train)
 

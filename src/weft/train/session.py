@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import json
 import re
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch.distributed as dist
 
 from weft.checkpoint.huggingface import save_model
 from weft.core import config, manifest
-from weft.core.errors import ConfigError, DataError, ResourceError
+from weft.core.errors import ConfigError, DataError, ResourceError, WeftError
 from weft.core.files import disk_errors, write_text_atomic
 from weft.core.hardware import probe
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
@@ -31,7 +32,7 @@ from weft.parallel.company import Company
 from weft.parallel.elastic import fitted
 from weft.parallel.world import World, joined
 from weft.tokenizer import Tokenizer
-from weft.train import rows
+from weft.train import planning, rows
 from weft.train.assemble import Place, Say, assemble, resolve
 from weft.train.config import TrainRun, TrainSection
 from weft.train.faults.guard import Guard, guarded, patience, refuse_again, watchers
@@ -130,20 +131,21 @@ def _train(
         for hook in beside:
             hook.close()
         trainer.loader.close()
-    return _finish(trainer, place)
+    return _finish(trainer, place, say)
 
 
-def _finish(trainer: Trainer, place: Place) -> dict[str, Any]:
+def _finish(trainer: Trainer, place: Place, say: Say) -> dict[str, Any]:
     folder = place.folder / "model"
     dropped = trainer.balance.drop()
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
         save_model(folder, trainer.model.module, place.tokenizer, dtype=torch.float32, company=place.company)
-    return place.company.first(lambda: _record(trainer, place.folder, dropped))
+    return place.company.first(lambda: _record(trainer, place, dropped, say))
 
 
-def _record(trainer: Trainer, folder: Path, dropped: float) -> dict[str, Any]:
+def _record(trainer: Trainer, place: Place, dropped: float, say: Say) -> dict[str, Any]:
+    folder = place.folder
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
@@ -158,6 +160,7 @@ def _record(trainer: Trainer, folder: Path, dropped: float) -> dict[str, Any]:
         "validation_loss": records[-1].get("validation_loss"),
         "memory_bytes": max(record["memory_bytes"] for record in records),
     }
+    _judge(trainer, place, records, say)
     if trainer.model.config.num_experts:
         figures["active_parameters"] = trainer.model.config.active_parameters
         figures["expert_imbalance"] = records[-1]["expert_imbalance"]
@@ -171,6 +174,19 @@ def _record(trainer: Trainer, folder: Path, dropped: float) -> dict[str, Any]:
         figures=figures,
         outputs=("metrics.jsonl", "model/model.safetensors") if _single(folder) else ("metrics.jsonl",),
     )
+
+
+def _judge(trainer: Trainer, place: Place, records: list[dict[str, Any]], say: Say) -> None:
+    """Say, and keep beside the run, how far off the planner would have been."""
+    dtype = "bf16" if place.arithmetic.dtype == torch.bfloat16 else "fp32"
+    seconds = statistics.median(record["seconds"] for record in records)
+    memory = max(record["memory_bytes"] for record in records)
+    file = place.folder / "planner-errors.jsonl"
+    try:
+        say(planning.judged(trainer.run, trainer.model.config, dtype, seconds, memory, file))
+    except WeftError as error:
+        # The run is done and good; that the planner does not know such a run does not change that.
+        say(f"the planner has no estimate of this run: {error}")
 
 
 def _fixed(run: TrainRun) -> str:

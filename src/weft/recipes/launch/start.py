@@ -86,6 +86,11 @@ def start(
     places = _places(wish)
     nodes = len(places) if places else wish.nodes or 1
     per_node = spread(wish.processes, run.parallel, nodes)
+    if wish.min_nodes is not None and wish.min_nodes < nodes and run.train.elastic == "none":
+        raise UsageError(
+            f"--min-nodes {wish.min_nodes} lets the number of processes change, but the plan is fixed; set "
+            "train.elastic=dp, or fsdp."
+        )
     job = Job(
         training=training,
         out=out,

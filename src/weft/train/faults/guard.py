@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -29,6 +31,7 @@ from weft.train.hooks import Hook
 FOLDER = "heartbeats"
 """In the run folder: one small file a rank."""
 
+_TIMED_OUT = re.compile(r"tim(ed|e) ?out", re.IGNORECASE)
 _AGAIN = "the same command continues from the newest checkpoint"
 
 
@@ -41,6 +44,8 @@ class Guard:
     def __init__(self, folder: Path, world: World, timeout: float):
         self._folder, self._world, self._timeout = folder, world, timeout
         self._interval = min(1.0, timeout / 10)
+        # The step is the main thread's, the rest of the beat belongs to the thread that watches.
+        self.step = 0
         self._beat = Beat(world.rank, report.round_name())
         self._stop = threading.Event()
         self._stillness = Stillness()
@@ -55,7 +60,7 @@ class Guard:
 
     def begin(self, finished: int) -> None:
         """So many steps are finished; the next one begins."""
-        self._beat = replace(self._beat, step=finished + 1)
+        self.step = finished + 1
 
     def after_step(self, record: dict[str, Any]) -> None:
         """The step of ``record`` is finished."""
@@ -70,11 +75,6 @@ class Guard:
         self._thread.join()
 
     @property
-    def step(self) -> int:
-        """The step in progress."""
-        return self._beat.step
-
-    @property
     def _beats(self) -> Path:
         return self._folder / FOLDER
 
@@ -86,9 +86,17 @@ class Guard:
                 self._hung(still)
 
     def _write(self, *, still: float = 0.0, ended: str = "") -> None:
-        spot, now = self._stillness.spot, self._beat
-        self._beat = replace(now, count=now.count + 1, still=round(still, 1), ended=ended)
-        self._beat = replace(self._beat, collective=spot.collective, place=spot.place)
+        spot, count = self._stillness.spot, self._beat.count + 1
+        self._beat = Beat(
+            self._world.rank,
+            self._beat.round,
+            self.step,
+            spot.collective,
+            spot.place,
+            count,
+            round(still, 1),
+            ended,
+        )
         self._beat.write(self._beats)
 
     def _hung(self, still: float) -> None:
@@ -130,17 +138,16 @@ class Guard:
         if isinstance(error, WeftError):
             self._tell("failed", error.ranks or (self._world.rank,), str(error), error, final=True)
             return None
-        if not self._stillness.spot.collective:
-            sentence = (
-                f"Step {self.step}: rank {self._world.rank} failed in {self._stillness.spot}: {error!r}"
-            )
-            self._tell("failed", (self._world.rank,), sentence, error, final=False)
-            return None
         self._write()
-        found = self._judge()
-        sentence = f"{found.sentence}; {_AGAIN}."
-        self._tell(found.kind, found.ranks, sentence, error, final=False, collective=found.collective)
-        return TrainingError(sentence)
+        found = self._judge() if self._stillness.spot.collective else None
+        if found is not None and (found.kind != "hung" or _TIMED_OUT.search(str(error))):
+            sentence = f"{found.sentence}; {_AGAIN}."
+            self._tell(found.kind, found.ranks, sentence, error, final=False, collective=found.collective)
+            return TrainingError(sentence, found.ranks)
+        where = f"rank {self._world.rank} failed in {self._stillness.spot}"
+        sentence = f"Step {self.step}: {where}: {error!r}"
+        self._tell("failed", (self._world.rank,), sentence, error, final=False)
+        return None
 
     def _tell(
         self,
@@ -191,6 +198,8 @@ def guarded(folder: Path, world: World, timeout: float) -> Iterator[Guard | None
         return
     guard = Guard(folder, world, timeout)
     guard.start()
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _hear) if main else None
     try:
         yield guard
     except Interrupted:
@@ -202,6 +211,15 @@ def guarded(folder: Path, world: World, timeout: float) -> Iterator[Guard | None
         raise
     finally:
         guard.stop()
+        # After a fault it stays as it is: this process only ends.
+        if main and signal.getsignal(signal.SIGTERM) is _hear:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    """SIGTERM outside of the loop: stop at once, unless an error is on its way out: it must be told first."""
+    if not isinstance(sys.exc_info()[1], Exception):
+        raise KeyboardInterrupt
 
 
 def _deaf() -> None:
