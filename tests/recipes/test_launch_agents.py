@@ -43,7 +43,10 @@ def report(folder: Path, **record: object) -> str:
     return f"mkdir -p out && echo '{text}' > out/report-fault.json"
 
 
-def test_rank_zero_is_heard_and_the_rest_is_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rank_zero_is_heard_and_the_rest_is_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     script = """
     echo "[rank 0] trained"; echo "[rank 0] loss 3" >&2; echo "[rank 1] mine" >&2; echo "W agent words" >&2
     echo "threads $OMP_NUM_THREADS, $TORCH_DISABLE_SHARE_RDZV_TCP_STORE, $EXTRA" """
