@@ -46,7 +46,7 @@ def main() -> int:
     for plan, parts in LAYOUTS:
         request = {
             "size": chosen.size, "plan": plan, "parts": parts, "dtype": "bf16", "optimizer": "adamw",
-            "communication": True,
+            "profiled": True,
         }  # fmt: skip
         row = request | planner_accuracy.launch(request)
         rows.append(row)

@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -224,10 +225,29 @@ def work(request: dict[str, Any]) -> None:
             peaks = [peak]
         else:
             dist.all_gather(peaks, peak)
+        told = {"seconds": statistics.median(seconds[2:]), "bytes": max(float(p) for p in peaks)}
+        if request.get("profiled"):
+            told["communication"] = communicating(lambda: step.run(batches, 1.0))
         if world.first:
-            print(
-                json.dumps({"seconds": statistics.median(seconds[2:]), "bytes": max(float(p) for p in peaks)})
-            )
+            print(json.dumps(told))
+
+
+def communicating(run: Callable[[], Any]) -> float:
+    """Seconds of one step in which a collective is under way on this rank, waiting for others included."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        run()
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in seen.events()
+        if event.name.startswith(("gloo:", "nccl:"))
+    )
+    total, reached = 0.0, 0.0
+    for first, last in spans:
+        total += max(0.0, last - max(first, reached))
+        reached = max(reached, last)
+    return total / 1e6
 
 
 def micro_batches(job: Job, rows: int, micro: int) -> list[Any]:
