@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ from weft.data import documents
 from weft.data.indexed import token_type
 from weft.data.schema import BYTES, ID, LANGUAGE, SOURCE, SPLITS, TEXT, TOKENS
 from weft.tokenizer import Tokenizer
-from weft.tokenizer.fast import Ends, Ids, ParityError
+from weft.tokenizer.fast import ParityError
 
 SIDECAR = pa.schema(
     [
@@ -34,7 +32,7 @@ SIDECAR = pa.schema(
 )
 TOKENS_FILE, SIDECAR_FILE = "tokens.bin", "sidecar.parquet"
 _COMMAND = "encode"
-_BATCH_BYTES = 2 << 20
+_BATCH_BYTES = 1 << 20
 
 
 def encode_parts(data_folder: Path, tokenizer: Tokenizer, work: Path, inputs: Mapping[str, str]) -> Path:
@@ -75,32 +73,19 @@ def _encode_file(file: Path, tokenizer: Tokenizer, folder: Path, progress: Progr
         (folder / TOKENS_FILE).open("wb") as stream,
         pq.ParquetWriter(folder / SIDECAR_FILE, SIDECAR, compression="zstd") as sidecar,
     ):
-        for part, ids, ends in _encoded(file, tokenizer, fast=fast):
-            stream.write(np.insert(ids.astype(dtype), ends, tokenizer.eos_id).tobytes())
-            sizes = pc.binary_length(part.column(TEXT)).cast(pa.int64())
-            counts = pa.array(np.diff(ends, prepend=0) + 1, pa.int32())
-            rows = part.drop_columns([TEXT]).append_column(TOKENS, counts).append_column(BYTES, sizes)
-            sidecar.write_table(rows.cast(SIDECAR))
-            progress.advance(pc.sum(sizes).as_py() or 0)
-
-
-def _encoded(file: Path, tokenizer: Tokenizer, *, fast: bool) -> Iterator[tuple[pa.Table, Ids, Ends]]:
-    """Slices of the file with their ids, the next one being read and encoded while one is written."""
-    waiting: deque[tuple[pa.Table, Future[tuple[Ids, Ends]]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="weft-encode") as pool:
         for table in documents.read_file(file, [ID, SOURCE, LANGUAGE, TEXT]):
             for part in _by_bytes(table):
-                texts = part.column(TEXT).to_pylist()
-                waiting.append((part, pool.submit(tokenizer.encode_flat, texts, fast=fast)))
-                if len(waiting) > 2:
-                    done, future = waiting.popleft()
-                    yield done, *future.result()
-        for done, future in waiting:
-            yield done, *future.result()
+                ids, ends = tokenizer.encode_flat(part.column(TEXT).to_pylist(), fast=fast)
+                stream.write(np.insert(ids, ends, tokenizer.eos_id).astype(dtype).tobytes())
+                sizes = pc.binary_length(part.column(TEXT)).cast(pa.int64())
+                counts = pa.array(np.diff(ends, prepend=0) + 1, pa.int32())
+                rows = part.drop_columns([TEXT]).append_column(TOKENS, counts).append_column(BYTES, sizes)
+                sidecar.write_table(rows.cast(SIDECAR))
+                progress.advance(pc.sum(sizes).as_py() or 0)
 
 
 def _by_bytes(table: pa.Table) -> Iterator[pa.Table]:
-    """Slices of about two mebibytes of text: enough for all cores, little memory."""
+    """Slices of about a mebibyte of text: enough for all cores, little memory."""
     sizes = pc.binary_length(table.column(TEXT)).to_numpy()
     group = np.cumsum(sizes) // _BATCH_BYTES
     edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(sizes)]
