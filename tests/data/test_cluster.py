@@ -1,9 +1,7 @@
 """A Ray cluster of two nodes on this machine: the same documents, also when a node is lost in the middle."""
 
-import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.data.test_pipeline_steps import files, make_corpus
+from tests.ray_cluster import kill
 
 pytest.importorskip("ray")
 
@@ -55,18 +54,6 @@ def wait_until_started(node: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 240
     while "Ray runtime started" not in log.read_text():
         assert node.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
-
-
-def kill(leader: int) -> None:
-    """SIGKILL for a node: every process of its session."""
-    for _ in range(3):
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if os.getsid(int(entry.name)) == leader:
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
         time.sleep(0.2)
 
 
