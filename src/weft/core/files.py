@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def write_bytes_atomic(file: Path, content: bytes) -> None:
     """Write through a temporary sibling, fsync and rename, so a reader never sees half a file."""
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
         try:
             with temporary.open("wb") as stream:
                 stream.write(content)

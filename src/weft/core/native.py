@@ -12,13 +12,19 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from weft.core.files import write_bytes_atomic
+from weft.core.errors import ResourceError
+from weft.core.files import disk_errors, write_bytes_atomic
 from weft.core.hardware import probe
 
 BASE_FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-w")
+
+# Threads that meet an empty cache together would each compile.
+_building = threading.Lock()
 
 
 class BuildError(Exception):
@@ -34,30 +40,37 @@ def load(sources: Sequence[Path], flags: Sequence[str] = BASE_FLAGS) -> ctypes.C
     if compiler is None:
         raise BuildError("no C++ compiler found; install g++ for more speed")
     try:
-        return ctypes.CDLL(str(_build(compiler, sources, flags)))
-    except (OSError, subprocess.CalledProcessError) as error:
+        with _building:
+            library = _library(compiler, sources, flags)
+            if not library.exists():
+                _build(compiler, sources[-1], flags, library)
+            try:
+                return ctypes.CDLL(str(library))
+            except OSError:  # what lies there was cut short or is of another machine
+                _build(compiler, sources[-1], flags, library)
+                return ctypes.CDLL(str(library))
+    except (OSError, ResourceError, subprocess.CalledProcessError) as error:
         raise BuildError(f"they do not build here: {_last_line(error)}") from error
 
 
-def _build(compiler: str, sources: Sequence[Path], flags: Sequence[str]) -> Path:
+def _library(compiler: str, sources: Sequence[Path], flags: Sequence[str]) -> Path:
     machine = probe()
     key = hashlib.sha256(
         repr((compiler, flags, platform.platform(), machine.processor, machine.instruction_sets)).encode()
         + b"".join(source.read_bytes() for source in sources)
     ).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weft" / "kernels"
-    name = sources[-1].stem
-    library = cache / f"{name}-{key}.so"
-    if not library.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        built = cache / f".{name}-{key}.{os.getpid()}.so"
-        try:
-            command = [compiler, *flags, str(sources[-1]), "-o", str(built)]
+    return cache / f"{sources[-1].stem}-{key}.so"
+
+
+def _build(compiler: str, source: Path, flags: Sequence[str], library: Path) -> None:
+    with disk_errors(library):
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as folder:
+            built = Path(folder) / library.name
+            command = [compiler, *flags, str(source), "-o", str(built)]
             subprocess.run(command, check=True, capture_output=True, text=True)
             write_bytes_atomic(library, built.read_bytes())
-        finally:
-            built.unlink(missing_ok=True)
-    return library
 
 
 def _last_line(error: Exception) -> str:
