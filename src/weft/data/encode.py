@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ SIDECAR = pa.schema(
 TOKENS_FILE, SIDECAR_FILE = "tokens.bin", "sidecar.parquet"
 _COMMAND = "encode"
 _BATCH_BYTES = 1 << 20
+# The encoder has threads of its own; a second file is read and written while it works on the first.
+_FILES = 2
 
 
 def encode_parts(data_folder: Path, tokenizer: Tokenizer, work: Path, inputs: Mapping[str, str]) -> Path:
@@ -57,13 +60,27 @@ def _encode_parts(
         work.mkdir(parents=True)
         manifest.write(work, command=_COMMAND, config="", inputs=inputs, figures={})
     total = sum(documents.byte_count(data_folder, split) for split in SPLITS)
-    with Progress("encode", total, "B") as progress:
-        for split in SPLITS:
-            for file in documents.files(data_folder, split):
-                folder = work / split / file.stem
-                if not folder.exists():
-                    with atomic_directory(folder) as partial:
-                        _encode_file(file, tokenizer, partial, progress, fast=fast)
+    with (
+        Progress("encode", total, "B") as progress,
+        ThreadPoolExecutor(_FILES, thread_name_prefix="weft-encode") as workers,
+    ):
+
+        def encode(file: Path, folder: Path) -> None:
+            with atomic_directory(folder) as partial:
+                _encode_file(file, tokenizer, partial, progress, fast=fast)
+
+        wanted = [
+            (file, work / split / file.stem)
+            for split in SPLITS
+            for file in documents.files(data_folder, split)
+        ]
+        todo = [workers.submit(encode, file, folder) for file, folder in wanted if not folder.exists()]
+        try:
+            for future in todo:
+                future.result()
+        finally:
+            for future in todo:
+                future.cancel()
     return work
 
 
