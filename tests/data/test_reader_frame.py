@@ -60,7 +60,7 @@ def test_a_file_that_vanishes_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "c.zip").unlink()
     table = reading.read(listing, config).to_arrow().to_pylist()
     assert sorted((row["reason"], row["value"]) for row in table) == [
-        ("no_text", None),
+        ("no_text", "text"),
         ("unreadable", "No such file or directory"),
         ("unreadable", "No such file or directory"),
     ]
@@ -123,3 +123,41 @@ def test_a_large_compressed_file_is_not_held_in_memory(tmp_path: Path) -> None:
     )
     size, mebibytes = map(int, done.stdout.split())
     assert size == 3000 * 400_000 and mebibytes < 400
+
+
+@pytest.mark.parametrize(
+    ("odd", "last"),
+    [
+        ("", "\n"),
+        ("", ""),
+        ("\n \n", "\n"),
+        ('{"text": "\\ud800"}\n', "\n"),
+        ('{"text": 5}\n', "\n"),
+        ('{"text": "one"}{"text": "two"}\n\n', "\n"),
+        ('["text"]\n', "\n"),
+        ('{"text": "cut\n', "\n"),
+    ],
+)
+def test_a_large_file_read_by_the_column_is_the_one_read_by_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str, last: str
+) -> None:
+    lines = [json.dumps({"id": n, "text": ZH * (n % 7) + "\n"}, ensure_ascii=n % 3 == 0) for n in range(400)]
+    lines[17] = '{"id": 17}'
+    lines[30] = json.dumps({"text": "x" * 1900})
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n" + odd + '{"text": "end"}' + last, "utf-8")
+    monkeypatch.setattr(reading, "_GROUP_BYTES", 3000)
+    used = []
+    parse = reading.records.parse_piece
+
+    def watched(*given: Any) -> Any:
+        used.append(parse(*given))
+        return used[-1]
+
+    monkeypatch.setattr(reading.records, "parse_piece", watched)
+    config = ReadConfig(max_document_bytes=1800)
+    by_column = rows(tmp_path, config)
+    assert any(found is not None for found in used) and any(found is None for found in used)
+    monkeypatch.setattr(reading.records, "parse_piece", lambda *given: None)
+    assert rows(tmp_path, config) == by_column
+    reasons = [row["reason"] for row in by_column.values()]
+    assert reasons.count("too_large") == 1 and reasons.count("no_text") >= 1

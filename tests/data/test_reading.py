@@ -137,7 +137,7 @@ def test_broken_records_are_reported_one_by_one() -> None:
         b'{"other": 1}',
         b'{"text": 5}',
     )
-    assert records.parse_lines([good, none], "text") == [("你", None, None), (None, "no_text", None)]
+    assert records.parse_lines([good, none], "text") == [("你", None, None), (None, "no_text", "text")]
     parsed = records.parse_lines([good, bad, none, wrong, b"[1]", b'{"text": "\\ud800"}'], "text")
     assert [reason for _, reason, _ in parsed] == [
         None, "bad_json", "no_text", "no_text", "no_text", "invalid_encoding",

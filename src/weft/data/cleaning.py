@@ -44,7 +44,7 @@ class Cleaning:
         self._config, self._work, self._check = config, work, check
         size = sum(file.bytes for file in listing if file.reason is None)
         # Each part has a file for each bucket, so their number stays bounded.
-        self._buckets = 1 + size // max(_BUCKET_BYTES, size // _MOST_BUCKETS)
+        self.buckets = int(1 + size // max(_BUCKET_BYTES, size // _MOST_BUCKETS))
         parts = _parts(listing, config.part_bytes)
         self._parts = {f"part-{number:05d}": part for number, part in enumerate(parts)}
 
@@ -57,9 +57,7 @@ class Cleaning:
             return self._write("clean", lambda name: self._judged(self._texts(name)), BUCKET)
         texts = self._write("texts", self._texts)
         everything = daft.read_parquet(str(texts / "*" / "*.parquet"))
-        self._once(
-            work / "lines", lambda to: find_common_lines(everything, config.lines, to, int(self._buckets))
-        )
+        self._once(work / "lines", lambda to: find_common_lines(everything, config.lines, to, self.buckets))
         return self._write("clean", self._without_lines, BUCKET)
 
     def _texts(self, name: str) -> Any:
@@ -80,7 +78,7 @@ class Cleaning:
             frame = drop_contaminated(frame, self._work / "evaluation")
         if config.personal.enabled:
             frame = deidentify(frame, config.personal)
-        return sign(identify(measure_bytes(frame), self._buckets), config.duplicates)
+        return sign(identify(measure_bytes(frame), self.buckets), config.duplicates)
 
     def hits(self, clean_folder: Path) -> Any:
         """A frame of the n-grams met in contaminated documents, None when there are no evaluation sets."""

@@ -18,9 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from weft.data import parts
-from weft.data.schema import ID, REASON, SOURCE, VALUE
+from weft.data.schema import EXACT, ID, NEAR, REASON, SOURCE, VALUE
 
-EXACT, NEAR = "exact_duplicate", "near_duplicate"
 Keys = npt.NDArray[np.uint64]
 _HEX = 32
 

@@ -48,7 +48,7 @@ except ImportError as error:
         f"The data engine is not installed ({error.name}); run pip install 'weft[data]'."
     ) from error
 
-__all__ = ["batch_function", "daft", "guard", "use", "write_errors", "xxhash"]
+__all__ = ["batch_function", "daft", "guard", "spread", "use", "write_errors", "xxhash"]
 
 _PROBE_BYTES = 4 << 20
 _DRAIN_SECONDS = 5.0
@@ -76,6 +76,11 @@ def use(on: str) -> None:
     if on != "local":
         _connect(on)
     _on = on
+
+
+def spread(frame: Any, parts: int) -> Any:
+    """The frame in ``parts`` pieces that different machines may take; the same on this machine's threads."""
+    return frame if _on in (None, "local") else frame.into_partitions(parts)
 
 
 def _connect(on: str) -> None:

@@ -3,8 +3,8 @@
 ``FOLDER/documents/<split>/part-*.parquet`` gets what is kept, ``FOLDER/dropped/part-*.parquet`` the rest
 with its reason, ``FOLDER/documents/manifest.json`` the counts. Steps 1 to 10 (:mod:`weft.data.cleaning`)
 look at one document at a time and stream to ``FOLDER/.work``, partitioned by content hash; an interrupted
-run goes on after the last whole part. Steps 11 to 13 compare documents and look at ids and signatures;
-texts are joined again one partition at a time, so memory is bounded by a partition.
+run goes on after the last whole part. Steps 11 to 13 (:mod:`weft.data.comparing`) compare documents by ids
+and signatures. Step 14 writes one partition a core at a time, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -26,15 +26,12 @@ from weft.core.progress import Progress
 from weft.data import documents
 from weft.data import sources as source_files
 from weft.data.cleaning import HITS, Cleaning
+from weft.data.comparing import Comparing
 from weft.data.config import DataConfig
 from weft.data.documents import COMMAND
-from weft.data.engine import daft, guard, use
-from weft.data.schema import DOCUMENTS, DROPPED, ID, REASON, SOURCE, TEXT, VALUE
+from weft.data.engine import guard, use
+from weft.data.schema import DOCUMENTS, DROPPED
 from weft.data.sources import Found
-from weft.data.steps.exact import drop_exact_duplicates
-from weft.data.steps.identify import DRAW
-from weft.data.steps.near import drop_near_duplicates
-from weft.data.steps.split import SPLIT, split
 from weft.data.steps.write import gather_partitions, write_partitions
 
 _WORK = "work"
@@ -76,12 +73,13 @@ def _build(
     with _stage("find, read and clean", seconds, "clean", started):
         cleaning = Cleaning(config, listing, work, check)
         clean = cleaning.run()
+    comparing = Comparing(config, clean, cleaning.buckets, work)
     with _stage("compare documents", seconds, "deduplicate"):
-        verdicts = _once(work / "verdicts.parquet", lambda: _judge(clean, work, config), check)
+        comparing.run(check)
     try:
         with _stage("write documents", seconds, "write"):
             with disk_errors(work):
-                funnel = write_partitions(clean, verdicts, work / "written")
+                funnel = write_partitions(clean, comparing.judged, work / "written")
             check()
             if not funnel.kept:
                 raise DataError(f"Nothing is left of {funnel}; give other text or loosen the rules.")
@@ -112,37 +110,6 @@ def _workplace(work: Path, text: str, inputs: dict[str, str]) -> Path:
             work.mkdir(parents=True)
             manifest.write(work, command=_WORK, config=text, inputs=inputs, figures={})
     return work
-
-
-def _once(file: Path, make: Callable[[], Any], check: Callable[[], None]) -> Any:
-    """The frame that ``make`` returns, from the file where a run before this one wrote it."""
-    if not file.exists():
-        table = make().to_arrow()
-        check()
-        partial = file.with_name(f".{file.name}.partial")
-        with disk_errors(file):
-            pq.write_table(table, partial)
-            partial.replace(file)
-    return daft.read_parquet(str(file)).collect()
-
-
-def _judge(clean: Path, work: Path, config: DataConfig) -> Any:
-    """Steps 11 to 13: a frame with source, id, reason, value and split of every document, in memory."""
-    documents = daft.read_parquet(str(clean / "*" / "*" / "*.parquet"))
-    earlier = _earlier(config.duplicates.against)
-    verdicts = documents.select(SOURCE, ID, DRAW, REASON, VALUE)
-    verdicts = drop_exact_duplicates(verdicts, earlier).collect()
-    scratch = work / "near"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    verdicts = drop_near_duplicates(verdicts, documents, config.duplicates, scratch, earlier).collect()
-    return split(verdicts, config.split).select(SOURCE, REASON, VALUE, SPLIT)
-
-
-def _earlier(folders: Sequence[str]) -> Any:
-    """Id and text of the documents of data folders made before, None without any."""
-    files = [str(Path(folder).absolute() / DOCUMENTS / "*" / "*.parquet") for folder in folders]
-    return daft.read_parquet(files).select(ID, TEXT) if files else None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.json as pj
 
@@ -17,6 +19,7 @@ from weft.data import encoding
 
 Record = tuple[str | None, str | None, str | None]
 """``(text, reason, value)``."""
+_LINE_FEED, _BRACE = b"\n{"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,15 @@ class Line:
     offset: int
     size: int
     content: bytes | None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Good lines of a file: where each begins [N], its bytes [N], its text (strings [N], null without)."""
+
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    texts: pa.Array
 
 
 def read_lines(file: Path, offset: int, length: int, limit: int) -> Iterator[Line]:
@@ -62,18 +74,58 @@ def parse_lines(lines: Sequence[bytes], field: str) -> list[Record]:
     if not lines:
         return []
     try:
-        table = pj.read_json(
-            io.BytesIO(b"".join(lines)),
-            read_options=pj.ReadOptions(use_threads=False, block_size=max(1 << 20, 2 * max(map(len, lines)))),
-            parse_options=pj.ParseOptions(
-                explicit_schema=pa.schema([(field, pa.string())]), unexpected_field_behavior="ignore"
-            ),
-        )
-        if table.num_rows == len(lines):
-            return [_record(text) for text in table.column(field).to_pylist()]
+        texts = _column(b"".join(lines), field)
+        if len(texts) == len(lines):
+            return [_record(text, field) for text in texts.to_pylist()]
     except (pa.ArrowInvalid, UnicodeDecodeError):
         pass
     return [_parse(line, field) for line in lines]
+
+
+def parse_piece(stream: BinaryIO, offset: int, length: int, limit: int, field: str) -> Lines | None:
+    """The lines that begin in ``[offset, offset + length)`` parsed as one column, or None where they need a
+    look one by one: a blank or broken line, one of over ``limit`` bytes, a field that is no text."""
+    body, begin = _piece(stream, offset, length, limit)
+    content = np.frombuffer(body, np.uint8)
+    ends = np.flatnonzero(content == _LINE_FEED) + 1
+    if not len(ends) or ends[-1] < len(body):
+        ends = np.append(ends, len(body))
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    sizes = ends - starts
+    if not len(body) or sizes.max() > limit or (content[starts] != _BRACE).any():
+        return None
+    try:
+        texts = _column(body, field)
+        texts.validate(full=True)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return None
+    return Lines(starts + begin, sizes, texts) if len(texts) == len(starts) else None
+
+
+def _piece(stream: BinaryIO, offset: int, length: int, limit: int) -> tuple[bytes, int]:
+    """The lines that begin in ``[offset, offset + length)``, and where the first of them begins."""
+    # A line begins at the offset where the byte before it ends one.
+    before = min(offset, 1)
+    stream.seek(offset - before)
+    content = stream.read(length + before)
+    start = content.find(b"\n") + 1 if before else 0
+    if before and not start:
+        return b"", offset
+    if len(content) == length + before and not content.endswith(b"\n"):
+        content += stream.readline(limit + 1)
+    return content[start:], offset - before + start
+
+
+def _column(content: bytes, field: str) -> pa.Array:
+    """The ``field`` of each line as string array [lines]; ArrowInvalid where Arrow cannot read one."""
+    table = pj.read_json(
+        io.BytesIO(content),
+        read_options=pj.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1)),
+        parse_options=pj.ParseOptions(
+            explicit_schema=pa.schema([(field, pa.string())]), unexpected_field_behavior="ignore"
+        ),
+    )
+    return table.column(field).combine_chunks()
 
 
 def parse_document(content: str, field: str) -> list[Record]:
@@ -107,8 +159,8 @@ def _of_item(item: Any, field: str) -> Record:
     return text, None, None
 
 
-def _record(text: str | None) -> Record:
-    return (text, None, None) if text is not None else (None, "no_text", None)
+def _record(text: str | None, field: str) -> Record:
+    return (text, None, None) if text is not None else (None, "no_text", field)
 
 
 def _skip_line(stream: BinaryIO, most: int) -> int:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from weft.data.config import ReadConfig
 from weft.data.readers.part import Broken, Part, too_large
 from weft.data.readers.unpack import read_whole
-
-try:
-    import pypdf
-except ImportError:
-    pypdf = None  # type: ignore[assignment]
-else:
-    # Every oddity of a file is a line on the terminal otherwise.
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
 
 _EXTRA = "pdf"
 
 
 def read(stream: BinaryIO, config: ReadConfig) -> Iterator[Part]:
     """The pages' text; raises Broken with ``needs_extra`` where pypdf is not installed."""
+    pypdf = _pypdf()
     if pypdf is None:
         raise Broken("needs_extra", f"pip install 'weft[{_EXTRA}]'")
     content, broken = read_whole(stream, config.max_document_bytes)
@@ -32,10 +26,22 @@ def read(stream: BinaryIO, config: ReadConfig) -> Iterator[Part]:
     if len(content) > config.max_document_bytes:
         yield too_large("", len(content), config.max_document_bytes)
         return
-    yield Part("", len(content), _text(content))
+    yield Part("", len(content), _text(pypdf, content))
 
 
-def _text(content: bytes) -> str:
+@functools.cache
+def _pypdf() -> Any:
+    """The library, imported only where there is a PDF, because that takes longer than all other readers."""
+    try:
+        import pypdf
+    except ImportError:
+        return None
+    # Every oddity of a file is a line on the terminal otherwise.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    return pypdf
+
+
+def _text(pypdf: Any, content: bytes) -> str:
     try:
         document = pypdf.PdfReader(io.BytesIO(content))
         # Many are encrypted with the empty password, which every viewer tries.

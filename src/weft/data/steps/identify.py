@@ -32,6 +32,17 @@ def measure_bytes(frame: Any) -> Any:
     return frame.with_column(BYTES, daft.functions.coalesce(size, daft.col(BYTES)))
 
 
+def bucket_of(name: str, buckets: int) -> int:
+    """The partition of a document's id."""
+    return int(name[:16], 16) % buckets
+
+
+@batch_function(_T.int32())
+def buckets_of(names: Any, buckets: int) -> Any:
+    """The same of a column."""
+    return pa.array([bucket_of(name, buckets) for name in names.to_arrow().to_pylist()], pa.int32())
+
+
 @batch_function(_T.struct(_FIELDS), rows=256)
 def _hash(texts: Any, buckets: int) -> Any:
     digests = [

@@ -15,14 +15,19 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from weft.data.config import DuplicatesConfig
 from weft.data.engine import batch_function, daft, write_errors
 from weft.data.minhash import band_hashes, bands
-from weft.data.schema import ID, REASON, SOURCE, TEXT, VALUE
+from weft.data.schema import ID, NEAR, REASON, TEXT
 from weft.data.shingles import ShingleFile, shingle_hashes, shingle_sets
+from weft.data.steps.exact import mark
 
+KEPT = "kept"
+_BAND = "band"
 _ALL_PAIRS = 32
 _VERIFY_ROWS = 1024
 _ROWS = 2 << 20
@@ -38,61 +43,55 @@ def sign(frame: Any, config: DuplicatesConfig) -> Any:
     return signed.select(*frame.column_names, daft.functions.unnest(daft.col("bands")))
 
 
-def drop_near_duplicates(
-    frame: Any, documents: Any, config: DuplicatesConfig, work: Path, earlier: Any = None
-) -> Any:
-    """Set the reason ``near_duplicate``, with the id of the kept document as value.
+def find_near_duplicates(
+    signed: Any, texts: Any, config: DuplicatesConfig, work: Path, earlier: Any = None
+) -> dict[str, str]:
+    """For each document that is a near duplicate the id of the one that stays.
 
-    ``documents`` has the columns source, id, text and those of :func:`sign`, ``earlier`` id and text of
-    documents that were kept before and win over these; they are read, never held as a whole. Bands and the
-    shingles to compare lie in files in the empty folder ``work``.
+    ``signed`` has the columns id and those of :func:`sign`, no two rows with one id; ``texts`` id and text of
+    all documents, ``earlier`` of documents that were kept before and win over these. They are read, never
+    held as a whole. What is compared lies in files in the empty folder ``work``.
     """
-    if not config.near:
-        return frame
-    col, lit = daft.col, daft.lit
-    columns = _columns(config)
-    kept = frame.where(col(REASON).is_null()).select(SOURCE)
-    signed = documents.join(kept, on=SOURCE, how="semi").select(ID, *columns)
-    texts = documents.select(ID, TEXT)
-    older: set[str] = set()
+    columns = band_columns(config)
     if earlier is not None:
-        nothing = lit(None).cast(_T.string())
+        nothing = daft.lit(None).cast(_T.string())
         signed = signed.concat(sign(earlier.with_column(REASON, nothing), config).select(ID, *columns))
         texts = texts.concat(earlier)
-        older = set(earlier.select(ID).to_arrow().column(ID).to_pylist())
-    pairs = candidate_pairs(signed.where(~col(columns[0]).is_null()), columns, work / "bands")
-    clusters = components(_verify(texts, pairs, config, work / "shingles"), older)
-    if not clusters:
-        return frame
-    members = sorted(clusters)
-    table = pa.table({ID: members, "kept": [clusters[member] for member in members]})
-    frame = frame.join(daft.from_arrow(table), on=ID, how="left")
-    near = col(REASON).is_null() & ~col("kept").is_null()
-    return frame.with_columns(
-        {
-            REASON: daft.functions.when(near, lit("near_duplicate")).otherwise(col(REASON)),
-            VALUE: daft.functions.when(near, col("kept")).otherwise(col(VALUE)),
-        }
-    ).exclude("kept")
+    pairs = candidate_pairs(signed.where(~daft.col(columns[0]).is_null()), columns, work / "bands")
+    pairs = _verify(texts, pairs, config, work / "shingles")
+    older = set() if earlier is None else _among(earlier, pairs)
+    return components(pairs, older)
+
+
+def mark_near_duplicates(rows: pa.Table, clusters: pa.Table) -> pa.Table:
+    """Set the reason ``near_duplicate``, with the id of the kept document as value.
+
+    ``clusters`` has the columns id and kept, of the documents to drop.
+    """
+    at = pc.index_in(rows[ID], clusters[ID])
+    where = np.asarray(pc.and_(pc.is_null(rows[REASON]), pc.is_valid(at)))
+    return mark(rows, where, NEAR, clusters[KEPT].take(at))
 
 
 def candidate_pairs(signed: Any, columns: Sequence[str], folder: Path) -> list[tuple[str, str]]:
     """Sorted pairs of ids that share a band; ``signed`` has the columns id and ``columns``.
 
-    The bands go to files in ``folder`` and are compared some at a time, as many as make two million rows.
+    The bands go to files in ``folder`` and are compared some at a time: as many as make two million rows, or
+    of more documents than that a share of one band, by its value.
     """
     with write_errors(folder.parent):
         signed.write_parquet(str(folder))
     signatures = daft.read_parquet(str(folder / "*.parquet"))
-    together = max(1, _ROWS // max(1, signatures.count_rows()))
+    count = max(1, signatures.count_rows())
+    together, shares = max(1, _ROWS // count), -(-count // _ROWS)
     pairs: set[tuple[str, str]] = set()
-    for start in range(0, len(columns), together):
+    for start, share in itertools.product(range(0, len(columns), together), range(shares)):
         # The number of a band is part of its hash, so bands of different places never meet.
-        rows = signatures.unpivot([ID], list(columns[start : start + together]), value_name="band")
-        shared = (
-            rows.groupby("band").agg(daft.col(ID).count().alias("members")).where(daft.col("members") > 1)
-        )
-        table = rows.join(shared, on="band", how="semi").select("band", ID).to_arrow()
+        rows = signatures.unpivot([ID], list(columns[start : start + together]), value_name=_BAND)
+        if shares > 1:
+            rows = rows.where(daft.col(_BAND) % shares == share)
+        shared = rows.groupby(_BAND).agg(daft.col(ID).count().alias("members")).where(daft.col("members") > 1)
+        table = rows.join(shared, on=_BAND, how="semi").select(_BAND, ID).to_arrow()
         for members in _members(table):
             pairs.update(_pairs_of(members))
     return sorted(pairs)
@@ -100,9 +99,9 @@ def candidate_pairs(signed: Any, columns: Sequence[str], folder: Path) -> list[t
 
 def _members(table: pa.Table) -> Iterator[list[str]]:
     """The sorted distinct ids of each band of a table of band and id."""
-    table = table.sort_by([("band", "ascending"), (ID, "ascending")])
+    table = table.sort_by([(_BAND, "ascending"), (ID, "ascending")])
     for _, group in itertools.groupby(
-        zip(table["band"].to_pylist(), table[ID].to_pylist(), strict=True), key=operator.itemgetter(0)
+        zip(table[_BAND].to_pylist(), table[ID].to_pylist(), strict=True), key=operator.itemgetter(0)
     ):
         yield [name for name, _ in itertools.groupby(name for _, name in group)]
 
@@ -140,9 +139,8 @@ def _verify(
 ) -> list[tuple[str, str]]:
     if not pairs:
         return []
-    wanted = daft.from_arrow(pa.table({ID: sorted({member for pair in pairs for member in pair})}))
     with ShingleFile(file) as sets:
-        for part in texts.join(wanted, on=ID, how="semi").to_arrow_iter():
+        for part in texts.join(_members_of(pairs), on=ID, how="semi").to_arrow_iter():
             table = pa.table(part) if isinstance(part, pa.RecordBatch) else part
             for batch in table.to_batches(_VERIFY_ROWS):
                 column = batch.column(TEXT).cast(pa.large_string())
@@ -151,7 +149,20 @@ def _verify(
     return [pair for pair, chosen in zip(pairs, similar, strict=True) if chosen]
 
 
-def _columns(config: DuplicatesConfig) -> list[str]:
+def _among(earlier: Any, pairs: list[tuple[str, str]]) -> set[str]:
+    """The ids of ``pairs`` that documents kept before have."""
+    if not pairs:
+        return set()
+    found = earlier.select(ID).join(_members_of(pairs), on=ID, how="semi")
+    return set(found.to_arrow().column(ID).to_pylist())
+
+
+def _members_of(pairs: list[tuple[str, str]]) -> Any:
+    return daft.from_arrow(pa.table({ID: sorted(set(itertools.chain.from_iterable(pairs)))}))
+
+
+def band_columns(config: DuplicatesConfig) -> list[str]:
+    """The names of the columns of :func:`sign`."""
     number, _ = bands(config.jaccard)
     return [f"band_{index:02d}" for index in range(number)]
 
@@ -159,7 +170,7 @@ def _columns(config: DuplicatesConfig) -> list[str]:
 @functools.cache
 def _signer(config: DuplicatesConfig) -> Any:
     """The batch function of this configuration: as many fields as the threshold needs bands."""
-    fields = {name: _T.uint64() for name in _columns(config)}
+    fields = {name: _T.uint64() for name in band_columns(config)}
 
     @batch_function(_T.struct(fields), rows=256)
     def signer(texts: Any) -> Any:

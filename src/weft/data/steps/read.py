@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,8 +10,9 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from weft.data import addresses, kinds
+from weft.data import addresses, kinds, records
 from weft.data.config import ReadConfig
 from weft.data.engine import daft, tracked
 from weft.data.readers import lines
@@ -110,9 +112,51 @@ class _Scan(daft.io.scan.ScanOperator):  # type: ignore[misc]
 
 def read_group(group: tuple[Piece, ...], config: ReadConfig) -> Iterator[Any]:
     """The documents of some pieces, as the engine's record batches; called by the engine, by its name."""
-    batches = _batches(row for piece in group for row in _piece_rows(piece, config))
+    batches = _group_batches(group, config)
     while (batch := tracked(next, (batches, None))) is not None:
         yield daft.recordbatch.RecordBatch.from_arrow_record_batches([batch], _ROWS)._recordbatch
+
+
+def _group_batches(group: tuple[Piece, ...], config: ReadConfig) -> Iterator[pa.RecordBatch]:
+    for large, run in itertools.groupby(group, _is_large):
+        if large:
+            for piece in run:
+                found = _good_lines(piece, config)
+                yield from _batches(_piece_rows(piece, config)) if found is None else _sliced(found)
+        else:
+            yield from _batches(row for piece in run for row in _piece_rows(piece, config))
+
+
+def _is_large(piece: Piece) -> bool:
+    return _is_plain_lines(piece.file) and piece.length == _GROUP_BYTES
+
+
+def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(start, _BATCH_ROWS) for start in range(0, len(batch), _BATCH_ROWS))
+
+
+def _good_lines(piece: Piece, config: ReadConfig) -> pa.RecordBatch | None:
+    """The same rows as those of :func:`_piece_rows`, column by column; None where these must be made one by
+    one."""
+    try:
+        with _open(piece.file.path) as stream:
+            limit, field = config.max_document_bytes, config.text_field
+            found = records.parse_piece(stream, piece.offset, piece.length, limit, field)
+    except OSError:
+        return None
+    if found is None:
+        return None
+    count, missing = len(found.texts), found.texts.is_null()
+    columns = {
+        SOURCE: pa.array([f"{piece.file.source}#{offset}" for offset in found.offsets.tolist()], _STRING),
+        KIND: pa.repeat(kinds.TEXT, count),
+        LANGUAGE: pa.nulls(count),
+        BYTES: pa.array(found.sizes),
+        TEXT: found.texts,
+        REASON: pc.if_else(missing, pa.scalar("no_text"), None),
+        VALUE: pc.if_else(missing, pa.scalar(field), None),
+    }
+    return pa.record_batch([columns[field.name].cast(field.type) for field in _ROWS], schema=_ROWS)
 
 
 def _groups(chosen: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:

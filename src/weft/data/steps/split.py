@@ -5,31 +5,26 @@ Only one document of a cluster of duplicates is left here, so no cluster straddl
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from weft.data.config import SplitConfig
-from weft.data.engine import daft
 from weft.data.schema import REASON
 from weft.data.steps.identify import DRAW
 
 SPLIT = "split"
 
 
-def split(frame: Any, config: SplitConfig) -> Any:
+def split(rows: pa.Table, bounds: tuple[float, float]) -> pa.Table:
     """Add the column split: a document goes where its draw falls; null where it was dropped."""
-    col, lit = daft.col, daft.lit
-    draws = frame.where(col(REASON).is_null()).select(DRAW).to_arrow().column(DRAW).to_numpy()
-    test, valid = thresholds(draws, config)
-    where = (
-        daft.functions.when(~col(REASON).is_null(), lit(None).cast(daft.DataType.string()))
-        .when(col(DRAW) < test, lit("test"))
-        .when(col(DRAW) < valid, lit("valid"))
-        .otherwise(lit("train"))
+    test, valid = bounds
+    where = pc.if_else(
+        pc.less(rows[DRAW], test), "test", pc.if_else(pc.less(rows[DRAW], valid), "valid", "train")
     )
-    return frame.with_column(SPLIT, where)
+    dropped = pc.is_valid(rows[REASON])
+    return rows.append_column(SPLIT, pc.if_else(dropped, pa.scalar(None, pa.string()), where))
 
 
 def thresholds(draws: npt.NDArray[np.float64], config: SplitConfig) -> tuple[float, float]:

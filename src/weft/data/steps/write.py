@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from weft.core.files import atomic_directory
-from weft.core.progress import Progress
-from weft.data.engine import daft
+from weft.data import partitions
+from weft.data.comparing import JUDGED
 from weft.data.funnel import LINES, Funnel
 from weft.data.schema import BYTES, ID, KIND, LANGUAGE, PERSONAL, REASON, SOURCE, SPLITS, TEXT, VALUE
 from weft.data.steps.language import MIXED
@@ -30,36 +28,29 @@ from weft.data.steps.split import SPLIT
 
 _KEPT = [ID, SOURCE, KIND, LANGUAGE, BYTES, TEXT]
 _COUNTED = (PERSONAL, C4_LINES, COMMON_LINES, MIXED)
+Judge = Callable[[pa.Table, int], pa.Table]
 _ROW_GROUP = 1024
 _LOST = "dropped.parquet"
 _COUNTS = "counts.json"
 
 
-def write_partitions(clean: Path, verdicts: Any, work: Path) -> Funnel:
-    """Join texts and verdicts into ``work/part-*``, those that are not there yet; returns the counts of all.
+def write_partitions(clean: Path, judge: Judge, work: Path) -> Funnel:
+    """Write ``work/part-*``, those that are not there yet; returns the counts of all.
 
-    Rows are sorted by id, so equal documents give equal files. One partition is written by a thread while the
-    engine joins the next, so two lie in memory.
+    ``judge`` gives the rows of a partition their final reason, value and split, in an order that makes equal
+    documents equal files.
     """
-    buckets = sorted({folder.name for folder in clean.glob("*/bucket=*")})
-    wanted = {work / f"part-{number:05d}": bucket for number, bucket in enumerate(buckets)}
-    with (
-        Progress("write", len(wanted), "parts") as progress,
-        ThreadPoolExecutor(1, thread_name_prefix="weft-write") as writer,
-    ):
-        writing: Future[None] | None = None
-        for folder, bucket in wanted.items():
-            if not folder.exists():
-                table = _partition(clean, bucket, verdicts)
-                if writing:
-                    writing.result()
-                writing = writer.submit(_write_partition, table, folder)
-                del table
-            progress.advance()
-        if writing:
-            writing.result()
+    wanted = {number: work / f"part-{at:05d}" for at, number in enumerate(partitions.numbers(clean))}
+    work.mkdir(exist_ok=True)
+    todo = {number: folder for number, folder in wanted.items() if not folder.exists()}
+
+    def write(number: int) -> None:
+        rows = partitions.read(clean, number, [*_KEPT, *_COUNTED, *JUDGED])
+        _write_partition(judge(rows, number), todo[number])
+
+    partitions.each("write", list(todo), write, work)
     funnel = Funnel()
-    for folder in wanted:
+    for folder in wanted.values():
         funnel.merge(json.loads((folder / _COUNTS).read_text(encoding="utf-8")))
     return funnel
 
@@ -80,13 +71,6 @@ def _named(work: Path, kept: Path, dropped: Path) -> Iterator[str]:
             if (file := folder / f"{split}.parquet").exists():
                 _link(file, kept / split / part)
                 yield f"{split}/{part}"
-
-
-def _partition(clean: Path, bucket: str, verdicts: Any) -> pa.Table:
-    frame = daft.read_parquet(str(clean / "*" / bucket / "*.parquet"))
-    columns = [name for name in (*_KEPT, *_COUNTED) if name in frame.column_names]
-    frame = frame.select(*columns).join(verdicts, on=SOURCE)
-    return frame.to_arrow().sort_by([(ID, "ascending"), (SOURCE, "ascending")])
 
 
 def _write_partition(table: pa.Table, folder: Path) -> None:
