@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -102,24 +101,24 @@ def parse_piece(stream: BinaryIO, offset: int, length: int, limit: int, field: s
     return Lines(starts + begin, sizes, texts) if len(texts) == len(starts) else None
 
 
-def _piece(stream: BinaryIO, offset: int, length: int, limit: int) -> tuple[bytes, int]:
+def _piece(stream: BinaryIO, offset: int, length: int, limit: int) -> tuple[memoryview, int]:
     """The lines that begin in ``[offset, offset + length)``, and where the first of them begins."""
+    stream.seek(offset + length - 1)
+    end = offset + length - 1 + len(stream.readline(limit + 1))
     # A line begins at the offset where the byte before it ends one.
     before = min(offset, 1)
     stream.seek(offset - before)
-    content = stream.read(length + before)
-    start = content.find(b"\n") + 1 if before else 0
+    content = stream.read(end - offset + before)
+    start = content.find(b"\n", 0, length) + 1 if before else 0
     if before and not start:
-        return b"", offset
-    if len(content) == length + before and not content.endswith(b"\n"):
-        content += stream.readline(limit + 1)
-    return content[start:], offset - before + start
+        return memoryview(b""), offset
+    return memoryview(content)[start:], offset - before + start
 
 
-def _column(content: bytes, field: str) -> pa.Array:
+def _column(content: bytes | memoryview, field: str) -> pa.Array:
     """The ``field`` of each line as string array [lines]; ArrowInvalid where Arrow cannot read one."""
     table = pj.read_json(
-        io.BytesIO(content),
+        pa.BufferReader(content),
         read_options=pj.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1)),
         parse_options=pj.ParseOptions(
             explicit_schema=pa.schema([(field, pa.string())]), unexpected_field_behavior="ignore"
