@@ -61,6 +61,11 @@ PLANS: tuple[tuple[int, str, dict[str, Any]], ...] = (
 )
 
 
+# At 0.01 rounding to bf16 grows so fast that one process is 1.6e-2 from itself when its micro-batches have two
+# rows in place of one, so nothing closer could be asked of a layout.
+RATES = {"float32": 0.01, "bfloat16": 0.003}
+
+
 @dataclass(frozen=True)
 class Parity:
     """Largest relative differences to one process: of any step's loss, of any first gradient."""
@@ -71,7 +76,7 @@ class Parity:
 
 def measure(ranks: Ranks, plan: str, shape: dict[str, Any], steps: int, dtype: str) -> Parity:
     """How far a run under ``plan`` is from the same run in one process."""
-    case = Case(steps=steps, micro_rows=1, dtype=dtype, config=shape)
+    case = Case(RATES[dtype], steps, micro_rows=1, dtype=dtype, config=shape)
     expected, whole = train("", dataclasses.replace(case, backend=None))
     loss, gradient = 0.0, 0.0
     for losses, gradients in ranks.run(train, plan, case):

@@ -35,6 +35,7 @@ ROWS, LENGTH, VOCABULARY = 8, 32, 64
 class Case:
     """What is trained; ``config`` overrides fields of its shape, ``backend`` is of torch.compile."""
 
+    rate: float = 0.01
     steps: int = 6
     micro_rows: int = 2
     dtype: str = "float32"
@@ -94,7 +95,7 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
         dtype = getattr(torch, case.dtype)
         model = parallelise(whole, layout, mesh, dtype, case.backend)
         section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
-        optimizer = Optimizer(model.module, section, 0.01, mesh.group("stage"))
+        optimizer = Optimizer(model.module, section, case.rate, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, dtype)
 
         def own(index: int) -> list[Batch]:
