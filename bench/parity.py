@@ -3,8 +3,9 @@
     python bench/parity.py [--steps 50] [--only TEXT] [--json FILE]
 
 A small decoder on made-up rows with ragged documents, AdamW; largest relative difference of a loss over all
-steps, and of a gradient of the first step to its norm, in fp32 (learning rate 0.01) and in bf16 (0.003). The plans and the measurement are
-those of tests/parallel/matrix.py; it is about equality, so how fast the machine is does not matter.
+steps, and of a gradient of the first step to its norm, in fp32 (learning rate 0.01) and in bf16 (0.003). The
+plans and the measurement are those of tests/parallel/matrix.py; it is about equality, so how fast the machine
+is does not matter.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ PLANS: tuple[tuple[int, str, dict[str, Any]], ...] = (
 )
 
 
-# At 0.01 rounding to bf16 grows so fast that one process is 1.6e-2 from itself when its micro-batches have two
-# rows in place of one, so nothing closer could be asked of a layout.
+# At 0.01 rounding to bf16 grows so fast that one process is 1.6e-2 from itself when its micro-batches have
+# two rows in place of one, so nothing closer could be asked of a layout.
 RATES = {"float32": 0.01, "bfloat16": 0.003}
 
 
