@@ -43,6 +43,7 @@ class Case:
     masked: bool = True
     backend: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    float8: bool = False
 
 
 def decoder_config(case: Case) -> DecoderConfig:
@@ -93,7 +94,7 @@ def train(plan: str, case: Case) -> tuple[list[float], dict[str, torch.Tensor]]:
         _draw(whole)
         layout.check(whole.config, rows=ROWS, micro_rows=case.micro_rows, length=LENGTH)
         dtype = getattr(torch, case.dtype)
-        model = parallelise(whole, layout, mesh, dtype, case.backend)
+        model = parallelise(whole, layout, mesh, dtype, case.backend, float8=case.float8)
         section = OptimizerSection(name=case.optimizer, warmup_steps=3)  # type: ignore[arg-type]
         optimizer = Optimizer(model.module, section, case.rate, mesh.group("stage"))
         step = Step(model, Pretrain(), optimizer, 1.0, dtype)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weft.models.config import DecoderConfig
 from weft.models.moe import SparseFeedForward
 from weft.ops.cache import AttentionContext
-from weft.ops.linear import linear
+from weft.ops.linear import Product, linear
 from weft.ops.local import local
 from weft.ops.loss import summed_cross_entropy
 from weft.ops.norm import rms_norm
@@ -23,9 +23,11 @@ from weft.ops.swiglu import swiglu
 class Linear(nn.Linear):
     """A matrix whose product runs in the dtype of its input, whatever its master's dtype is."""
 
+    product: Product = staticmethod(linear)
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return linear(x, local(self.weight), None if self.bias is None else local(self.bias))
+        return self.product(x, local(self.weight), None if self.bias is None else local(self.bias))
 
 
 class Output(Linear):

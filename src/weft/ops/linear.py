@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""``(x, weight, bias)`` to x @ weight.T + bias."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from weft.data.batch import Batch
 from weft.models import Decoder
 from weft.parallel import compile, expert, fsdp, gradients, recompute, tensor
+from weft.parallel import float8 as float8_products
 from weft.parallel.context import split
 from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
@@ -161,15 +162,23 @@ class ParallelModel:
 
 
 def parallelise(
-    module: Decoder, plan: Plan, mesh: Mesh, dtype: torch.dtype, backend: str | None = None
+    module: Decoder,
+    plan: Plan,
+    mesh: Mesh,
+    dtype: torch.dtype,
+    backend: str | None = None,
+    *,
+    float8: bool = False,
 ) -> ParallelModel:
     """Apply every technique of the plan, innermost first, and return what this rank trains.
 
-    ``dtype`` is that of matrix work, ``backend`` that of torch.compile for the blocks (None: they run as
-    written). Every rank must hold the same weights, or weights on the meta device.
+    ``dtype`` is that of matrix work, ``float8`` says whether the blocks' products run in fp8 all the same,
+    ``backend`` is that of torch.compile for the blocks (None: they run as written). Every rank must hold the
+    same weights, or weights on the meta device.
     """
     expert.apply(module, plan, mesh)
     tensor.apply(module, plan, mesh)
+    float8_products.apply(module, float8)
     compile.apply(module, backend)
     recompute.apply(module, plan)
     if plan.pp == 1:

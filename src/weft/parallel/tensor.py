@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 from weft.models import Decoder
 from weft.models.layers import Attention, Block, FeedForward, Linear, RMSNorm
 from weft.models.sharding import Cut, cut
-from weft.ops.linear import linear
+from weft.ops.linear import Product, linear
 from weft.ops.local import local
 from weft.parallel import expert
 from weft.parallel.data import sum_gradients
@@ -83,6 +83,7 @@ class RowLinear(nn.Module):
     """A matrix cut by input features; the sum over ranks is cut along the sequence."""
 
     bias: nn.Parameter | None
+    product: Product = staticmethod(linear)
 
     def __init__(self, whole: Linear, line: Line):
         super().__init__()
@@ -91,7 +92,7 @@ class RowLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, in / K] -> [B, S, out]."""
-        out = scatter_sequence(linear(x, local(self.weight), None), self.line)
+        out = scatter_sequence(self.product(x, local(self.weight), None), self.line)
         return out if self.bias is None else out + local(self.bias).to(out.dtype)
 
 

@@ -123,7 +123,8 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
     backend = "inductor" if settings.compile else None
-    model = parallelise(whole, run.parallel, mesh, place.arithmetic.dtype, backend)
+    arithmetic = place.arithmetic
+    model = parallelise(whole, run.parallel, mesh, arithmetic.dtype, backend, float8=arithmetic.float8)
     if on_meta(model.module):
         assert run.model.start is not None
         materialise(model.module, torch.device("cpu") if run.parallel.offload else place.world.device)
@@ -133,7 +134,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     identity = {
         "tokenizer": place.tokenizer.fingerprint,
         "data": loader.data_fingerprint,
-        "arithmetic": str(place.arithmetic.dtype),
+        "arithmetic": str(arithmetic.dtype) + (", products in fp8" if arithmetic.float8 else ""),
     }
     return Trainer(
         run=run,

@@ -49,6 +49,7 @@ class ModelSection:
 class TrainSection:
     """``budget``: the one dial, a duration; ``steps``: a fixed length instead.
 
+    ``arithmetic``: what matrices multiply in; ``fp8`` is taken only when asked for (:mod:`weft.ops.float8`).
     ``async_save``: checkpoints are copied to the host's memory and written while training goes on.
     ``timeout``: a duration; a rank that keeps the others waiting for longer ends this start of the run.
     ``elastic``: the size of the plan that follows the number of processes, ``none`` where it is fixed.
@@ -60,7 +61,7 @@ class TrainSection:
     micro_rows: int | None = None
     seed: int = 0
     device: str = "auto"
-    arithmetic: Literal["auto", "bf16", "fp32"] = "auto"
+    arithmetic: Literal["auto", "bf16", "fp32", "fp8"] = "auto"
     compile: bool = False
     clip: float = 1.0
     ema: float = 0.0

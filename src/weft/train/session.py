@@ -178,7 +178,7 @@ def _record(trainer: Trainer, place: Place, dropped: float, say: Say) -> dict[st
 
 def _judge(trainer: Trainer, place: Place, records: list[dict[str, Any]], say: Say) -> None:
     """Say, and keep beside the run, how far off the planner would have been."""
-    dtype = "bf16" if place.arithmetic.dtype == torch.bfloat16 else "fp32"
+    dtype = place.arithmetic.name
     seconds = statistics.median(record["seconds"] for record in records)
     memory = max(record["memory_bytes"] for record in records)
     file = place.folder / "planner-errors.jsonl"

@@ -15,6 +15,7 @@ from weft.data.mixed import MixedLoader
 from weft.models import DecoderConfig
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
 from weft.ops.memory import keep_memory
+from weft.parallel import float8
 from weft.parallel.model import ParallelModel
 from weft.train import dial, rows
 from weft.train.assemble import fresh_model
@@ -67,7 +68,9 @@ class Workbench:
         run = self.run
         if width is not None:
             run = dataclasses.replace(run, model=narrow(run, width))
-        return ParallelModel.alone(fresh_model(run, self.loader.vocab_size, self.device))
+        module = fresh_model(run, self.loader.vocab_size, self.device)
+        float8.apply(module, self.arithmetic.float8)
+        return ParallelModel.alone(module)
 
     def shape(self) -> DecoderConfig:
         """The shape of the run's model."""
