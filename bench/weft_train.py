@@ -24,6 +24,7 @@ from weft.data.batch import Batch
 from weft.ops.arithmetic import choose
 from weft.ops.kernels import kernels
 from weft.ops.memory import keep_memory
+from weft.parallel import float8
 from weft.parallel.model import ParallelModel
 from weft.train.config import OptimizerSection
 from weft.train.hooks import MetricsLog, TensorBoard
@@ -54,9 +55,10 @@ def main(job_file: str, result_file: str) -> None:
     began = time.perf_counter()
     keep_memory()
     device = torch.device(job.device)
-    arithmetic = choose(device)
+    arithmetic = choose(device, job.arithmetic)
     torch.set_num_threads(job.threads)
     model = load_model(job.model, torch.float32, device)
+    float8.apply(model, arithmetic.float8)
     beta1, beta2 = job.betas
     section = OptimizerSection(name="adamw", weight_decay=job.weight_decay, beta1=beta1, beta2=beta2)
     optimizer = Optimizer(model, section, job.learning_rate)

@@ -55,6 +55,7 @@ class Job:
     own_weights: bool = False
     export: str | None = None
     device: str = "cpu"
+    arithmetic: str = "auto"
 
     @classmethod
     def read(cls, path: str) -> Job:
