@@ -33,6 +33,10 @@ BASE = (
     "train.validate_steps=50", "train.validate_rows=4", "train.ema=0.9", "train.arithmetic=fp32",
     "optimizer.name=adamw",
 )  # fmt: skip
+EXPERTS = (
+    "model.architecture=Qwen3MoeForCausalLM", "model.num_experts=4", "model.num_experts_per_tok=2",
+    "model.moe_intermediate_size=16",
+)  # fmt: skip
 STOP = 4
 
 
@@ -50,8 +54,11 @@ class StopAt:
         pass
 
 
-def train(data: Path, folder: Path, layout: str, mixed: bool, stop: int = 0) -> None:
-    settings = [f"data.path={data}", *BASE, *(f"parallel.{part}" for part in filter(None, layout.split(",")))]
+def train(
+    data: Path, folder: Path, layout: str, mixed: bool, stop: int = 0, shape: tuple[str, ...] = ()
+) -> None:
+    plan = (f"parallel.{part}" for part in filter(None, layout.split(",")))
+    settings = [f"data.path={data}", *BASE, *shape, *plan]
     run = config.load(TrainRun, None, settings)
     if mixed:
         sources = (f"json = {data}#json/", f"rest = {data}")
@@ -68,7 +75,7 @@ def start(layout: str, ranks: dict[int, Ranks], *arguments: object) -> None:
     """Train under a layout, as many ranks as it has."""
     size = 1
     for part in filter(None, layout.split(",")):
-        size *= int(part.split("=")[1])
+        size *= 1 if part.startswith("ep=") else int(part.split("=")[1])
     if size == 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -97,12 +104,19 @@ def test_the_same_layout_goes_on_to_the_last_bit(
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
-def check_way(way: list[str], ranks: dict[int, Ranks], data: Path, folder: Path, mixed: bool) -> None:
+def check_way(
+    way: list[str],
+    ranks: dict[int, Ranks],
+    data: Path,
+    folder: Path,
+    mixed: bool,
+    shape: tuple[str, ...] = (),
+) -> None:
     """A run that changes its layout on the way has the losses of one process: same rows, same state."""
-    start("", ranks, data, folder / "alone", "", mixed)
+    start("", ranks, data, folder / "alone", "", mixed, 0, shape)
     for turn, layout in enumerate(way, 1):
         stop = STOP * turn if turn < len(way) else 0
-        start(layout, ranks, data, folder / "moved", layout, mixed, stop)
+        start(layout, ranks, data, folder / "moved", layout, mixed, stop, shape)
     assert losses(folder / "moved") == pytest.approx(losses(folder / "alone"), rel=1e-3)
 
 
@@ -111,6 +125,29 @@ def test_another_layout_reads_the_same_rows(
     data_folder: Path, two: Ranks, tmp_path: Path, mixed: bool
 ) -> None:
     check_way(["fsdp=2", "tp=2", "pp=2", ""], {2: two}, data_folder, tmp_path, mixed)
+
+
+def check_model(one: Path, other: Path) -> None:
+    """Both folders hold one model, experts by name; nothing is far from the other's."""
+    left, right = (load_model(folder / "model").state_dict() for folder in (one, other))
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        torch.testing.assert_close(right[name], tensor, rtol=0, atol=2e-3, msg=name)
+
+
+def test_experts_move_from_rank_to_rank(data_folder: Path, two: Ranks, tmp_path: Path) -> None:
+    way = ["dp=2,ep=2", "fsdp=2", "fsdp=2,ep=2", "", "dp=2,ep=2"]
+    check_way(way, {2: two}, data_folder, tmp_path, False, EXPERTS)
+    check_model(tmp_path / "alone", tmp_path / "moved")
+
+
+@pytest.mark.slow
+def test_experts_move_between_two_ranks_and_four(
+    data_folder: Path, two: Ranks, four: Ranks, tmp_path: Path
+) -> None:
+    way = ["dp=2,fsdp=2,ep=2", "dp=2,ep=2", "pp=2,dp=2,ep=2", "fsdp=4,ep=4", "dp=2,tp=2,ep=2"]
+    check_way(way, {2: two, 4: four}, data_folder, tmp_path, False, EXPERTS)
+    check_model(tmp_path / "alone", tmp_path / "moved")
 
 
 @pytest.mark.slow
