@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from weft.ops.attention import PackedRows, attention, attention_plain, attention_sdpa, visible
+from weft.ops.attention import (
+    PackedRows,
+    attention,
+    attention_causal,
+    attention_plain,
+    attention_sdpa,
+    repeat_heads,
+    visible,
+)
 
 
 def starts(T: int, *rows: list[int]) -> Tensor:
@@ -54,3 +62,19 @@ def test_visible_is_causal_within_documents() -> None:
 def test_positions_restart_with_each_document() -> None:
     context = PackedRows(starts(6, [4]))
     assert context.positions(torch.zeros(1, 6, dtype=torch.long)).tolist() == [[0, 1, 2, 3, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("window", "dtype"), [(None, torch.float32), (64, torch.float32), (None, torch.bfloat16)]
+)
+def test_rows_of_one_document_need_no_mask(window: int | None, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 64, n, 32, generator=generator).to(dtype) for n in (4, 2, 2))
+    start = starts(64, [], [])
+    found = PackedRows(start, window, whole=True).attend(0, q, k, v)
+    reference = attention_plain(q, k, v, start, window)
+    assert found.dtype == dtype and (found - reference).float().norm() < 1e-2 * reference.float().norm()
+    assert not PackedRows(start, 63, whole=True).causal and not PackedRows(start).causal
+    grouped = attention_causal(q, k, v)
+    repeated = attention_causal(q, *repeat_heads(k, v, 4))
+    torch.testing.assert_close(grouped, repeated)

@@ -27,8 +27,7 @@ def attention_plain(
     q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, document_start_BT: Tensor, window: int | None = None
 ) -> Tensor:
     """Reference: softmax(q k^T / sqrt(D)) v with every score written out, in fp32. Returns [B, T, H, D]."""
-    repeat = q_BTHD.shape[2] // k_BTGD.shape[2]
-    k, v = (x.float().repeat_interleave(repeat, dim=2) for x in (k_BTGD, v_BTGD))
+    k, v = repeat_heads(k_BTGD.float(), v_BTGD.float(), q_BTHD.shape[2])
     scores = torch.einsum("bihd,bjhd->bhij", q_BTHD.float(), k) * q_BTHD.shape[-1] ** -0.5
     hidden = ~visible(document_start_BT, window).unsqueeze(1)
     weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
@@ -39,10 +38,27 @@ def attention_sdpa(
     q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, document_start_BT: Tensor, window: int | None = None
 ) -> Tensor:
     """PyTorch's scaled_dot_product_attention under the packed mask. Returns [B, T, H, D]."""
+    if q_BTHD.device.type == "cuda":
+        # The fused kernel that takes a mask there takes no grouped queries, and all scores would be written.
+        k_BTGD, v_BTGD = repeat_heads(k_BTGD, v_BTGD, q_BTHD.shape[2])
     q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTGD, v_BTGD))
     mask = visible(document_start_BT, window).unsqueeze(1)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
     return mixed.transpose(1, 2)
+
+
+def attention_causal(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
+    """The same where every row is one document and no window hides any of it: no mask is made, so that
+    PyTorch may take its flash kernel. Returns [B, T, H, D]."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTGD, v_BTGD))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    return mixed.transpose(1, 2)
+
+
+def repeat_heads(k_BTGD: Tensor, v_BTGD: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Keys and values once for each query head, [B, T, H, D]."""
+    repeat = heads // k_BTGD.shape[2]
+    return k_BTGD.repeat_interleave(repeat, dim=2), v_BTGD.repeat_interleave(repeat, dim=2)
 
 
 def attention(
@@ -79,10 +95,14 @@ class _Native(torch.autograd.Function):
 
 
 class PackedRows:
-    """The attention context of training and evaluation: rows of packed documents, no cache."""
+    """The attention context of training and evaluation: rows of packed documents, no cache.
 
-    def __init__(self, document_start_BT: Tensor, window: int | None = None):
+    ``whole``: every row is known to be one document, which no device has to be asked.
+    """
+
+    def __init__(self, document_start_BT: Tensor, window: int | None = None, *, whole: bool = False):
         self.document_start, self.window = document_start_BT, window
+        self.causal = whole and (window is None or window >= document_start_BT.shape[1])
 
     def positions(self, tokens_BT: Tensor) -> Tensor:
         """int64 [B, T]: 0 at the first token of each document."""
@@ -91,4 +111,6 @@ class PackedRows:
 
     def attend(self, layer: int, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
         """[B, T, H, D]; the same for every layer."""
+        if self.causal and not native(q_BTHD):
+            return attention_causal(q_BTHD, k_BTGD, v_BTGD)
         return attention(q_BTHD, k_BTGD, v_BTGD, self.document_start, self.window)

@@ -29,4 +29,4 @@ def packed(batch: Batch, device: torch.device, window: int | None) -> Rows:
     tokens, targets, start = (
         torch.from_numpy(x).to(device) for x in (batch.tokens, batch.targets, batch.document_start)
     )
-    return Rows(tokens, targets, PackedRows(start, window))
+    return Rows(tokens, targets, PackedRows(start, window, whole=not batch.document_start.any()))
