@@ -1,6 +1,6 @@
 """The parity matrix as a table: how far every layout is from one process.
 
-    python bench/parity.py [--steps 50] [--only TEXT] [--json FILE]
+    python bench/parity.py [--steps 50] [--processes 2,4,8] [--only TEXT] [--json FILE]
 
 A small decoder on made-up rows with ragged documents, AdamW; largest relative difference of a loss over all
 steps, and of a gradient of the first step to its norm, in fp32 (learning rate 0.01) and in bf16 (0.003). The
@@ -33,11 +33,12 @@ def main() -> int:
     )
     options.add_argument("--steps", type=int, default=50)
     options.add_argument("--only", default="", help="plans that contain this text")
+    options.add_argument("--processes", default="2,4,8", help="sizes to run")
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
     rows = []
     print(f"{'processes':>9}  {'plan':46}{'fp32 loss':>11}{'gradient':>11}{'bf16 loss':>11}{'gradient':>11}")
-    for size in (2, 4, 8):
+    for size in map(int, chosen.processes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             ranks = Ranks(size, Path(folder))
             for processes, plan, shape in PLANS:
