@@ -24,6 +24,25 @@ Prompt = str | Items[int]
 
 
 @dataclass(frozen=True)
+class Stats:
+    """Counts since the engine was made, and its state now.
+
+    ``prefix_queries`` and ``prefix_hits`` count prompt tokens: asked for in the prefix cache, and found there.
+    ``proposed`` and ``accepted`` count speculative tokens.
+    """
+
+    running: int
+    waiting: int
+    free_blocks: int
+    total_blocks: int
+    prefix_queries: int
+    prefix_hits: int
+    proposed: int
+    accepted: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Completion:
     """An answer: ``text`` without the stop string, all new ``tokens``, and why it ended.
 

@@ -3,44 +3,68 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from weft.core.errors import UsageError
 
 MASK64 = 2**64 - 1
+MOST_LOGPROBS = 64
+"""Alternatives that may be asked for at each token."""
 SMALLEST_TEMPERATURE = 1e-5
 """Below this a temperature means greedy: dividing by less would overflow the scores."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """Settings of one request; the filters run in the order in which they stand here.
+    """Settings of one request; the changes of the scores run in the order in which they stand here.
 
-    ``max_tokens``: new tokens at most (None: as many as the context holds).
+    ``max_tokens``: new tokens at most (None: as many as the context holds). ``min_tokens``: before so many new
+    ones no token ends the answer.
     ``repetition_penalty``: CTRL's penalty on tokens already there (arXiv:1909.05858); 1 is off.
+    ``frequency_penalty``: taken from a token's score for every time the answer holds it; ``presence_penalty``:
+    taken once if it holds it at all. OpenAI's, on new tokens alone.
+    ``logit_bias``: added to the scores of these token ids.
     ``temperature``: divides the scores; 0 is greedy, and then no filter below matters.
     ``top_k``: keep the k most likely tokens; 0 is off.
     ``top_p``: of those, the smallest set with probability of at least p (arXiv:1904.09751); 1 is off.
     ``min_p``: of those, tokens at least min_p times as likely as the best (arXiv:2407.01082); 0 is off.
     ``seed``: equal seeds, prompts and settings draw equal tokens; None draws a fresh seed.
-    ``stop``: texts before which the answer ends. ``ignore_eos``: go on after the end-of-text token.
+    ``stop``: texts before which the answer ends. ``stop_token_ids``: tokens that end it like the end of text.
+    ``ignore_eos``: go on after the end-of-text token.
+    ``logprobs``: None, or how many of the likeliest tokens to report beside each drawn one (0: it alone), with
+    natural logarithms of the model's own probabilities, before everything above.
+    ``cache_salt``: requests share cached prefixes only with those of equal salt (None: of the same owner).
     Raises UsageError for values that make no sense.
     """
 
     max_tokens: int | None = None
+    min_tokens: int = 0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    logprobs: int | None = None
+    cache_salt: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
             _whole("max_tokens", self.max_tokens, 1, 2**31)
+        _whole("min_tokens", self.min_tokens, 0, self.max_tokens or 2**31)
         _number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        _number("frequency_penalty", self.frequency_penalty, -100, 100)
+        _number("presence_penalty", self.presence_penalty, -100, 100)
+        for token, bias in self.logit_bias.items():
+            _whole("a token id of logit_bias", token, 0, 2**31)
+            _number(f"logit_bias of token {token}", bias, -1000, 1000)
         _number("temperature", self.temperature, 0, 100)
         _whole("top_k", self.top_k, 0, 2**31)
         _number("top_p", self.top_p, 0, 1)
@@ -51,6 +75,21 @@ class SamplingParams:
             _whole("seed", self.seed, -(2**63), 2**64 - 1)
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise UsageError(f"stop = {self.stop!r} must be a tuple of texts, none of them empty.")
+        for token in self.stop_token_ids:
+            _whole("a token id of stop_token_ids", token, 0, 2**31)
+        if self.logprobs is not None:
+            _whole("logprobs", self.logprobs, 0, MOST_LOGPROBS)
+
+    @property
+    def plain(self) -> bool:
+        """Whether scores are taken as the model gives them, up to the temperature."""
+        return (
+            self.repetition_penalty == 1
+            and not self.frequency_penalty
+            and not self.presence_penalty
+            and not self.logit_bias
+            and not self.min_tokens
+        )
 
     @property
     def greedy(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 from typing import Literal
 
 from weft.engine.params import SamplingParams
@@ -11,19 +12,44 @@ from weft.engine.text import TextStream
 FinishReason = Literal["stop", "length", "abort"]
 
 
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural logarithm of a drawn token's probability, and the likeliest (token, logarithm), best first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
 class Sequence:
-    """The state of a request: its tokens (``limit`` new ones at most), what is cached, its text so far."""
+    """The state of a request: its tokens (``limit`` new ones at most), what is cached, its text so far.
+
+    ``owner`` is whose turn is counted when requests queue (an API key, say); ``adapter`` names the LoRA
+    adapter it runs through; a greater ``priority`` goes first. ``logprobs`` has an entry for each new token
+    when its parameters ask for them.
+    """
 
     def __init__(
-        self, prompt: Tokens[int], params: SamplingParams, *, seed: int, limit: int, text: TextStream
+        self,
+        prompt: Tokens[int],
+        params: SamplingParams,
+        *,
+        seed: int,
+        limit: int,
+        text: TextStream,
+        owner: str = "",
+        adapter: str | None = None,
+        priority: int = 0,
     ):
         self.tokens = list(prompt)
         self.prompt_length = len(self.tokens)
         self.params, self.seed, self.limit = params, seed, limit
         self.text = text
+        self.owner, self.adapter, self.priority = owner, adapter, priority
         self.cached = 0
         self.slot: int | None = None
         self.finish_reason: FinishReason | None = None
+        self.logprobs: list[TokenLogprobs] = []
         self._unread: list[str] = []
 
     @property
