@@ -142,14 +142,30 @@ class LLM:
         """Token ids of a conversation up to where the assistant's turn begins. Raises as :meth:`encode`."""
         return self.encode([*self._start, *chat.encode(self.tokenizer, messages)])
 
-    def add(self, prompt: Prompt, params: SamplingParams) -> Sequence:
-        """Queue a request; it advances with every :meth:`step`. Raises what :meth:`encode` raises."""
+    def stats(self) -> Stats:
+        """Counts for people and metrics."""
+        running, free = len(self.scheduler.running), self.scheduler.free_slots
+        return Stats(running, len(self.scheduler.waiting), free, free + running, 0, 0, 0, 0, 0)
+
+    def add(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        owner: str = "",
+        adapter: str | None = None,
+        priority: int = 0,
+    ) -> Sequence:
+        """Queue a request; it advances with every :meth:`step`. Raises what :meth:`encode` raises.
+
+        Owners take turns; a greater ``priority`` goes first; ``adapter`` names a loaded LoRA adapter.
+        """
         tokens = self.encode(prompt)
         seed = secrets.randbits(64) if params.seed is None else params.seed & MASK64
         room = self.context - len(tokens)
         limit = room if params.max_tokens is None else min(room, params.max_tokens)
         text = text_stream(self.tokenizer, tokens, params.stop)
-        sequence = Sequence(tokens, params, seed=seed, limit=limit, text=text)
+        sequence = Sequence(tokens, params, seed=seed, limit=limit, text=text, owner=owner, priority=priority)
         self.scheduler.add(sequence)
         return sequence
 
