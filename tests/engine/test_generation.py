@@ -7,7 +7,8 @@ import torch
 
 from weft.core.errors import CheckpointError, UsageError
 from weft.engine import LLM, SamplingParams
-from weft.engine.cache import SlotCache, fit
+from weft.engine.blocks import BLOCK
+from weft.engine.cache import fit, pages
 from weft.engine.runner import Runner, best_dtype, prepare
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
@@ -63,9 +64,9 @@ def test_greedy_equals_full_recomputation_alone_and_in_a_batch(tiny_decoder, tin
 def test_scores_of_chunks_equal_full_recomputation(tiny_decoder, tiny_tokenizer, shape, chunk):
     model = tiny_decoder(**SHAPES[shape])
     tokens = list(range(100, 160))
-    runner = Runner(model, SlotCache(model.config, 2, 128, torch.float32, "cpu"))
+    runner = Runner(model, pages(model.config, 8, torch.float32, torch.device("cpu")))
     sequence = Sequence(tokens, GREEDY, seed=0, limit=9, text=text_stream(tiny_tokenizer, tokens))
-    sequence.slot = 1
+    sequence.blocks = [5, 2, 7, 3]
     while sequence.uncached:
         work = Work(sequence, min(chunk, sequence.uncached))
         scores = runner.run([work])
@@ -81,7 +82,7 @@ def test_a_small_token_budget_changes_no_token(tiny_decoder, tiny_tokenizer):
     assert [c.tokens for c in engine.generate(PROMPTS, GREEDY)] == expected
 
 
-def test_slots_with_gaps_between_them(tiny_decoder, tiny_tokenizer):
+def test_requests_that_come_and_go_change_no_other(tiny_decoder, tiny_tokenizer):
     model = tiny_decoder()
     engine = LLM(model, tiny_tokenizer, max_sequences=5)
     sequences = [engine.add(prompt, GREEDY) for prompt in (*PROMPTS, [11, 12])]
@@ -96,18 +97,7 @@ def test_slots_with_gaps_between_them(tiny_decoder, tiny_tokenizer):
     for sequence in (sequences[0], sequences[2], sequences[4], late):
         prompt = sequence.tokens[: sequence.prompt_length]
         assert tuple(sequence.generated) == recompute(model, prompt, 24)
-    assert engine.scheduler.free_slots == 5
-
-
-def test_the_cache_grows_beyond_its_first_capacity(tiny_decoder, tiny_tokenizer):
-    model = tiny_decoder(max_position_embeddings=600)
-    prompt = [i % 500 for i in range(280)]
-    engine = LLM(model, tiny_tokenizer, max_sequences=2)
-    assert engine.runner.cache.capacity == 256
-    short, long = engine.generate([[1, 2], prompt], GREEDY)
-    assert engine.runner.cache.capacity == 512
-    assert short.tokens == recompute(model, [1, 2], 24)
-    assert long.tokens == recompute(model, prompt, 24)
+    assert engine.stats().free_blocks == engine.stats().total_blocks
 
 
 def test_a_seed_decides_the_tokens_whatever_the_neighbours(tiny_decoder, tiny_tokenizer):
@@ -179,7 +169,7 @@ def test_an_error_leaves_no_request_behind(tiny_decoder, tiny_tokenizer):
     assert not engine.scheduler.busy
 
 
-def test_leaving_a_stream_frees_its_slot(tiny_decoder, tiny_tokenizer):
+def test_leaving_a_stream_frees_its_blocks(tiny_decoder, tiny_tokenizer):
     engine = LLM(tiny_decoder(), tiny_tokenizer, max_sequences=2)
     pieces = engine.stream([1, 2], GREEDY)
     next(pieces)
@@ -209,10 +199,12 @@ def test_ids_without_a_token_are_never_drawn(tiny_decoder, tiny_tokenizer):
 
 def test_the_cache_fits_the_memory(tiny_decoder):
     config = tiny_decoder().config
-    position = 2 * 2 * 2 * 8 * 4
-    assert fit(config, 16, torch.float32, position * 128 * 16) == (16, 128)
-    assert fit(config, 16, torch.float32, position * 128 * 3) == (3, 128)
-    assert fit(config, 16, torch.float32, position * 60) == (1, 60)
+    block = BLOCK * 2 * 2 * (8 + 16) * 4  # values are padded to whole vectors
+    assert fit(config, 16, torch.float32, block * 8 * 16) == (16 * 8, 128)
+    assert fit(config, 16, torch.float32, block * 8 * 99) == (16 * 8, 128)
+    assert fit(config, 16, torch.float32, block * 20) == (20, 128)
+    assert fit(config, 16, torch.float32, block * 3) == (3, 48)
+    assert fit(config, 16, torch.float32, 1) == (1, 16)
 
 
 def test_bfloat16_keeps_norms_and_frequencies_wide(tiny_decoder, tiny_tokenizer):

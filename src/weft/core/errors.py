@@ -10,6 +10,7 @@ prints it without a traceback and exits with the code of the class::
     ├── CheckpointError       1  a checkpoint that is missing, foreign, unsafe or damaged
     ├── TrainingError         1  a run that cannot go on (NaN, a budget too short, ...)
     ├── ResourceError         1  the machine lacks something: disk space, memory, a port, a package
+    ├── InternalError         1  Weft broke a promise of its own: please report it
     └── Interrupted         130  stopped by the user or a signal; the state is saved
 """
 
@@ -53,6 +54,10 @@ class TrainingError(WeftError):
 
 class ResourceError(WeftError):
     """The machine lacks something: disk space, memory, a port, a package."""
+
+
+class InternalError(WeftError):
+    """Weft broke a promise of its own; never the user's fault."""
 
 
 class Interrupted(WeftError):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import usable_memory
-from weft.engine.cache import SlotCache, fit
+from weft.engine.blocks import BlockPool
+from weft.engine.cache import fit, pages
 from weft.engine.params import MASK64, SamplingParams
 from weft.engine.runner import Runner
 from weft.engine.sampler import sample
@@ -72,6 +73,7 @@ class LLM:
         *,
         max_sequences: int = 16,
         token_budget: int = 512,
+        cache_bytes: int | None = None,
         ends: Iterable[int] = (),
     ):
         if tokenizer.vocab_size > model.config.vocab_size:
@@ -81,36 +83,54 @@ class LLM:
             )
         weight = model.embedding.weight
         self.tokenizer = tokenizer
-        slots, self.context = fit(model.config, max_sequences, weight.dtype, usable_memory() // 2)
-        self.scheduler = Scheduler(slots, token_budget)
-        self.runner = Runner(model, SlotCache(model.config, slots, self.context, weight.dtype, weight.device))
-        self._ends = {tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends} - {None}
+        memory = usable_memory() // 2 if cache_bytes is None else cache_bytes
+        blocks, self.context = fit(model.config, max_sequences, weight.dtype, memory)
+        self.scheduler = Scheduler(max_sequences, token_budget, BlockPool(blocks))
+        self.runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
+        self._steps = 0
+        known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
+        self._ends = frozenset(token for token in known if token is not None)
         self._start = tokenizer.start_ids
 
     def step(self) -> list[Sequence]:
         """One step of the model for everything under way; returns the sequences that got a token."""
         work = self.scheduler.schedule()
         scores = self.runner.run(work)
-        return self._postprocess(work, sample(scores[:, : self.tokenizer.vocab_size], _drawing(work)))
-
-    def _postprocess(self, work: list[Work], tokens: list[int]) -> list[Sequence]:
-        advanced = _drawing(work)
-        for item in work:
-            item.sequence.cached += item.tokens
-        for sequence, token in zip(advanced, tokens, strict=True):
-            sequence.tokens.append(token)
-            ended = token in self._ends and not sequence.params.ignore_eos
-            if not ended:
-                sequence.publish(sequence.text.push(token))
-            if ended or sequence.text.stopped:
-                self._finish(sequence, "stop")
-            elif sequence.generated_length == sequence.limit:
-                self._finish(sequence, "length")
+        advanced = self._postprocess(work, sample(scores[:, : self.tokenizer.vocab_size], work))
+        self._steps += 1
+        if not self.scheduler.busy:
+            self.scheduler.check()
         return advanced
+
+    def _postprocess(self, work: list[Work], drawn: list[list[int]]) -> list[Sequence]:
+        """Give each sequence its new tokens, and end those that are done; returns who got any."""
+        advanced = [item.sequence for item in work if item.last]
+        fresh = iter(drawn)
+        for item in work:
+            reason, kept = None, 0
+            for token in next(fresh) if item.last else ():
+                kept += 1
+                if reason := self._receive(item.sequence, token):
+                    break
+            self.scheduler.advance(item, max(0, kept - 1))
+            if reason:
+                self._finish(item.sequence, reason)
+        return advanced
+
+    def _receive(self, sequence: Sequence, token: int) -> FinishReason | None:
+        """Append a token and its text; says why it is the last one, if it is."""
+        sequence.tokens.append(token)
+        ended = token in sequence.ends
+        if not ended:
+            sequence.publish(sequence.text.push(token))
+        if ended or sequence.text.stopped:
+            return "stop"
+        return "length" if sequence.generated_length == sequence.limit else None
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.publish(sequence.text.finish())
         sequence.finish_reason = "stop" if sequence.text.stopped else reason
+        del sequence.logprobs[sequence.generated_length :]
         self.scheduler.remove(sequence)
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -144,8 +164,18 @@ class LLM:
 
     def stats(self) -> Stats:
         """Counts for people and metrics."""
-        running, free = len(self.scheduler.running), self.scheduler.free_slots
-        return Stats(running, len(self.scheduler.waiting), free, free + running, 0, 0, 0, 0, 0)
+        scheduler = self.scheduler
+        return Stats(
+            running=len(scheduler.running),
+            waiting=scheduler.waiting,
+            free_blocks=scheduler.pool.available,
+            total_blocks=scheduler.pool.total,
+            prefix_queries=scheduler.prefix_queries,
+            prefix_hits=scheduler.prefix_hits,
+            proposed=0,
+            accepted=0,
+            steps=self._steps,
+        )
 
     def add(
         self,
@@ -160,17 +190,58 @@ class LLM:
 
         Owners take turns; a greater ``priority`` goes first; ``adapter`` names a loaded LoRA adapter.
         """
+        return self._add(self.encode(prompt), params, None, owner, adapter, priority)
+
+    def add_samples(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        count: int,
+        *,
+        owner: str = "",
+        adapter: str | None = None,
+        priority: int = 0,
+    ) -> list[Sequence]:
+        """As :meth:`add`, ``count`` times with a seed each; the prompt is computed once."""
+        if count < 1:
+            raise UsageError(f"The number of samples is {count}; it must be at least 1.")
         tokens = self.encode(prompt)
-        seed = secrets.randbits(64) if params.seed is None else params.seed & MASK64
+        samples: list[Sequence] = []
+        for index in range(count):
+            leader = samples[0] if samples else None
+            samples.append(self._add(tokens, params.sample(index), leader, owner, adapter, priority))
+        return samples
+
+    def _add(
+        self,
+        tokens: list[int],
+        params: SamplingParams,
+        leader: Sequence | None,
+        owner: str,
+        adapter: str | None,
+        priority: int,
+    ) -> Sequence:
+        known = self.tokenizer.vocab_size
+        if wrong := [token for token in (*params.logit_bias, *params.stop_token_ids) if token >= known]:
+            raise UsageError(f"There is no token {wrong[0]} to bias or to stop at: the tokenizer has {known}.")
         room = self.context - len(tokens)
-        limit = room if params.max_tokens is None else min(room, params.max_tokens)
-        text = text_stream(self.tokenizer, tokens, params.stop)
-        sequence = Sequence(tokens, params, seed=seed, limit=limit, text=text, owner=owner, priority=priority)
+        sequence = Sequence(
+            tokens,
+            params,
+            seed=secrets.randbits(64) if params.seed is None else params.seed & MASK64,
+            limit=room if params.max_tokens is None else min(room, params.max_tokens),
+            text=text_stream(self.tokenizer, tokens, params.stop),
+            owner=owner,
+            adapter=adapter,
+            priority=priority,
+            leader=leader,
+            ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._ends),
+        )
         self.scheduler.add(sequence)
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
-        """End a request now; its slot is free for the next step."""
+        """End a request now; its blocks are free for the next step."""
         if not sequence.finished:
             self._finish(sequence, "abort")
             sequence.finish_reason = "abort"
@@ -182,8 +253,12 @@ class LLM:
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
         sequences: list[Sequence] = []
         try:
+            leaders: dict[tuple[int, ...], Sequence] = {}
             for prompt, settings in zip(prompts, each, strict=True):
-                sequences.append(self.add(prompt, settings))
+                tokens = self.encode(prompt)
+                leader = leaders.get(tuple(tokens))
+                sequences.append(self._add(tokens, settings, leader, "", None, 0))
+                leaders.setdefault(tuple(tokens), sequences[-1])
             while not all(sequence.finished for sequence in sequences):
                 self.step()
         finally:
@@ -207,7 +282,3 @@ def completion(sequence: Sequence, text: str) -> Completion:
     """The answer of a finished sequence whose whole text is ``text``."""
     assert sequence.finish_reason is not None
     return Completion(text, tuple(sequence.generated), sequence.finish_reason, sequence.prompt_length)
-
-
-def _drawing(work: list[Work]) -> list[Sequence]:
-    return [item.sequence for item in work if item.last]

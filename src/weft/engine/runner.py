@@ -9,37 +9,42 @@ from torch import Tensor
 
 from weft.core.errors import UsageError
 from weft.core.hardware import probe
-from weft.engine.cache import SlotCache, StepContext
+from weft.engine.cache import StepContext
 from weft.engine.scheduler import Work
 from weft.models import Decoder
+from weft.ops.linear import row_invariant
+from weft.ops.paged import Pages
 
 
 class Runner:
     """A decoder and its cache."""
 
-    def __init__(self, model: Decoder, cache: SlotCache):
-        self.model, self.cache = model.eval(), cache
+    def __init__(self, model: Decoder, pages: Pages):
+        self.model, self.pages = model.eval(), pages
 
     @torch.inference_mode()
     def run(self, work: Sequence[Work]) -> Tensor:
-        """Scores fp32 [M, V] for the M sequences whose newest token is in the step, in the order of ``work``.
+        """Scores fp32 [M, V] after the newest token of each sequence that has it in ``work``, and its drafts.
 
-        ``work`` is in the scheduler's order: single tokens by slot, then chunks.
+        The M rows stand in the order of ``work``, those after drafts behind that of their sequence.
         """
         tokens: list[int] = []
-        ends: list[int] = []
+        wanted: list[int] = []
         for item in work:
             past = item.sequence.cached
             tokens += item.sequence.tokens[past : past + item.tokens]
+            tokens += item.drafts
             if item.last:
-                ends.append(len(tokens) - 1)
-        device = self.cache.device
-        context = StepContext(self.cache, work)
-        hidden: Tensor = self.model(torch.tensor([tokens], device=device), context)[0]
-        if not ends:
-            return torch.empty((0, self.model.config.vocab_size), device=device)
-        scores: Tensor = self.model.logits(hidden[torch.tensor(ends, device=device)])
-        return scores.float()
+                wanted += range(len(tokens) - 1 - len(item.drafts), len(tokens))
+        device = self.pages.device
+        with row_invariant():
+            context = StepContext(self.pages, work)
+            hidden: Tensor = self.model(torch.tensor([tokens], device=device), context)[0]
+            if not wanted:
+                return torch.empty((0, self.model.config.vocab_size), device=device)
+            if len(wanted) < len(tokens):
+                hidden = hidden[torch.tensor(wanted, device=device)]
+            return self.model.logits(hidden).float()
 
 
 def best_dtype(device: torch.device, name: str | None = None) -> torch.dtype:

@@ -1,12 +1,14 @@
 """Scores to tokens. Each row depends on its own sequence only, never on its neighbours.
 
-The order of the filters: repetition penalty, temperature, top-k, top-p, min-p; each works on what the
-one before kept, made to sum to 1 again. V is the vocabulary size, C the number of candidates.
+The order: what is not allowed at all, repetition, frequency and presence penalties, bias; then temperature,
+top-k, top-p, min-p, each of which works on what the one before kept, made to sum to 1 again. V is the
+vocabulary size, C the number of candidates, M the rows of a step whose scores are wanted.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence as Rows
 
 import torch
@@ -14,29 +16,84 @@ from torch import Tensor
 
 from weft.core.errors import CheckpointError
 from weft.engine.params import SamplingParams, uniform
-from weft.engine.sequence import Sequence
+from weft.engine.scheduler import Work
+from weft.engine.sequence import Sequence, TokenLogprobs
 
 _NUCLEUS = 256
 
 
 @torch.inference_mode()
-def sample(scores_MV: Tensor, sequences: Rows[Sequence]) -> list[int]:
-    """The next token of each sequence from its row of scores. CheckpointError when the scores are NaN."""
-    best, tokens = scores_MV.max(-1)
-    chosen: list[int] = tokens.tolist()
+def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
+    """The new tokens of each item of ``work`` whose newest token is in it, one at least.
+
+    ``scores`` are those of :meth:`weft.engine.runner.Runner.run`. A draft is accepted if it is what would have
+    been drawn, with the same random number, had it not been there: so drafts change no token, and the tokens
+    have exactly the distribution they have without. Raises CheckpointError when the scores are NaN.
+    """
+    best, likeliest = scores_MV.max(-1)
     if not all(map(math.isfinite, best.tolist())):
         raise CheckpointError("The model gives NaN or infinite scores: its weights are damaged or overflow.")
-    for row, sequence in enumerate(sequences):
-        params = sequence.params
-        if params.greedy and params.repetition_penalty == 1:
+    greedy: list[int] = likeliest.tolist()
+    chosen: list[list[int]] = []
+    row = 0
+    for item in work:
+        if not item.last:
             continue
-        scores_V = penalise(scores_MV[row], sequence.tokens, params.repetition_penalty)
-        if params.greedy:
-            chosen[row] = int(scores_V.argmax())
-        else:
-            number = uniform(sequence.seed, len(sequence.tokens))
-            chosen[row] = draw(*candidates(scores_V, params), number)
+        new: list[int] = []
+        for place in range(len(item.drafts) + 1):
+            here = row + place
+            new.append(_next(scores_MV[here], greedy[here], item.sequence, item.drafts[:place]))
+            if place == len(item.drafts) or new[-1] != item.drafts[place]:
+                break
+        chosen.append(new)
+        row += len(item.drafts) + 1
     return chosen
+
+
+def _next(scores_V: Tensor, best: int, sequence: Sequence, drafts: tuple[int, ...]) -> int:
+    """The token after those of ``sequence`` and ``drafts``; ``best`` has the greatest of the scores."""
+    params = sequence.params
+    plain = params.plain and sequence.grammar is None
+    if params.greedy and plain:
+        token = best
+    else:
+        changed_V = scores_V if plain else change(scores_V, sequence, drafts)
+        if params.greedy:
+            token = int(changed_V.argmax())
+        else:
+            number = uniform(sequence.seed, len(sequence.tokens) + len(drafts))
+            token = draw(*candidates(changed_V, params), number)
+    if params.logprobs is not None:
+        sequence.logprobs.append(logprobs(scores_V, token, params.logprobs))
+    return token
+
+
+def change(scores_V: Tensor, sequence: Sequence, drafts: tuple[int, ...] = ()) -> Tensor:
+    """The scores after grammar, ``min_tokens``, penalties and bias of ``sequence`` followed by ``drafts``."""
+    params = sequence.params
+    scores_V = scores_V.clone()
+    if sequence.grammar is not None:
+        scores_V.masked_fill_(~sequence.grammar.allowed(drafts, scores_V.shape[0]).to(scores_V.device), -math.inf)
+    if sequence.generated_length + len(drafts) < params.min_tokens:
+        scores_V[[token for token in sequence.ends if token < scores_V.shape[0]]] = -math.inf
+    scores_V = penalise(scores_V, [*sequence.tokens, *drafts], params.repetition_penalty)
+    if params.frequency_penalty or params.presence_penalty:
+        counts = Counter(sequence.generated)
+        counts.update(drafts)
+        for token, count in counts.items():
+            scores_V[token] -= params.frequency_penalty * count + params.presence_penalty
+    for token, bias in params.logit_bias.items():
+        scores_V[token] += bias
+    return scores_V
+
+
+def logprobs(scores_V: Tensor, token: int, count: int) -> TokenLogprobs:
+    """Logarithms of the model's own probabilities: of ``token``, and of the ``count`` likeliest."""
+    scores_V = scores_V.float()
+    total = float(scores_V.logsumexp(-1))
+    values, tokens = scores_V.topk(min(count, scores_V.shape[0]))
+    top = tuple((int(t), float(v) - total) for t, v in zip(tokens, values, strict=True))
+    return TokenLogprobs(token, float(scores_V[token]) - total, top)
 
 
 def penalise(scores_V: Tensor, seen: Rows[int], penalty: float) -> Tensor:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from weft.engine.blocks import BLOCK, link, root
 from weft.engine.params import SamplingParams
 from weft.engine.text import TextStream
+
+if TYPE_CHECKING:
+    from weft.engine.grammar import Constraint
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -26,7 +30,11 @@ class Sequence:
 
     ``owner`` is whose turn is counted when requests queue (an API key, say); ``adapter`` names the LoRA
     adapter it runs through; a greater ``priority`` goes first. ``logprobs`` has an entry for each new token
-    when its parameters ask for them.
+    when its parameters ask for them. ``ends`` are tokens that end it; ``grammar`` says which tokens may come.
+    ``leader`` is a sequence with the same prompt whose blocks it shares.
+
+    ``blocks`` hold the first ``cached`` tokens, the first ``sealed`` of them can be found by others, and
+    ``drafts`` are guesses of the tokens that come next.
     """
 
     def __init__(
@@ -40,17 +48,26 @@ class Sequence:
         owner: str = "",
         adapter: str | None = None,
         priority: int = 0,
+        leader: Sequence | None = None,
+        ends: frozenset[int] = frozenset(),
+        grammar: Constraint | None = None,
     ):
         self.tokens = list(prompt)
         self.prompt_length = len(self.tokens)
         self.params, self.seed, self.limit = params, seed, limit
         self.text = text
         self.owner, self.adapter, self.priority = owner, adapter, priority
-        self.cached = 0
-        self.slot: int | None = None
+        self.leader, self.ends, self.grammar = leader, ends, grammar
+        self.arrival = self.arrival_step = 0
+        self.blocks: list[int] = []
+        self.cached = self.sealed = 0
+        self.drafts: tuple[int, ...] = ()
         self.finish_reason: FinishReason | None = None
         self.logprobs: list[TokenLogprobs] = []
         self._unread: list[str] = []
+        # Another adapter makes other keys and values; another owner must not learn what was asked before.
+        salt = f"owner {owner}" if params.cache_salt is None else f"salt {params.cache_salt}"
+        self._digests = [root(salt, adapter or "")]
 
     @property
     def generated(self) -> list[int]:
@@ -71,6 +88,19 @@ class Sequence:
     def finished(self) -> bool:
         """Whether no further token will come."""
         return self.finish_reason is not None
+
+    @property
+    def leader_ready(self) -> bool:
+        """Whether the leader's prompt, if there is one, is computed as far as it can be shared."""
+        leader = self.leader
+        return leader is None or leader.finished or leader.cached >= (self.prompt_length - 1) // BLOCK * BLOCK
+
+    def digest(self, place: int) -> bytes:
+        """Of the prefix that ends with the ``place``-th block, which must be full."""
+        while len(self._digests) < place + 2:
+            begin = (len(self._digests) - 1) * BLOCK
+            self._digests.append(link(self._digests[-1], self.tokens[begin : begin + BLOCK]))
+        return self._digests[place + 1]
 
     def publish(self, piece: str) -> None:
         """Add text that may be shown."""

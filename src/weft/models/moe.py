@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.models.config import DecoderConfig
 from weft.ops.experts import Order, expert_rows, load, weighted_sum
+from weft.ops.linear import linear
 from weft.ops.local import local
 
 
@@ -44,7 +44,7 @@ class Router(nn.Module):
 
     def forward(self, x_NE: Tensor) -> tuple[Tensor, Tensor]:
         """[N, E] -> the experts of each token, int64 [N, K], best first, and their shares, fp32 [N, K]."""
-        scores_NX = F.linear(x_NE.float(), local(self.weight).float()).softmax(-1)
+        scores_NX = linear(x_NE.float(), local(self.weight), None).softmax(-1)
         steered_NX = scores_NX + self.bias if self.training else scores_NX
         index_NK = steered_NX.topk(self.chosen, dim=-1).indices
         share_NK = scores_NX.gather(-1, index_NK)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from weft.ops.linear import linear_rows, rows_matter
+
 
 def grouped_linear_plain(x_MI: Tensor, weight_XOI: Tensor, counts_X: Tensor) -> Tensor:
     """Reference, [M, O] in the dtype of x: counts[0] rows times weight[0].T, the next times weight[1].T."""
@@ -47,7 +49,10 @@ class _Grouped(torch.autograd.Function):
             return F.grouped_mm(x, weight.mT, offs=_ends(counts))
         y = x.new_empty(x.shape[0], weight.shape[1])
         for expert, rows in _segments(counts):
-            torch.mm(x[rows], weight[expert].t(), out=y[rows])
+            if rows_matter(x):
+                y[rows] = linear_rows(x[rows], weight[expert], None)
+            else:
+                torch.mm(x[rows], weight[expert].t(), out=y[rows])
         return y
 
     @staticmethod

@@ -29,6 +29,7 @@ _FLAGS = (
     *BASE_FLAGS,
     *("-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
+_ORDERED_FLAGS = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,21 @@ def _compiled() -> Kernels:
     except BuildError as error:
         return Kernels(None, None, f"off ({error})")
     return Kernels(pointwise, attention, f"on ({' and '.join(sorted(able))})")
+
+
+@functools.cache
+def serving(name: str) -> ctypes.CDLL | None:
+    """A library that only inference uses (``paged``, ``rows``), compiled when it is first asked for.
+
+    Sums in them keep the order in which they are written, so that a row's result depends on that row alone.
+    """
+    if os.environ.get("WEFT_KERNELS", "on").lower() not in ("on", "1", name):
+        return None
+    torch.get_num_threads()
+    try:
+        return load([_SOURCES / "numbers.h", _SOURCES / f"{name}.cpp"], _ORDERED_FLAGS)
+    except BuildError:
+        return None
 
 
 # A test that compiles anew clears what was kept.

@@ -95,7 +95,7 @@ class Worker:
     @property
     def slots(self) -> int:
         """Answers that are worked on at once."""
-        return self._llm.runner.cache.slots
+        return self._llm.scheduler.slots
 
     @property
     def free_slots(self) -> int:

@@ -1,0 +1,83 @@
+"""Requests that wait: by priority, then owners in turn, then first come first served. No torch here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from weft.engine.sequence import Sequence
+
+PATIENCE = 256
+"""Steps of waiting that count as one more degree of priority, so that nobody waits for ever."""
+
+
+class FairQueue:
+    """Waiting sequences, and how many tokens each owner has been served.
+
+    Among equal priorities the owner that has been served least goes first (start-time fair queueing, Goyal
+    et al. 1996). An owner that comes back is set beside the least served of those present, so that nobody
+    saves up turns by being absent.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, int], deque[Sequence]] = {}
+        self._served: dict[str, int] = {}
+        self._present: dict[str, int] = {}
+        self._arrivals = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def arrive(self, sequence: Sequence, step: int) -> None:
+        """A new request at the end of its owner's line; it stays present until :meth:`leave`."""
+        sequence.arrival, sequence.arrival_step = self._arrivals, step
+        self._arrivals += 1
+        owner = sequence.owner
+        if owner not in self._present:
+            self._served[owner] = min(self._served.values(), default=0)
+            self._present[owner] = 0
+        self._present[owner] += 1
+        self._line(sequence).append(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """A request that has ended, wherever it was."""
+        line = self._lines.get((sequence.owner, sequence.priority))
+        if line is not None and sequence in line:
+            line.remove(sequence)
+            self._drop_empty(sequence)
+        self._present[sequence.owner] -= 1
+        if not self._present[sequence.owner]:
+            del self._present[sequence.owner], self._served[sequence.owner]
+
+    def come_back(self, sequence: Sequence) -> None:
+        """A preempted request takes its old place in the line."""
+        line = self._line(sequence)
+        place = sum(other.arrival < sequence.arrival for other in line)
+        line.insert(place, sequence)
+
+    def serve(self, owner: str, tokens: int) -> None:
+        """``owner`` has had so many tokens computed."""
+        self._served[owner] += tokens
+
+    def heads(self, step: int) -> Iterator[Sequence]:
+        """Who may go next, best first: the first of every line."""
+        firsts = [line[0] for line in self._lines.values()]
+        return iter(sorted(firsts, key=lambda s: (-degree(s, step), self._served[s.owner], s.arrival)))
+
+    def pop(self, sequence: Sequence) -> None:
+        """The first of a line stops waiting."""
+        self._lines[sequence.owner, sequence.priority].popleft()
+        self._drop_empty(sequence)
+
+    def _line(self, sequence: Sequence) -> deque[Sequence]:
+        return self._lines.setdefault((sequence.owner, sequence.priority), deque())
+
+    def _drop_empty(self, sequence: Sequence) -> None:
+        key = (sequence.owner, sequence.priority)
+        if not self._lines[key]:
+            del self._lines[key]
+
+
+def degree(sequence: Sequence, step: int) -> int:
+    """The priority of a sequence at ``step``: its own, and one for every :data:`PATIENCE` steps since it came."""
+    return sequence.priority + (step - sequence.arrival_step) // PATIENCE

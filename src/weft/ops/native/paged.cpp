@@ -1,0 +1,342 @@
+// Attention over a paged key-value cache, for one step of many sequences.
+//
+// Whatever else is in the step, in whatever pieces a prompt comes and on however many threads it runs, a query
+// goes through the same sums in the same order: scores are one chain over the head's dimensions, the softmax
+// is online (arXiv:1805.02867) over tiles of 64 keys that begin at multiples of 64 positions, and keys that a
+// query does not see contribute exact zeros. So its result is the same to the last bit.
+//
+// Keys lie transposed in their block, [D][16], so that a vector is one dimension of 16 keys and scores need
+// no horizontal sums; values lie in rows, [16][P], P = D rounded up to 16. Vectors are the compiler's own
+// (GCC, Clang): one AVX-512 register, or several of a smaller machine.
+//
+// Cache: keys [blocks, G, D, 16], values [blocks, G, 16, P], of bf16, fp32 or int8; with int8 one scale for each
+// key and value vector, fp32 [blocks, G, 16]. q, out [N, H, D]; k, v [N, G, D].
+#include <algorithm>
+#include <vector>
+
+#include "numbers.h"
+
+namespace {
+
+constexpr int LANES = 16, BLOCK = 16, TILE = 64, QUERIES = 8;
+
+typedef float Vector __attribute__((vector_size(64)));
+typedef int32_t Whole __attribute__((vector_size(64)));
+typedef uint16_t Half __attribute__((vector_size(32)));
+typedef int8_t Byte __attribute__((vector_size(16)));
+
+inline Vector load(const float *x) {
+    Vector v;
+    std::memcpy(&v, x, 64);
+    return v;
+}
+inline Vector load(const bf16 *x) {
+    Half h;
+    std::memcpy(&h, x, 32);
+    return (Vector)(__builtin_convertvector(h, Whole) << 16);
+}
+inline Vector load(const int8_t *x) {
+    Byte b;
+    std::memcpy(&b, x, 16);
+    return __builtin_convertvector(__builtin_convertvector(b, Whole), Vector);
+}
+inline void store(float *x, Vector v) { std::memcpy(x, &v, 64); }
+inline Vector all(float x) { return Vector{} + x; }
+inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+inline float largest(Vector v) {
+    float top = v[0];
+    for (int i = 1; i < LANES; i++) top = std::max(top, v[i]);
+    return top;
+}
+inline float total(Vector v) {
+    float half[8];
+    for (int i = 0; i < 8; i++) half[i] = v[i] + v[i + 8];
+    return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
+}
+// As fast_exp, for arguments up to 0.
+inline Vector exponential(Vector x) {
+    Vector magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+    x = x < -87.0f ? all(-87.0f) : x;  // a NaN stays one
+    Vector n = (x * 1.44269504088896341f + magic) - magic;
+    Vector r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vector p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + (r + 1.0f);
+    return p * (Vector)((__builtin_convertvector(n, Whole) + 127) << 23);
+}
+
+}  // namespace
+
+extern "C" {
+// The caller's description of a cache and of a step. An item is a stretch of rows of one sequence.
+struct Cache {
+    void *const *keys, *const *values;  // one of each for every layer
+    float *const *key_scales, *const *value_scales;
+    long H, G, D, window;  // window 0: none
+    float scale;
+};
+struct Step {
+    long items, width, rows;  // width: entries of a table
+    const int32_t *first_row, *count, *past, *tables;
+    const int64_t *places;  // block * 16 + offset of every row
+};
+}
+
+namespace {
+
+inline long padded(long D) { return (D + LANES - 1) / LANES * LANES; }
+
+// One vector of a token into the cache; int8 is symmetric with one scale a vector.
+template <typename X, typename T>
+inline void put(const X *x, T *out, long stride, long D, float *) {
+    for (long d = 0; d < D; d++) narrow(widen(x[d]), out[d * stride]);
+}
+template <typename X>
+inline void put(const X *x, int8_t *out, long stride, long D, float *scale) {
+    float top = 0.0f;
+    for (long d = 0; d < D; d++) top = std::max(top, std::fabs(widen(x[d])));
+    float inverse = top > 0.0f ? 127.0f / top : 0.0f;
+    *scale = top / 127.0f;
+    for (long d = 0; d < D; d++) out[d * stride] = (int8_t)std::nearbyint(widen(x[d]) * inverse);
+}
+
+// s[i][64] = q[i] . k over D for NQ queries and NB blocks of keys from block `from` of the tile on.
+template <int NQ, int NB, typename T>
+inline void dots(const float *q, long D, const T *const *k, int from, float *s) {
+    Vector sum[NQ][NB];
+    for (int i = 0; i < NQ; i++)
+        for (int b = 0; b < NB; b++) sum[i][b] = Vector{};
+    for (long d = 0; d < D; d++) {
+        Vector key[NB];
+#pragma GCC unroll 8
+        for (int b = 0; b < NB; b++) key[b] = load(k[from + b] + d * BLOCK);
+#pragma GCC unroll 8
+        for (int i = 0; i < NQ; i++)
+#pragma GCC unroll 8
+            for (int b = 0; b < NB; b++) sum[i][b] += q[i * D + d] * key[b];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < NQ; i++)
+#pragma GCC unroll 8
+        for (int b = 0; b < NB; b++) store(s + i * TILE + (from + b) * BLOCK, sum[i][b]);
+}
+
+// o[i] += sum over keys j of [j0, j1) of s[i][j] * v[j], for NQ queries and NV vectors from dimension d on.
+template <int NQ, int NV, typename T>
+inline void mix(const float *s, const T *const *v, long P, int j0, int j1, long d, float *o) {
+    Vector sum[NQ][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < NQ; i++)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) sum[i][n] = load(o + i * P + d + n * LANES);
+    for (int j = j0; j < j1; j++) {
+        const T *row = v[j / BLOCK] + (j % BLOCK) * P + d;
+        Vector value[NV];
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) value[n] = load(row + n * LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < NQ; i++)
+#pragma GCC unroll 8
+            for (int n = 0; n < NV; n++) sum[i][n] += s[i * TILE + j] * value[n];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < NQ; i++)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) store(o + i * P + d + n * LANES, sum[i][n]);
+}
+
+// Few queries take more keys (or dimensions) at once: the chains of sums must outnumber the latency of one.
+template <int NQ, typename T>
+void scores(const float *q, long D, const T *const *k, float *s) {
+    constexpr int NB = NQ > 4 ? 2 : 4;
+    for (int from = 0; from < TILE / BLOCK; from += NB) dots<NQ, NB>(q, D, k, from, s);
+}
+template <int NQ, typename T>
+void mixture(const float *s, const T *const *v, long P, int j0, int j1, float *o) {
+    constexpr int NV = NQ > 4 ? 2 : 4;
+    long d = 0;
+    for (; d + NV * LANES <= P; d += NV * LANES) mix<NQ, NV>(s, v, P, j0, j1, d, o);
+    for (; d < P; d += LANES) mix<NQ, 1>(s, v, P, j0, j1, d, o);
+}
+
+template <typename T>
+void scores(int queries, const float *q, long D, const T *const *k, float *s) {
+    switch (queries) {
+        case 1: return scores<1>(q, D, k, s);
+        case 2: return scores<2>(q, D, k, s);
+        case 3: return scores<3>(q, D, k, s);
+        case 4: return scores<4>(q, D, k, s);
+        case 5: return scores<5>(q, D, k, s);
+        case 6: return scores<6>(q, D, k, s);
+        case 7: return scores<7>(q, D, k, s);
+        default: return scores<8>(q, D, k, s);
+    }
+}
+template <typename T>
+void mixture(int queries, const float *s, const T *const *v, long P, int j0, int j1, float *o) {
+    switch (queries) {
+        case 1: return mixture<1>(s, v, P, j0, j1, o);
+        case 2: return mixture<2>(s, v, P, j0, j1, o);
+        case 3: return mixture<3>(s, v, P, j0, j1, o);
+        case 4: return mixture<4>(s, v, P, j0, j1, o);
+        case 5: return mixture<5>(s, v, P, j0, j1, o);
+        case 6: return mixture<6>(s, v, P, j0, j1, o);
+        case 7: return mixture<7>(s, v, P, j0, j1, o);
+        default: return mixture<8>(s, v, P, j0, j1, o);
+    }
+}
+
+// What one query has seen so far: the greatest score, and by lanes the sum of exponentials below it.
+struct Softmax {
+    float top = -INFINITY;
+    Vector sum = Vector{};
+
+    // Scores of a tile become weights; returns what earlier sums are to be multiplied by.
+    // The query sees the keys [first, end) of the tile. Scales are those of int8 blocks, else null.
+    __attribute__((noinline)) float take(float *s, int first, int end, const float *const *key_scales,
+                                         const float *const *value_scales) {
+        Vector x[TILE / BLOCK], high = all(-INFINITY);
+        Whole seen[TILE / BLOCK];
+        for (int b = 0; b < TILE / BLOCK; b++) {
+            Whole key = Whole{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + b * BLOCK;
+            seen[b] = (key >= first) & (key < end);
+            x[b] = load(s + b * BLOCK);
+            if (key_scales) x[b] *= load(key_scales[b]);
+            x[b] = seen[b] ? x[b] : all(-INFINITY);
+            high = larger(high, x[b]);
+        }
+        float before = top;
+        top = std::max(top, largest(high));
+        if (top == -INFINITY) {  // it has seen nothing yet
+            std::fill(s, s + TILE, 0.0f);
+            return 1.0f;
+        }
+        float kept = before == top ? 1.0f : exponential(all(before - top))[0];
+        if (before == -INFINITY) kept = 0.0f;
+        sum *= kept;
+        for (int b = 0; b < TILE / BLOCK; b++) {
+            Vector p = seen[b] ? exponential(x[b] - top) : Vector{};
+            sum = sum + p;
+            if (value_scales) p = seen[b] ? p * load(value_scales[b]) : Vector{};
+            store(s + b * BLOCK, p);
+        }
+        return kept;
+    }
+};
+
+struct Task {
+    int item, group, first, queries;  // queries [first, first + queries) of the item's count * R
+};
+
+template <typename X, typename T>
+struct Worker {
+    const Cache &cache;
+    const Step &step;
+    const X *q;
+    X *out;
+    const T *keys, *values;
+    const float *key_scales, *value_scales;
+    long R, P;
+    std::vector<float> query, mixed, score;
+
+    Worker(const Cache &c, const Step &step, int layer, const X *q, X *out)
+        : cache(c), step(step), q(q), out(out), keys((const T *)c.keys[layer]), values((const T *)c.values[layer]),
+          key_scales(c.key_scales ? c.key_scales[layer] : nullptr),
+          value_scales(c.value_scales ? c.value_scales[layer] : nullptr), R(c.H / c.G), P(padded(c.D)),
+          query(QUERIES * c.D), mixed(QUERIES * P), score(QUERIES * TILE) {}
+
+    long offset(const Task &task, int i) const {
+        long at = task.first + i, row = step.first_row[task.item] + at / R;
+        return (row * cache.H + task.group * R + at % R) * cache.D;
+    }
+
+    void run(const Task &task) {
+        long D = cache.D;
+        int position[QUERIES], from[QUERIES];
+        for (int i = 0; i < task.queries; i++) {
+            const X *row = q + offset(task, i);
+            for (long d = 0; d < D; d++) query[i * D + d] = widen(row[d]) * cache.scale;
+            position[i] = step.past[task.item] + (task.first + i) / R;
+            from[i] = cache.window ? std::max<long>(0, position[i] - cache.window + 1) : 0;
+        }
+        int lowest = from[0], end = position[task.queries - 1] + 1;
+        Softmax softmax[QUERIES];
+        std::fill(mixed.begin(), mixed.end(), 0.0f);
+        for (int j0 = lowest / TILE * TILE; j0 < end; j0 += TILE) tile(task, j0, lowest, end, position, from, softmax);
+        for (int i = 0; i < task.queries; i++) {
+            float inverse = 1.0f / total(softmax[i].sum);
+            X *row = out + offset(task, i);
+            for (long d = 0; d < D; d++) narrow(mixed[i * P + d] * inverse, row[d]);
+        }
+    }
+
+    void tile(const Task &task, int j0, int lowest, int end, const int *position, const int *from, Softmax *softmax) {
+        constexpr int MANY = TILE / BLOCK;
+        const T *k[MANY], *v[MANY];
+        const float *ks[MANY], *vs[MANY];
+        const int32_t *table = step.tables + (long)task.item * step.width;
+        for (int b = 0; b < MANY; b++) {
+            // Past the end stands the tile's first block: its scores are computed and not looked at.
+            int place = j0 + b * BLOCK < end ? j0 / BLOCK + b : j0 / BLOCK;
+            long at = table[place] * cache.G + task.group;
+            k[b] = keys + at * cache.D * BLOCK, v[b] = values + at * BLOCK * P;
+            if (key_scales) ks[b] = key_scales + at * BLOCK, vs[b] = value_scales + at * BLOCK;
+        }
+        scores(task.queries, query.data(), cache.D, k, score.data());
+        for (int i = 0; i < task.queries; i++) {
+            float kept = softmax[i].take(&score[i * TILE], from[i] - j0, position[i] + 1 - j0,
+                                         key_scales ? ks : nullptr, key_scales ? vs : nullptr);
+            if (kept != 1.0f)
+                for (long d = 0; d < P; d++) mixed[i * P + d] *= kept;
+        }
+        // Places that no sequence has written may hold anything, even NaN: they are not multiplied by zero.
+        mixture(task.queries, score.data(), v, P, std::max(lowest - j0, 0), std::min(end - j0, TILE), mixed.data());
+    }
+};
+
+template <typename X, typename T>
+void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k, const X *v, X *out) {
+    long R = c.H / c.G, P = padded(c.D);
+    std::vector<Task> tasks;
+    long work = 0;
+    for (int item = 0; item < step.items; item++)
+        for (int g = 0; g < c.G; g++)
+            for (int first = 0, all = step.count[item] * R; first < all; first += QUERIES) {
+                tasks.push_back({item, g, first, std::min(QUERIES, all - first)});
+                work += (step.past[item] + step.count[item]) * c.D * tasks.back().queries;
+            }
+#pragma omp parallel if (work > 100000)
+    {
+#pragma omp for schedule(static)
+        for (long n = 0; n < step.rows; n++)
+            for (long g = 0; g < c.G; g++) {
+                long block = step.places[n] / BLOCK * c.G + g, place = step.places[n] % BLOCK, scale = block * BLOCK + place;
+                put(k + (n * c.G + g) * c.D, (T *)c.keys[layer] + block * c.D * BLOCK + place, BLOCK, c.D,
+                    c.key_scales ? c.key_scales[layer] + scale : nullptr);
+                put(v + (n * c.G + g) * c.D, (T *)c.values[layer] + (block * BLOCK + place) * P, 1, c.D,
+                    c.value_scales ? c.value_scales[layer] + scale : nullptr);
+            }
+        Worker<X, T> worker(c, step, layer, q, out);
+#pragma omp for schedule(dynamic)
+        for (long t = 0; t < (long)tasks.size(); t++) worker.run(tasks[t]);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+#define WEFT_PAGED(name, X, T)                                                                                  \
+    void weft_paged_##name(const Cache *cache, const Step *step, int layer, const X *q, const X *k, const X *v, \
+                           X *out) {                                                                            \
+        attend<X, T>(*cache, *step, layer, q, k, v, out);                                                       \
+    }
+WEFT_PAGED(bf16, bf16, bf16)
+WEFT_PAGED(fp32, float, float)
+WEFT_PAGED(bf16_int8, bf16, int8_t)
+WEFT_PAGED(fp32_int8, float, int8_t)
+}
