@@ -1,98 +1,298 @@
-"""Scheduling as plain logic: order, slots, budget."""
+"""Scheduling as plain logic: order, blocks, budget, preemption, turns of owners."""
 
 from __future__ import annotations
 
-import random
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from weft.engine.blocks import BLOCK, BlockPool
+from weft.engine.fair_queue import PATIENCE
 from weft.engine.params import SamplingParams
 from weft.engine.scheduler import Scheduler, Work
 from weft.engine.sequence import Sequence
 from weft.engine.text import TextStream
 
 
-def sequence(length: int) -> Sequence:
-    return Sequence([0] * length, SamplingParams(), seed=0, limit=10, text=TextStream(None))
+def sequence(length: int, first: int = 0, **changes) -> Sequence:
+    settings = {"seed": 0, "limit": 10**6, "text": TextStream(None), **changes}
+    return Sequence([first] * length, SamplingParams(), **settings)
 
 
-def advance(work: list[Work]) -> None:
+def scheduler(slots: int, budget: int, blocks: int = 10_000) -> Scheduler:
+    return Scheduler(slots, budget, BlockPool(blocks))
+
+
+def advance(engine: Scheduler, work: list[Work], accepted: int = 0) -> None:
     for item in work:
-        last = item.last
-        item.sequence.cached += item.tokens
-        if last:
-            item.sequence.tokens.append(0)
+        if item.last:
+            item.sequence.tokens += [*item.drafts[:accepted], 0]
+        engine.advance(item, min(accepted, len(item.drafts)))
 
 
-def shape(work: list[Work]) -> list[tuple[int | None, int]]:
-    return [(item.sequence.slot, item.tokens) for item in work]
+def shape(work: list[Work], names: dict[Sequence, str]) -> list[tuple[str, int]]:
+    return [(names[item.sequence], item.tokens) for item in work]
 
 
 def test_prompts_in_chunks_beside_decodes():
-    scheduler = Scheduler(slots=3, token_budget=10)
-    scheduler.add(sequence(4))
-    scheduler.add(sequence(25))
+    engine = scheduler(3, 10)
+    small, large = sequence(4, 1), sequence(25, 2)
+    names = {small: "small", large: "large"}
+    engine.add(small)
+    engine.add(large)
     steps = []
     for _ in range(4):
-        work = scheduler.schedule()
-        steps.append(shape(work))
-        advance(work)
-    assert steps == [[(0, 4), (1, 6)], [(0, 1), (1, 9)], [(0, 1), (1, 9)], [(0, 1), (1, 1)]]
+        work = engine.schedule()
+        steps.append(shape(work, names))
+        advance(engine, work)
+    assert steps == [
+        [("small", 4), ("large", 6)],
+        [("small", 1), ("large", 9)],
+        [("small", 1), ("large", 9)],
+        [("small", 1), ("large", 1)],
+    ]
 
 
 def test_a_giant_prompt_never_stops_the_others():
-    scheduler = Scheduler(slots=2, token_budget=8)
-    small, giant = sequence(2), sequence(10_000)
-    scheduler.add(small)
-    advance(scheduler.schedule())
-    scheduler.add(giant)
+    engine = scheduler(2, 8)
+    small, giant = sequence(2, 1), sequence(10_000, 2)
+    engine.add(small)
+    advance(engine, engine.schedule())
+    engine.add(giant)
     for _ in range(20):
-        work = scheduler.schedule()
+        work = engine.schedule()
         assert work[0] == Work(small, 1)
-        assert sum(item.tokens for item in work) <= 8
-        advance(work)
+        assert sum(item.rows for item in work) <= 8
+        advance(engine, work)
 
 
-def test_first_come_first_served_and_slots_are_reused():
-    scheduler = Scheduler(slots=2, token_budget=100)
-    sequences = [sequence(3) for _ in range(4)]
+def test_first_come_first_served_within_an_owner():
+    engine = scheduler(2, 100)
+    sequences = [sequence(3, i) for i in range(4)]
     for each in sequences:
-        scheduler.add(each)
-    advance(scheduler.schedule())
-    assert [each.slot for each in sequences] == [0, 1, None, None]
-    scheduler.remove(sequences[0])
-    assert sequences[0].slot is None
-    assert shape(scheduler.schedule()) == [(1, 1), (0, 3)]
-    assert [each.slot for each in sequences] == [None, 1, 0, None]
+        engine.add(each)
+    advance(engine, engine.schedule())
+    assert engine.running == sequences[:2] and engine.free_slots == 0 and engine.waiting == 2
+    engine.remove(sequences[0])
+    engine.schedule()
+    assert engine.running == sequences[1:3]
 
 
-def test_a_waiting_sequence_can_be_removed_twice():
-    scheduler = Scheduler(slots=1, token_budget=100)
+def test_a_waiting_sequence_can_be_aborted():
+    engine = scheduler(1, 100)
     first, second = sequence(1), sequence(1)
-    scheduler.add(first)
-    scheduler.add(second)
-    scheduler.schedule()
-    scheduler.remove(second)
-    scheduler.remove(second)
-    assert not scheduler.waiting
-    scheduler.remove(first)
-    assert not scheduler.busy and scheduler.free_slots == 1
+    engine.add(first)
+    engine.add(second)
+    engine.schedule()
+    engine.remove(second)
+    assert not engine.waiting
+    engine.remove(first)
+    assert not engine.busy and engine.free_slots == 1
+    engine.check()
 
 
-def test_random_traffic_keeps_every_promise():
-    chance = random.Random(4)
-    scheduler = Scheduler(slots=4, token_budget=12)
-    alive: list[Sequence] = []
-    for _ in range(500):
-        if chance.random() < 0.3:
-            alive.append(sequence(chance.randint(1, 40)))
-            scheduler.add(alive[-1])
-        if alive and chance.random() < 0.2:
-            scheduler.remove(alive.pop(chance.randrange(len(alive))))
-        work = scheduler.schedule()
-        slots = [item.sequence.slot for item in work]
-        assert len(set(slots)) == len(slots) <= 4
-        assert sum(item.tokens for item in work) <= 12
-        assert all(1 <= item.tokens <= item.sequence.uncached for item in work)
-        assert [item.tokens > 1 for item in work] == sorted(item.tokens > 1 for item in work)
-        assert len(scheduler.running) + scheduler.free_slots == 4
-        assert bool(work) == bool(alive)
-        advance(work)
+def test_equal_prefixes_are_computed_once_and_only_within_an_owner():
+    engine = scheduler(4, 1000)
+    length = 3 * BLOCK + 5
+    first = sequence(length, owner="a")
+    engine.add(first)
+    advance(engine, engine.schedule())
+    again, other = sequence(length, owner="a"), sequence(length, owner="b")
+    engine.add(again)
+    engine.add(other)
+    work = {item.sequence: item.tokens for item in engine.schedule()}
+    assert work[again] == 5 and work[other] == length
+    assert again.blocks[:3] == first.blocks[:3] and again.blocks[3] != first.blocks[3]
+    assert (engine.prefix_hits, engine.prefix_queries) == (3 * BLOCK, 3 * length)
+    for each in (first, again, other):
+        engine.remove(each)
+    engine.check()
+
+
+def test_the_newest_token_is_always_computed():
+    engine = scheduler(4, 1000)
+    first, again = sequence(2 * BLOCK), sequence(2 * BLOCK)
+    engine.add(first)
+    advance(engine, engine.schedule())
+    engine.add(again)
+    assert [item.tokens for item in engine.schedule() if item.sequence is again] == [BLOCK]
+
+
+def test_samples_wait_for_the_prompt_of_the_first():
+    engine = scheduler(4, 2 * BLOCK)
+    first = sequence(4 * BLOCK + 3)
+    rest = [sequence(4 * BLOCK + 3, leader=first) for _ in range(2)]
+    for each in (first, *rest):
+        engine.add(each)
+    for _ in range(2):
+        work = engine.schedule()
+        assert [item.sequence for item in work] == [first]
+        advance(engine, work)
+    work = {item.sequence: item.tokens for item in engine.schedule()}
+    assert work == {first: 3, rest[0]: 3, rest[1]: 3}
+
+
+def test_an_aborted_leader_keeps_nobody_waiting():
+    engine = scheduler(4, BLOCK)
+    first = sequence(4 * BLOCK)
+    second = sequence(4 * BLOCK, leader=first)
+    engine.add(first)
+    engine.add(second)
+    engine.schedule()
+    first.finish_reason = "abort"
+    engine.remove(first)
+    assert [item.sequence for item in engine.schedule()] == [second]
+
+
+def test_the_youngest_of_the_lowest_priority_makes_way_and_comes_back():
+    engine = scheduler(4, 1000, blocks=7)
+    important = sequence(BLOCK - 1, 1, priority=1)
+    old, young = sequence(2 * BLOCK, 2), sequence(BLOCK, 3)
+    for each in (young, old, important):
+        each.owner = ""
+    for each in (old, young, important):
+        engine.add(each)
+    advance(engine, engine.schedule())
+    assert set(engine.running) == {important, old, young}
+    while not engine.preemptions:
+        advance(engine, engine.schedule())
+    assert young not in engine.running and young.cached == 0 and not young.blocks
+    assert engine.waiting == 1
+    engine.remove(old)
+    work = engine.schedule()
+    assert young in [item.sequence for item in work]
+    tokens = next(item.tokens for item in work if item.sequence is young)
+    assert tokens < len(young.tokens), "blocks that were still there were not computed again"
+
+
+def test_owners_take_turns():
+    engine = scheduler(1, 100)
+    greedy = [sequence(40, i, owner="greedy") for i in range(5)]
+    modest = sequence(40, 9, owner="modest")
+    for each in (*greedy, modest):
+        engine.add(each)
+    order = []
+    while engine.busy:
+        work = engine.schedule()
+        order.append(work[0].sequence)
+        advance(engine, work)
+        engine.remove(work[0].sequence)
+    assert order.index(modest) == 1
+
+
+def test_an_owner_cannot_save_turns_by_being_absent():
+    engine = scheduler(1, 100)
+    busy = [sequence(90, i, owner="busy") for i in range(4)]
+    for each in busy:
+        engine.add(each)
+    for each in busy[:2]:
+        advance(engine, engine.schedule())
+        engine.remove(each)
+    late = [sequence(90, 10 + i, owner="late") for i in range(3)]
+    for each in late:
+        engine.add(each)
+    order = []
+    while engine.busy:
+        work = engine.schedule()
+        order.append(work[0].sequence.owner)
+        advance(engine, work)
+        engine.remove(work[0].sequence)
+    assert order[:4].count("busy") == 2, "the late owner would have gone three times in a row"
+
+
+def test_greater_priority_goes_first_but_patience_ends():
+    engine = scheduler(1, 100)
+    humble = sequence(1, owner="humble")
+    engine.add(humble)
+    engine.add(sequence(1, owner="lord", priority=1))
+    for served in range(3 * PATIENCE):
+        work = engine.schedule()
+        if work[0].sequence is humble:
+            break
+        advance(engine, work)
+        engine.remove(work[0].sequence)
+        engine.add(sequence(1, owner="lord", priority=1))
+    assert 0 < served <= 2 * PATIENCE
+
+
+def test_drafts_use_what_budget_and_blocks_are_left():
+    engine = scheduler(2, 20, blocks=3)
+    each = sequence(BLOCK - 2)
+    engine.add(each)
+    advance(engine, engine.schedule())
+    each.drafts = (5, 6, 7)
+    (work,) = engine.schedule()
+    assert work.drafts == (5, 6, 7) and len(each.blocks) == 2
+    advance(engine, [work], accepted=2)
+    assert each.tokens[-3:] == [5, 6, 0] and each.cached == len(each.tokens) - 1
+    engine.check()
+    each.drafts = tuple(range(100))
+    (work,) = engine.schedule()
+    assert work.rows == 20
+
+
+def test_rejected_drafts_leave_no_block_behind():
+    engine = scheduler(1, 100, blocks=4)
+    each = sequence(BLOCK - 1)
+    engine.add(each)
+    advance(engine, engine.schedule())
+    each.drafts = tuple(range(BLOCK))
+    (work,) = engine.schedule()
+    assert len(each.blocks) == 2
+    advance(engine, [work])
+    assert len(each.blocks) == 2 and len(each.tokens) == BLOCK + 1
+    engine.remove(each)
+    engine.check()
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # steps before it comes
+        st.integers(1, 40),  # prompt
+        st.integers(1, 12),  # answer
+        st.sampled_from("abc"),
+        st.integers(0, 2),  # priority
+        st.integers(0, 4),  # first token: prompts share prefixes
+        st.booleans(),  # aborted half way
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrivals, st.integers(1, 5), st.integers(1, 40), st.integers(4, 12), st.integers(0, 3))
+def test_any_traffic_keeps_every_promise(requests, slots, budget, blocks, guesses):
+    engine = scheduler(slots, budget, blocks)
+    pending = list(requests)
+    goal: dict[Sequence, int] = {}
+    aborted: set[Sequence] = set()
+    steps = 0
+    while pending or goal:
+        steps += 1
+        assert steps < 2_000, "somebody waits for ever"
+        while pending and pending[0][0] <= 0:
+            _, prompt, answer, owner, priority, first, abort = pending.pop(0)
+            each = sequence(prompt, first, owner=owner, priority=priority)
+            goal[each] = prompt + answer
+            if abort:
+                aborted.add(each)
+            engine.add(each)
+        if pending:
+            pending[0] = (pending[0][0] - 1, *pending[0][1:])
+        for each in engine.running:
+            each.drafts = tuple(range(guesses)) if each.uncached == 1 else ()
+        work = engine.schedule()
+        assert bool(work) == bool(goal)
+        assert sum(item.rows for item in work) <= max(budget, slots + 1)
+        assert len({item.sequence for item in work}) == len(work) <= slots
+        for item in work:
+            assert item.sequence in engine.running
+            assert 1 <= item.tokens <= item.sequence.uncached
+            assert len(item.sequence.blocks) * BLOCK >= item.sequence.cached + item.rows
+        engine.check()
+        advance(engine, work, accepted=guesses // 2)
+        for each in [each for each in goal if len(each.tokens) >= goal[each] or (each in aborted and steps % 3 == 0)]:
+            each.finish_reason = "length"
+            engine.remove(each)
+            del goal[each]
+        engine.check()
+    assert not engine.busy and engine.pool.available == blocks
