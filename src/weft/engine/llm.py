@@ -89,7 +89,7 @@ class LLM:
         self.runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
         self._steps = 0
         known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
-        self._ends = frozenset(token for token in known if token is not None)
+        self.ends = frozenset(token for token in known if token is not None)
         self._start = tokenizer.start_ids
 
     def step(self) -> list[Sequence]:
@@ -235,7 +235,7 @@ class LLM:
             adapter=adapter,
             priority=priority,
             leader=leader,
-            ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._ends),
+            ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.ends),
         )
         self.scheduler.add(sequence)
         return sequence

@@ -90,6 +90,13 @@ class Sequence:
         return self.finish_reason is not None
 
     @property
+    def mean_logprob(self) -> float:
+        """Of its new tokens; of -infinity if it has none. Its parameters must ask for ``logprobs``."""
+        if not self.logprobs:
+            return float("-inf")
+        return sum(entry.logprob for entry in self.logprobs) / len(self.logprobs)
+
+    @property
     def leader_ready(self) -> bool:
         """Whether the leader's prompt, if there is one, is computed as far as it can be shared."""
         leader = self.leader
@@ -112,3 +119,8 @@ class Sequence:
         piece = "".join(self._unread)
         self._unread.clear()
         return piece
+
+
+def best(samples: Tokens[Sequence], count: int) -> list[Sequence]:
+    """The ``count`` samples whose tokens are the most probable on average: OpenAI's ``best_of``."""
+    return sorted(samples, key=lambda sample: -sample.mean_logprob)[:count]
