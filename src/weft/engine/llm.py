@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import usable_memory
 from weft.engine.blocks import BlockPool
 from weft.engine.cache import fit, pages
+from weft.engine.draft import DraftModel
 from weft.engine.params import MASK64, SamplingParams
 from weft.engine.runner import Runner
 from weft.engine.sampler import sample
 from weft.engine.scheduler import Scheduler, Work
 from weft.engine.sequence import FinishReason, Sequence
+from weft.engine.speculative import PromptLookup, Proposer, Speculator
 from weft.engine.text import text_stream
 from weft.models import Decoder
 from weft.tokenizer import Tokenizer, chat
@@ -74,6 +77,8 @@ class LLM:
         max_sequences: int = 16,
         token_budget: int = 512,
         cache_bytes: int | None = None,
+        draft: Decoder | None = None,
+        speculation: bool = True,
         ends: Iterable[int] = (),
     ):
         if tokenizer.vocab_size > model.config.vocab_size:
@@ -87,16 +92,28 @@ class LLM:
         blocks, self.context = fit(model.config, max_sequences, weight.dtype, memory)
         self.scheduler = Scheduler(max_sequences, token_budget, BlockPool(blocks))
         self.runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
+        self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
         known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
         self._start = tokenizer.start_ids
 
+    def _proposer(self, draft: Decoder | None, slots: int) -> Proposer:
+        if draft is None:
+            return PromptLookup()
+        return DraftModel(draft, vocabulary=self.tokenizer.vocab_size, slots=slots, context=self.context)
+
     def step(self) -> list[Sequence]:
         """One step of the model for everything under way; returns the sequences that got a token."""
+        if self._speculator:
+            self._speculator.propose(self.scheduler.running)
         work = self.scheduler.schedule()
+        began = time.perf_counter()
         scores = self.runner.run(work)
-        advanced = self._postprocess(work, sample(scores[:, : self.tokenizer.vocab_size], work))
+        drawn = sample(scores[:, : self.tokenizer.vocab_size], work)
+        if self._speculator:
+            self._speculator.observe(work, drawn, time.perf_counter() - began)
+        advanced = self._postprocess(work, drawn)
         self._steps += 1
         if not self.scheduler.busy:
             self.scheduler.check()
@@ -132,6 +149,8 @@ class LLM:
         sequence.finish_reason = "stop" if sequence.text.stopped else reason
         del sequence.logprobs[sequence.generated_length :]
         self.scheduler.remove(sequence)
+        if self._speculator:
+            self._speculator.forget(sequence)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, checked; a text begins as documents began in training, ids stay as they are.
@@ -172,8 +191,8 @@ class LLM:
             total_blocks=scheduler.pool.total,
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,
-            proposed=0,
-            accepted=0,
+            proposed=self._speculator.proposed if self._speculator else 0,
+            accepted=self._speculator.accepted if self._speculator else 0,
             steps=self._steps,
         )
 

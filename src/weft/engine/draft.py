@@ -1,0 +1,116 @@
+"""A small model that guesses for a large one."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Sequence as Items
+from dataclasses import replace
+
+import torch
+
+from weft.core.errors import CheckpointError
+from weft.engine.blocks import BLOCK, BlockPool
+from weft.engine.cache import pages
+from weft.engine.runner import Runner
+from weft.engine.sampler import sample
+from weft.engine.scheduler import Work
+from weft.engine.sequence import Sequence
+from weft.engine.speculative import MOST
+from weft.engine.text import TextStream
+from weft.models import Decoder
+
+
+class DraftModel:
+    """Draws guesses from another decoder of the same vocabulary (a :class:`weft.engine.speculative.Proposer`).
+
+    It draws with the request's own settings and random numbers: where both models give nearly the same
+    probabilities they then draw the same token, hot or cold. Its cache is its own, of ``blocks`` blocks.
+    """
+
+    free = False
+
+    def __init__(self, model: Decoder, *, vocabulary: int, slots: int, context: int):
+        if model.config.vocab_size < vocabulary:
+            raise CheckpointError(
+                f"The draft model knows {model.config.vocab_size} tokens and the tokenizer {vocabulary}: they do "
+                "not belong together."
+            )
+        blocks = slots * -(-(context + MOST) // BLOCK)
+        weight = model.embedding.weight
+        self._vocabulary, self._context = vocabulary, min(context, model.config.max_position_embeddings)
+        self._runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
+        self._pool = BlockPool(blocks)
+        self._shadows: weakref.WeakKeyDictionary[Sequence, Sequence] = weakref.WeakKeyDictionary()
+        self._per_guess = 0.0
+
+    def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
+        """As the protocol says: one step of the small model for each guess of all sequences."""
+        able = [sequence for sequence in sequences if len(sequence.tokens) + count <= self._context]
+        shadows = [self._shadow(sequence, count) for sequence in able]
+        if not shadows:
+            return [()] * len(sequences)
+        settled = all(shadow.uncached <= 2 * MOST for shadow in shadows)
+        began = time.perf_counter()
+        for _ in range(count):
+            work = [Work(shadow, shadow.uncached) for shadow in shadows]
+            scores = self._runner.run(work)
+            for item, new in zip(work, sample(scores[:, : self._vocabulary], work), strict=True):
+                item.sequence.cached += item.tokens
+                item.sequence.tokens += new
+        if settled:
+            self._per_guess += 0.2 * ((time.perf_counter() - began) / count - self._per_guess)
+        guesses = {s: tuple(shadow.tokens[len(s.tokens) :]) for s, shadow in zip(able, shadows, strict=True)}
+        return [guesses.get(sequence, ()) for sequence in sequences]
+
+    def seconds(self, count: int) -> float:
+        """As measured."""
+        return count * self._per_guess
+
+    def forget(self, sequence: Sequence) -> None:
+        """As the protocol says; the blocks are free again."""
+        shadow = self._shadows.pop(sequence, None)
+        if shadow is not None:
+            self._pool.release(shadow.blocks)
+
+    def _shadow(self, sequence: Sequence, count: int) -> Sequence:
+        """The small model's state of ``sequence``: the same tokens, cached as far as they were right."""
+        shadow = self._shadows.get(sequence)
+        if shadow is None:
+            params = replace(sequence.params, logprobs=None, min_tokens=0)
+            shadow = Sequence(
+                sequence.tokens, params, seed=sequence.seed, limit=sequence.limit, text=TextStream(_Mute())
+            )
+            shadow.prompt_length = sequence.prompt_length
+            self._shadows[sequence] = shadow
+        # Only the guesses of last time can differ.
+        same = max(0, len(shadow.tokens) - MOST)
+        longest = min(len(shadow.tokens), len(sequence.tokens))
+        while same < longest and shadow.tokens[same] == sequence.tokens[same]:
+            same += 1
+        shadow.tokens = list(sequence.tokens)
+        shadow.cached = min(shadow.cached, same, len(shadow.tokens) - 1)
+        while len(shadow.blocks) * BLOCK < len(shadow.tokens) + count:
+            shadow.blocks.append(self._pool.take())
+        return shadow
+
+
+class _Mute:
+    """Guesses have no text."""
+
+    def push(self, token: int) -> str:
+        return ""
+
+    def flush(self) -> str:
+        return ""
+
+
+def early_exit(model: Decoder, layers: int) -> Decoder:
+    """The first ``layers`` blocks of ``model`` with its output, sharing its weights: a draft without training."""
+    draft = Decoder.__new__(Decoder)
+    torch.nn.Module.__init__(draft)
+    draft.config = replace(model.config, num_hidden_layers=layers)
+    draft.embedding, draft.norm, draft.output = model.embedding, model.norm, model.output
+    draft.blocks = model.blocks[:layers]
+    draft.register_buffer("inverse_frequencies", model.inverse_frequencies, persistent=False)
+    return draft.eval()

@@ -1,0 +1,229 @@
+"""Speculation: guesses of the next tokens, verified together in one step, as many as pay. No torch here.
+
+A guess is kept if it is the token that would have been drawn anyway (:func:`weft.engine.sampler.sample`), so
+speculation changes no token, greedy or drawn; it only changes how many come in a step
+(arXiv:2211.17192 proves the same for a more general rule). What is left is to guess well and to stop when
+guessing does not pay.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence as Items
+from typing import Protocol
+
+from weft.engine.scheduler import Work
+from weft.engine.sequence import Sequence
+
+MOST = 16
+"""Guesses at a time for one sequence."""
+_SIZES = (1, 2, 3, 4, 6, 8, 12, MOST)
+_GAIN = 1.03
+"""A plan must promise this much more than the next smaller one: timings are not exact."""
+_MEMORY = 0.95
+_GUESSED_ROWS = 32
+"""Before anything is measured, so many more rows are taken to double the time of a step."""
+_LEAST_PROBE, _MOST_PROBE = 64, 4096
+
+
+class Proposer(Protocol):
+    """Where guesses come from. ``free``: they cost next to nothing, so they can be judged without being used."""
+
+    free: bool
+
+    def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
+        """At most ``count`` guesses of what follows the tokens of each sequence."""
+        ...
+
+    def seconds(self, count: int) -> float:
+        """What ``count`` guesses for each of a few sequences take."""
+        ...
+
+    def forget(self, sequence: Sequence) -> None:
+        """A sequence has ended."""
+        ...
+
+
+class PromptLookup:
+    """What followed the last time that the newest tokens stood there (prompt lookup decoding, Saxena 2023).
+
+    The longest of the last 4, 3 and 2 tokens that occurred before counts. It needs no model, and is right where
+    answers copy: code that is edited, texts that are summarised, names.
+    """
+
+    free = True
+    _WIDTHS = (4, 3, 2)
+
+    def __init__(self) -> None:
+        self._indexes: weakref.WeakKeyDictionary[Sequence, _Index] = weakref.WeakKeyDictionary()
+
+    def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
+        """As the protocol says."""
+        return [self._guess(sequence, count) for sequence in sequences]
+
+    def seconds(self, count: int) -> float:
+        """Nothing worth measuring."""
+        return 0.0
+
+    def forget(self, sequence: Sequence) -> None:
+        """As the protocol says."""
+        self._indexes.pop(sequence, None)
+
+    def _guess(self, sequence: Sequence, count: int) -> tuple[int, ...]:
+        index = self._indexes.get(sequence)
+        if index is None:
+            index = self._indexes[sequence] = _Index()
+        tokens = sequence.tokens
+        index.extend(tokens, self._WIDTHS)
+        for width in self._WIDTHS:
+            place = index.places.get(tuple(tokens[-width:])) if len(tokens) > width else None
+            if place is not None:
+                # A short loop goes on as it went so far.
+                period = tokens[place:]
+                return tuple((period * (count // len(period) + 1))[:count])
+        return ()
+
+
+class _Index:
+    """Where each run of a few tokens was last followed by something, and by what place."""
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[int, ...], int] = {}
+        self._known = 0
+
+    def extend(self, tokens: list[int], widths: tuple[int, ...]) -> None:
+        """Take in new tokens; the newest has no follower yet."""
+        for end in range(max(self._known, 1), len(tokens)):
+            for width in widths:
+                if width <= end:
+                    self.places[tuple(tokens[end - width : end])] = end
+        self._known = len(tokens)
+
+
+class Speculator:
+    """Decides from measurements how many guesses each step verifies.
+
+    It keeps the time of a step by its number of rows, and the share of guesses that were right, of each
+    sequence. Of the plans "at most k guesses for each" the one with the most expected tokens per second is
+    taken, and none where that gains nothing. Guesses that cost nothing are judged even when they are not used;
+    others are tried again after pauses that double while they do not pay.
+    """
+
+    def __init__(self, proposer: Proposer):
+        self._proposer = proposer
+        self.proposed = self.accepted = 0
+        self._seconds: dict[int, float] = {}
+        self._doubt: dict[int, float] = {}
+        self._right: weakref.WeakKeyDictionary[Sequence, float] = weakref.WeakKeyDictionary()
+        self._usual = 0.6
+        self._guesses: dict[Sequence, tuple[int, ...]] = {}
+        self._pause = self._rest = _LEAST_PROBE
+
+    def propose(self, running: Items[Sequence]) -> None:
+        """Set the drafts of the sequences that decode."""
+        sequences = [sequence for sequence in running if sequence.uncached == 1]
+        self._guesses = {}
+        if not sequences:
+            return
+        room = [max(0, min(MOST, s.limit - s.generated_length - 1)) for s in sequences]
+        if self._proposer.free:
+            guesses = self._proposer.propose(sequences, MOST)
+            room = [min(most, len(guess)) for most, guess in zip(room, guesses, strict=True)]
+            count = self._plan(sequences, room)
+        else:
+            count = self._plan(sequences, room) or self._probe()
+            guesses = self._proposer.propose(sequences, count) if count else [()] * len(sequences)
+        for sequence, guess, most in zip(sequences, guesses, room, strict=True):
+            sequence.drafts = guess[: min(count, most)]
+            self._guesses[sequence] = guess
+
+    def observe(self, work: Items[Work], drawn: Items[Items[int]], seconds: float) -> None:
+        """What a step took and brought: ``drawn`` has the tokens of each item that draws."""
+        fresh = iter(drawn)
+        for item in work:
+            if not item.last:
+                continue
+            new = next(fresh)
+            if guess := self._guesses.get(item.sequence, ()):
+                self._judge(item.sequence, guess, new)
+            self.proposed += len(item.drafts)
+            self.accepted += len(new) - 1
+        if all(item.tokens == 1 for item in work):
+            self._time(sum(item.rows for item in work), seconds)
+
+    def forget(self, sequence: Sequence) -> None:
+        """A sequence has ended."""
+        self._proposer.forget(sequence)
+
+    def _judge(self, sequence: Sequence, guess: tuple[int, ...], new: Items[int]) -> None:
+        share = self._right.get(sequence, self._usual)
+        for guessed, token in zip(guess, new, strict=False):
+            share = _MEMORY * share + (1 - _MEMORY) * (guessed == token)
+            self._usual += 0.01 * ((guessed == token) - self._usual)
+        self._right[sequence] = share
+
+    def _time(self, rows: int, seconds: float) -> None:
+        rows = _rounded(rows)
+        self._doubt.pop(rows, None)
+        known = self._seconds.setdefault(rows, seconds)
+        # Interruptions only ever lengthen a step, so what is shorter is believed sooner.
+        self._seconds[rows] += (0.5 if seconds < known else 0.05) * (seconds - known)
+
+    def _plan(self, sequences: Items[Sequence], room: list[int]) -> int:
+        """How many guesses for each sequence promise the most tokens per second; 0 if none gains."""
+        if not any(room):
+            return 0
+        known = {rows: seconds * self._doubt.get(rows, 1.0) for rows, seconds in self._seconds.items()}
+        shares = [self._right.get(sequence, self._usual) for sequence in sequences]
+        best, fastest = 0, len(sequences) / _expected(known, len(sequences))
+        longest = max(room)
+        for count in _SIZES:
+            if count > longest:
+                break
+            used = [min(count, most) for most in room]
+            tokens = sum(_tokens(share, many) for share, many in zip(shares, used, strict=True))
+            rows = len(sequences) + sum(used)
+            speed = tokens / (_expected(known, rows) + self._proposer.seconds(count))
+            if speed > _GAIN * fastest:
+                best, fastest = count, speed
+        if not best:
+            # What was slow once may not be so for ever: a measurement fades until it is made again, so that
+            # one step in a few hundred is risked.
+            for rows in self._seconds:
+                if rows > len(sequences):
+                    self._doubt[rows] = self._doubt.get(rows, 1.0) * 0.999
+        return best
+
+    def _probe(self) -> int:
+        """Now and then a few guesses, to learn whether they have become good."""
+        self._rest -= 1
+        if self._rest > 0:
+            return 0
+        self._pause = min(2 * self._pause, _MOST_PROBE)
+        self._rest = self._pause
+        return 2
+
+
+def _tokens(share: float, guesses: int) -> float:
+    """Expected tokens of a step: each guess counts if it and all before it are right, and one is drawn."""
+    return sum(share**place for place in range(guesses + 1))
+
+
+def _rounded(rows: int) -> int:
+    """To one of 8 sizes in each octave, so that few sizes are measured often."""
+    step = max(1, 1 << max(0, rows.bit_length() - 4))
+    return rows // step * step
+
+
+def _expected(known: dict[int, float], rows: int) -> float:
+    """Seconds of a step: as measured, or on the line through the measurements beside it."""
+    if _rounded(rows) in known:
+        return known[_rounded(rows)]
+    if not known:
+        return 1.0 + rows / _GUESSED_ROWS
+    below = sorted(r for r in known if r < rows) or [min(known)]
+    above = [r for r in known if r > rows]
+    right = min(above) if above else below[-1]
+    left = below[-1] if above else below[max(0, len(below) - 2)]
+    slope = known[left] / _GUESSED_ROWS if left == right else (known[right] - known[left]) / (right - left)
+    return max(known[left] + max(slope, 0.0) * (rows - left), 1e-9)

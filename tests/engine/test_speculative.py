@@ -1,0 +1,196 @@
+"""Speculation changes no token; guesses come from where they should; the controller follows what it measures."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from weft.core.errors import CheckpointError
+from weft.engine import LLM, SamplingParams
+from weft.engine.draft import early_exit
+from weft.engine.params import SamplingParams as Params
+from weft.engine.runner import prepare
+from weft.engine.scheduler import Work
+from weft.engine.sequence import Sequence
+from weft.engine.speculative import MOST, PromptLookup, Speculator
+from weft.engine.text import TextStream
+
+REPEATING = [11, 12, 13, 14, 15, 16] * 6
+SETTINGS = {
+    "greedy": SamplingParams(temperature=0, max_tokens=40, ignore_eos=True, logprobs=4),
+    "seeded": SamplingParams(temperature=0.6, top_p=0.95, max_tokens=40, ignore_eos=True, logprobs=4, seed=3),
+    "penalised": SamplingParams(
+        temperature=0.3, repetition_penalty=1.1, frequency_penalty=0.3, max_tokens=40, logprobs=2, seed=5
+    ),
+    "ending": SamplingParams(temperature=0, max_tokens=40, stop=("e",), min_tokens=6, logprobs=0),
+}
+
+
+def sequence(tokens, limit=10**6, **settings) -> Sequence:
+    return Sequence(tokens, Params(**settings), seed=0, limit=limit, text=TextStream(None))
+
+
+def answers(engine, params, prompts=(REPEATING, [7, 8, 9], REPEATING[:20])):
+    sequences = [engine.add(prompt, params) for prompt in prompts]
+    while not all(s.finished for s in sequences):
+        engine.step()
+    assert engine.stats().free_blocks == engine.stats().total_blocks
+    return [(s.generated, s.logprobs, s.finish_reason, s.take()) for s in sequences]
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Guesses are used whether they pay or not."""
+    monkeypatch.setattr(Speculator, "_plan", lambda self, sequences, room: 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("shape", [{}, {"sliding_window": 9, "qk_norm": False, "architecture": "MistralForCausalLM"}])
+def test_no_guess_changes_a_bit(tiny_decoder, tiny_tokenizer, always, settings, dtype, shape):
+    model = prepare(tiny_decoder(**shape), torch.device("cpu"), dtype)
+    params = SETTINGS[settings]
+    plain = answers(LLM(model, tiny_tokenizer, speculation=False), params)
+    drafts = {"lookup": None, "other": prepare(tiny_decoder(seed=9), torch.device("cpu"), dtype), "same": model}
+    for name, draft in drafts.items():
+        engine = LLM(model, tiny_tokenizer, draft=draft)
+        assert answers(engine, params) == plain
+        stats = engine.stats()
+        if name == "same":
+            assert stats.proposed and stats.accepted == stats.proposed or settings == "ending"
+        if name == "other":
+            assert stats.accepted < stats.proposed
+
+
+def test_guesses_save_steps(tiny_decoder, tiny_tokenizer, always):
+    model = tiny_decoder()
+    params = SamplingParams(temperature=0, max_tokens=42, ignore_eos=True)
+    engine = LLM(model, tiny_tokenizer, draft=model)
+    engine.generate([[1, 2, 3]], params)
+    assert engine.stats().steps == 1 + 7  # the prompt draws one; then six at a time, five of them guesses
+
+
+def test_guesses_within_a_few_blocks_and_little_budget(tiny_decoder, tiny_tokenizer, always):
+    model = tiny_decoder()
+    params = SETTINGS["seeded"]
+    plain = answers(LLM(model, tiny_tokenizer, speculation=False), params)
+    small = LLM(model, tiny_tokenizer, max_sequences=3, token_budget=6, cache_bytes=9 * 16 * 2 * 2 * 24 * 4)
+    assert small.scheduler.pool.total == 9
+    assert answers(small, params) == plain
+
+
+def test_drawn_tokens_keep_their_distribution(tiny_decoder, tiny_tokenizer, always):
+    model, draft = tiny_decoder(), tiny_decoder(seed=2)
+    counts = []
+    for engine in (LLM(model, tiny_tokenizer, speculation=False), LLM(model, tiny_tokenizer, draft=draft)):
+        drawn = Counter()
+        for block in range(4):
+            each = [SamplingParams(max_tokens=3, top_k=4, seed=1000 * block + i) for i in range(100)]
+            drawn.update(completion.tokens for completion in engine.generate([[3, 4]] * 100, each))
+        counts.append(drawn)
+    assert counts[0] == counts[1]
+
+
+def test_lookup_finds_what_followed_the_longest_match():
+    lookup = PromptLookup()
+    assert lookup.propose([sequence([1, 2, 3, 4, 9, 2, 3])], 3) == [(4, 9, 2)]
+    assert lookup.propose([sequence([5, 2, 3, 6, 1, 2, 3, 7, 5, 2, 3])], 1) == [(6,)]
+    assert lookup.propose([sequence([1, 2, 3])], 4) == [()]
+    assert lookup.propose([sequence([8, 8, 8])], 5) == [(8,) * 5]
+    growing = sequence([1, 2, 3])
+    assert lookup.propose([growing], 2) == [()]
+    growing.tokens += [4, 1, 2]
+    assert lookup.propose([growing], 2) == [(3, 4)]
+
+
+class Fixed:
+    """Guesses that are right with a given share, at a cost."""
+
+    def __init__(self, free: bool, cost: float = 0.0):
+        self.free, self.cost = free, cost
+
+    def propose(self, sequences, count):
+        return [(1,) * count for _ in sequences]
+
+    def seconds(self, count):
+        return self.cost * count
+
+    def forget(self, sequence):
+        pass
+
+
+def simulate(speculator, right, step_seconds, steps, many=1):
+    """(tokens per second with speculation, without), ``step_seconds`` being a function of the rows."""
+    generator = torch.Generator().manual_seed(1)
+    sequences = [sequence([0]) for _ in range(many)]
+    clock = tokens = 0.0
+    for _ in range(steps):
+        speculator.propose(sequences)
+        work, drawn = [], []
+        for each in sequences:
+            new = []
+            for _ in each.drafts:
+                good = float(torch.rand((), generator=generator)) < right
+                new.append(1 if good else 2)
+                if not good:
+                    break
+            else:
+                new.append(1 if float(torch.rand((), generator=generator)) < right else 2)
+            work.append(Work(each, 1, each.drafts))
+            drawn.append(new)
+            tokens += len(new)
+        seconds = step_seconds(sum(item.rows for item in work))
+        clock += seconds + speculator._proposer.seconds(max(len(item.drafts) for item in work))
+        speculator.observe(work, drawn, seconds)
+        for item in work:
+            item.sequence.drafts = ()
+    return tokens / clock, many / step_seconds(many)
+
+
+@pytest.mark.parametrize("many", [1, 8])
+@pytest.mark.parametrize("free", [True, False])
+def test_speculation_that_does_not_pay_is_off(free, many):
+    speculator = Speculator(Fixed(free, 0.0 if free else 0.5))
+    fast, plain = simulate(speculator, 0.1, lambda rows: 1 + 0.3 * rows, 3000, many)
+    assert fast > 0.97 * plain
+
+
+@pytest.mark.parametrize("many", [1, 4])
+@pytest.mark.parametrize("free", [True, False])
+def test_speculation_that_pays_is_on(free, many):
+    speculator = Speculator(Fixed(free, 0.0 if free else 0.02))
+    fast, plain = simulate(speculator, 0.9, lambda rows: 1 + 0.02 * rows, 1000, many)
+    assert fast > 3 * plain
+
+
+def test_it_notices_when_text_changes():
+    speculator = Speculator(Fixed(True))
+    cost = lambda rows: 1 + 0.1 * rows  # noqa: E731
+    assert simulate(speculator, 0.95, cost, 500)[0] > 2 * simulate(speculator, 0.95, cost, 1)[1]
+    bad, plain = simulate(speculator, 0.02, cost, 1500)
+    assert bad > 0.97 * plain
+    assert simulate(speculator, 0.95, cost, 500)[0] > 2 * plain
+
+
+def test_no_guess_goes_beyond_the_limit():
+    speculator = Speculator(Fixed(True))
+    each = sequence([0], limit=3)
+    speculator._seconds = {1: 1.0, MOST + 1: 1.01}
+    speculator.propose([each])
+    assert len(each.drafts) == 2
+
+
+def test_a_draft_of_another_vocabulary_is_refused(tiny_decoder, tiny_tokenizer):
+    with pytest.raises(CheckpointError, match="draft model knows 320 tokens"):
+        LLM(tiny_decoder(), tiny_tokenizer, draft=tiny_decoder(vocab_size=320))
+
+
+def test_an_early_exit_shares_weights_and_changes_no_token(tiny_decoder, tiny_tokenizer, always):
+    model = tiny_decoder()
+    draft = early_exit(model, 1)
+    assert draft.blocks[0] is model.blocks[0] and len(draft.blocks) == 1
+    params = SETTINGS["greedy"]
+    plain = answers(LLM(model, tiny_tokenizer, speculation=False), params)
+    assert answers(LLM(model, tiny_tokenizer, draft=draft), params) == plain
