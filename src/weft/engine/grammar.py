@@ -1,19 +1,136 @@
-"""What text an answer may hold."""
+"""Constrained answers: which tokens a grammar allows next, by llguidance. No torch here."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import functools
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from weft.core.errors import UsageError
+from weft.engine.params import Grammar
+from weft.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
+_LIMITS = LLParserLimits(
+    # At some 50,000 steps a millisecond and 15,000, a grammar gets tens of milliseconds to be built and a few
+    # for each token; about 2 kB a state bound its memory.
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=100_000,
+    step_max_items=50_000,
+    max_items_in_row=1_000,
+    max_lexer_states=20_000,
+    max_grammar_size=100_000,
+    precompute_large_lexemes=False,
+    verbose_errors=False,
+)
+# As much white space as people indent with, and not for ever, which some models would write.
+_JSON: JsonCompileOptions = {"whitespace_pattern": r"\n? {0,16}"}
+_KEPT = 64
+"""Compiled grammars that are remembered."""
 
 
-class Constraint(Protocol):
-    """The state of a grammar after the tokens of an answer so far."""
+class Grammars:
+    """Compiles grammars for one tokenizer; ``ends`` are the tokens that may end an answer."""
 
-    def allowed(self, drafts: tuple[int, ...], vocabulary: int) -> Tensor:
-        """bool [V]: the tokens that may follow, once ``drafts`` have come too."""
-        ...
+    def __init__(self, tokenizer: Tokenizer, ends: Iterable[int]):
+        self._tokenizer, self._ends = tokenizer, sorted(end for end in ends if end < tokenizer.vocab_size)
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
 
-    def push(self, token: int) -> None:
-        """A token has come."""
-        ...
+    def constraint(self, grammar: Grammar) -> LlguidanceConstraint:
+        """The state of ``grammar`` before any token. UsageError for one that is wrong or too complex."""
+        matcher = self._compiled.get(grammar)
+        if matcher is None:
+            matcher = self._compile(grammar)
+            self._compiled[grammar] = matcher
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(grammar)
+        return LlguidanceConstraint(matcher.deep_copy(), self._end_mask)
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        matcher = LLMatcher(self._words, _source(grammar), log_level=0, limits=_LIMITS)
+        if matcher.is_error():
+            raise UsageError(f"The {_name(grammar)} cannot be used: {_sentence(matcher.get_error())}")
+        # Much is built only when the first mask is asked for; what is too complex then is refused here too.
+        matcher.compute_bitmask()
+        if matcher.is_error():
+            raise UsageError(f"The {_name(grammar)} is too complex: {_sentence(matcher.get_error())}")
+        return matcher
+
+    @functools.cached_property
+    def _words(self) -> LLTokenizer:
+        return LLTokenizer(self._tokenizer.to_json(), n_vocab=self._tokenizer.vocab_size, eos_token=self._ends)
+
+    @functools.cached_property
+    def _end_mask(self) -> bytes:
+        bits = sum(1 << token for token in self._ends)
+        return bits.to_bytes(-(-self._tokenizer.vocab_size // 32) * 4, "little")
+
+
+class LlguidanceConstraint:
+    """One answer's state of a compiled grammar (a :class:`weft.engine.sequence.Constraint`)."""
+
+    def __init__(self, matcher: LLMatcher, end_mask: bytes):
+        self._matcher, self._end_mask = matcher, end_mask
+        self.error: str | None = None
+
+    def mask(self, drafts: Sequence[int]) -> bytes:
+        """As the protocol says; nothing but the end once the grammar has failed."""
+        taken = self._matcher.try_consume_tokens(list(drafts)) if drafts else 0
+        mask = self._matcher.compute_bitmask()
+        if taken:
+            self._matcher.rollback(taken)
+        if self._failed():
+            return self._end_mask
+        return mask
+
+    def push(self, token: int) -> bool:
+        """As the protocol says."""
+        if self.error is None:
+            self._matcher.consume_token(token)
+        return self._failed() or self._matcher.is_stopped()
+
+    def _failed(self) -> bool:
+        if self.error is None and self._matcher.is_error():
+            self.error = f"The grammar could not be followed: {_sentence(self._matcher.get_error())}"
+        return self.error is not None
+
+
+def _source(grammar: Grammar) -> str:
+    try:
+        if grammar.kind == "json_object":
+            return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)
+        if grammar.kind == "json_schema":
+            return LLMatcher.grammar_from_json_schema(json.loads(grammar.text), overrides=_JSON)
+        if grammar.kind == "regex":
+            return LLMatcher.grammar_from_regex(grammar.text)
+        if grammar.kind == "lark":
+            return LLMatcher.grammar_from_lark(grammar.text)
+        return LLMatcher.grammar_from_lark(f"start: {' | '.join(_choices(grammar.text))}")
+    except (ValueError, RecursionError, TypeError) as error:
+        raise UsageError(f"The {_name(grammar)} cannot be read: {_sentence(str(error))}") from None
+
+
+def _choices(text: str) -> list[str]:
+    choices = json.loads(text)
+    if not isinstance(choices, list) or not choices or not all(isinstance(c, str) and c for c in choices):
+        raise ValueError("a choice must be a JSON list of texts, none of them empty")
+    # Lark's strings are JSON's.
+    return [json.dumps(choice, ensure_ascii=False) for choice in choices]
+
+
+def _name(grammar: Grammar) -> str:
+    names = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar", "choice": "choice"}
+    return names.get(grammar.kind, grammar.kind)
+
+
+def _sentence(error: str) -> str:
+    """The first line of a foreign error, short, as the end of a sentence."""
+    line = (error.strip().splitlines() or ["no reason given"])[0]
+    return line[:300].rstrip(".") + "."

@@ -13,6 +13,7 @@ from weft.core.hardware import usable_memory
 from weft.engine.blocks import BlockPool
 from weft.engine.cache import fit, pages
 from weft.engine.draft import DraftModel
+from weft.engine.grammar import Grammars
 from weft.engine.params import MASK64, SamplingParams
 from weft.engine.runner import Runner
 from weft.engine.sampler import sample
@@ -96,6 +97,7 @@ class LLM:
         self._steps = 0
         known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
+        self._grammars = Grammars(tokenizer, self.ends)
         self._start = tokenizer.start_ids
 
     def _proposer(self, draft: Decoder | None, slots: int) -> Proposer:
@@ -137,16 +139,19 @@ class LLM:
     def _receive(self, sequence: Sequence, token: int) -> FinishReason | None:
         """Append a token and its text; says why it is the last one, if it is."""
         sequence.tokens.append(token)
+        complete = sequence.grammar is not None and sequence.grammar.push(token)
         ended = token in sequence.ends
         if not ended:
             sequence.publish(sequence.text.push(token))
-        if ended or sequence.text.stopped:
+        if ended or complete or sequence.text.stopped:
             return "stop"
         return "length" if sequence.generated_length == sequence.limit else None
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.publish(sequence.text.finish())
         sequence.finish_reason = "stop" if sequence.text.stopped else reason
+        if sequence.grammar is not None and sequence.grammar.error:
+            sequence.finish_reason, sequence.error = "abort", sequence.grammar.error
         del sequence.logprobs[sequence.generated_length :]
         self.scheduler.remove(sequence)
         if self._speculator:
@@ -243,6 +248,7 @@ class LLM:
         known = self.tokenizer.vocab_size
         if wrong := [token for token in (*params.logit_bias, *params.stop_token_ids) if token >= known]:
             raise UsageError(f"There is no token {wrong[0]} to bias or to stop at: the tokenizer has {known}.")
+        grammar = self._grammars.constraint(params.grammar) if params.grammar else None
         room = self.context - len(tokens)
         sequence = Sequence(
             tokens,
@@ -255,6 +261,7 @@ class LLM:
             priority=priority,
             leader=leader,
             ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.ends),
+            grammar=grammar,
         )
         self.scheduler.add(sequence)
         return sequence

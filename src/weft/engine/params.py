@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from weft.core.errors import UsageError
 
@@ -13,6 +14,32 @@ MOST_LOGPROBS = 64
 """Alternatives that may be asked for at each token."""
 SMALLEST_TEMPERATURE = 1e-5
 """Below this a temperature means greedy: dividing by less would overflow the scores."""
+
+
+GrammarKind = Literal["json_schema", "json_object", "regex", "lark", "choice"]
+MOST_GRAMMAR = 65_536
+"""Characters of a grammar."""
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What an answer must look like: a JSON schema, any JSON object, a regular expression, a grammar in Lark's
+    notation, or one of several texts (``text`` is then a JSON list of them).
+
+    Raises UsageError for an unknown kind and a text that is too long.
+    """
+
+    kind: GrammarKind
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(GrammarKind):
+            kinds = ", ".join(get_args(GrammarKind))
+            raise UsageError(f"A grammar of kind {self.kind!r} is not known; write one of: {kinds}.")
+        if len(self.text) > MOST_GRAMMAR:
+            raise UsageError(
+                f"The grammar has {len(self.text)} characters and may have {MOST_GRAMMAR}; make it smaller."
+            )
 
 
 @dataclass(frozen=True)
@@ -34,6 +61,7 @@ class SamplingParams:
     ``ignore_eos``: go on after the end-of-text token.
     ``logprobs``: None, or how many of the likeliest tokens to report beside each drawn one (0: it alone), with
     natural logarithms of the model's own probabilities, before everything above.
+    ``grammar``: what the answer must look like.
     ``cache_salt``: requests share cached prefixes only with those of equal salt (None: of the same owner).
     Raises UsageError for values that make no sense.
     """
@@ -54,6 +82,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     cache_salt: str | None = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
@@ -89,6 +118,7 @@ class SamplingParams:
             and not self.presence_penalty
             and not self.logit_bias
             and not self.min_tokens
+            and self.grammar is None
         )
 
     @property

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence as Rows
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,8 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
         for place in range(len(item.drafts) + 1):
             here = row + place
             new.append(_next(scores_MV[here], greedy[here], item.sequence, item.drafts[:place]))
-            if place == len(item.drafts) or new[-1] != item.drafts[place]:
+            # Behind an end the grammar of an answer knows nothing.
+            if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in item.sequence.ends:
                 break
         chosen.append(new)
         row += len(item.drafts) + 1
@@ -53,11 +55,10 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
 def _next(scores_V: Tensor, best: int, sequence: Sequence, drafts: tuple[int, ...]) -> int:
     """The token after those of ``sequence`` and ``drafts``; ``best`` has the greatest of the scores."""
     params = sequence.params
-    plain = params.plain and sequence.grammar is None
-    if params.greedy and plain:
+    if params.greedy and params.plain:
         token = best
     else:
-        changed_V = scores_V if plain else change(scores_V, sequence, drafts)
+        changed_V = scores_V if params.plain else change(scores_V, sequence, drafts)
         if params.greedy:
             token = int(changed_V.argmax())
         else:
@@ -73,9 +74,14 @@ def change(scores_V: Tensor, sequence: Sequence, drafts: tuple[int, ...] = ()) -
     params = sequence.params
     scores_V = scores_V.clone()
     if sequence.grammar is not None:
-        scores_V.masked_fill_(~sequence.grammar.allowed(drafts, scores_V.shape[0]).to(scores_V.device), -math.inf)
+        bits = np.frombuffer(sequence.grammar.mask(drafts), np.uint8)
+        allowed = np.unpackbits(bits, count=scores_V.shape[0], bitorder="little").view(np.bool_)
+        scores_V.masked_fill_(torch.from_numpy(~allowed).to(scores_V.device), -math.inf)
     if sequence.generated_length + len(drafts) < params.min_tokens:
-        scores_V[[token for token in sequence.ends if token < scores_V.shape[0]]] = -math.inf
+        held_V = scores_V.clone()
+        held_V[[token for token in sequence.ends if token < scores_V.shape[0]]] = -math.inf
+        # Where a grammar leaves nothing but the end, the answer ends.
+        scores_V = held_V if float(held_V.max()) > -math.inf else scores_V
     scores_V = penalise(scores_V, [*sequence.tokens, *drafts], params.repetition_penalty)
     if params.frequency_penalty or params.presence_penalty:
         counts = Counter(sequence.generated)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from weft.engine.blocks import BLOCK, link, root
 from weft.engine.params import SamplingParams
 from weft.engine.text import TextStream
-
-if TYPE_CHECKING:
-    from weft.engine.grammar import Constraint
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -25,12 +22,27 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...] = ()
 
 
+class Constraint(Protocol):
+    """The state of a grammar after the answer so far. ``error`` says why it cannot go on, if so."""
+
+    error: str | None
+
+    def mask(self, drafts: Tokens[int]) -> bytes:
+        """A bit for each token, lowest bits first: whether it may follow once ``drafts`` have come too."""
+        ...
+
+    def push(self, token: int) -> bool:
+        """A token has come; whether the answer is complete, so that none may follow."""
+        ...
+
+
 class Sequence:
     """The state of a request: its tokens (``limit`` new ones at most), what is cached, its text so far.
 
     ``owner`` is whose turn is counted when requests queue (an API key, say); ``adapter`` names the LoRA
     adapter it runs through; a greater ``priority`` goes first. ``logprobs`` has an entry for each new token
     when its parameters ask for them. ``ends`` are tokens that end it; ``grammar`` says which tokens may come.
+    ``error`` says what went wrong with it alone, if it was ended for that.
     ``leader`` is a sequence with the same prompt whose blocks it shares.
 
     ``blocks`` hold the first ``cached`` tokens, the first ``sealed`` of them can be found by others, and
@@ -63,6 +75,7 @@ class Sequence:
         self.cached = self.sealed = 0
         self.drafts: tuple[int, ...] = ()
         self.finish_reason: FinishReason | None = None
+        self.error: str | None = None
         self.logprobs: list[TokenLogprobs] = []
         self._unread: list[str] = []
         # Another adapter makes other keys and values; another owner must not learn what was asked before.

@@ -87,6 +87,11 @@ class Tokenizer:
         write_text_atomic(folder / CONFIG_FILE, _pretty(config))
         write_text_atomic(folder / SPECIAL_FILE, _pretty(special))
 
+    def to_json(self) -> str:
+        """The text of its tokenizer.json."""
+        text: str = self._special.to_str()
+        return text
+
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Token ids of ``text``; with ``allow_special`` the spelling of a special token becomes its id."""
         return self.encode_batch([text], allow_special=allow_special)[0]
