@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from weft.engine.sequence import Sequence
 
@@ -27,6 +28,9 @@ class FairQueue:
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return chain.from_iterable(self._lines.values())
 
     def arrive(self, sequence: Sequence, step: int) -> None:
         """A new request at the end of its owner's line; it stays present until :meth:`leave`."""

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
+import torch
+
 from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import usable_memory
+from weft.engine.adapters import Adapters
 from weft.engine.blocks import BlockPool
 from weft.engine.cache import fit, pages
 from weft.engine.draft import DraftModel
@@ -64,9 +67,12 @@ class Completion:
 class LLM:
     """A decoder and its tokenizer, serving many requests at once. One thread may use it.
 
-    The model is used as it is: its weights' dtype and device are those of the work and the cache.
-    ``max_sequences`` run at once (fewer when half of the memory would not hold their cache), the rest
-    wait; ``token_budget`` bounds the tokens of one step, and so how long a prompt holds up the others.
+    The model is used as it is: its weights' dtype and device are those of the work, and of the cache unless
+    ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
+    tokens of one step, and so how long a prompt holds up the others. ``cache_bytes`` bound the cache (None:
+    half of the memory, and no more than all sequences need at full length).
+    ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter run
+    through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
     ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.
     """
 
@@ -78,6 +84,8 @@ class LLM:
         max_sequences: int = 16,
         token_budget: int = 512,
         cache_bytes: int | None = None,
+        cache_dtype: torch.dtype | None = None,
+        adapted: Decoder | None = None,
         draft: Decoder | None = None,
         speculation: bool = True,
         ends: Iterable[int] = (),
@@ -90,9 +98,11 @@ class LLM:
         weight = model.embedding.weight
         self.tokenizer = tokenizer
         memory = usable_memory() // 2 if cache_bytes is None else cache_bytes
-        blocks, self.context = fit(model.config, max_sequences, weight.dtype, memory)
+        dtype = cache_dtype or weight.dtype
+        blocks, self.context = fit(model.config, max_sequences, dtype, memory)
         self.scheduler = Scheduler(max_sequences, token_budget, BlockPool(blocks))
-        self.runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
+        cache = pages(model.config, blocks, dtype, weight.device)
+        self.runner = Runner(model, cache, Adapters(adapted) if adapted else None)
         self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
         known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
@@ -186,6 +196,22 @@ class LLM:
         """Token ids of a conversation up to where the assistant's turn begins. Raises as :meth:`encode`."""
         return self.encode([*self._start, *chat.encode(self.tokenizer, messages)])
 
+    @property
+    def adapters(self) -> Adapters:
+        """Where adapters are loaded and unloaded. UsageError when the engine was made without."""
+        if self.runner.adapters is None:
+            raise UsageError("This model was loaded without adapters, so requests cannot name one.")
+        return self.runner.adapters
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. UsageError if it is unknown, or while a request still works with it."""
+        self.adapters.check(name)
+        if any(sequence.adapter == name for sequence in self.scheduler):
+            raise UsageError(f"A request still works with the adapter {name!r}; unload it when that has ended.")
+        self.adapters.unload(name)
+        # Another adapter may come under the same name, with other keys and values.
+        self.scheduler.pool.forget_all()
+
     def stats(self) -> Stats:
         """Counts for people and metrics."""
         scheduler = self.scheduler
@@ -245,6 +271,8 @@ class LLM:
         adapter: str | None,
         priority: int,
     ) -> Sequence:
+        if adapter is not None:
+            self.adapters.check(adapter)
         known = self.tokenizer.vocab_size
         if wrong := [token for token in (*params.logit_bias, *params.stop_token_ids) if token >= known]:
             raise UsageError(f"There is no token {wrong[0]} to bias or to stop at: the tokenizer has {known}.")

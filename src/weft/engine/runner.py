@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Items
 
 import torch
 from torch import Tensor
 
 from weft.core.errors import UsageError
 from weft.core.hardware import probe
+from weft.engine.adapters import Adapters
 from weft.engine.cache import StepContext
 from weft.engine.scheduler import Work
+from weft.engine.sequence import Sequence
 from weft.models import Decoder
 from weft.ops.linear import row_invariant
 from weft.ops.paged import Pages
 
 
 class Runner:
-    """A decoder and its cache."""
+    """A decoder and its cache; rows of requests with an adapter go through the decoder of ``adapters``."""
 
-    def __init__(self, model: Decoder, pages: Pages):
-        self.model, self.pages = model.eval(), pages
+    def __init__(self, model: Decoder, pages: Pages, adapters: Adapters | None = None):
+        self.model, self.pages, self.adapters = model.eval(), pages, adapters
 
     @torch.inference_mode()
-    def run(self, work: Sequence[Work]) -> Tensor:
+    def run(self, work: Items[Work]) -> Tensor:
         """Scores fp32 [M, V] after the newest token of each sequence that has it in ``work``, and its drafts.
 
         The M rows stand in the order of ``work``, those after drafts behind that of their sequence.
         """
+        adapted = [item for item in work if item.sequence.adapter is not None]
+        with row_invariant():
+            if not adapted:
+                return self._scores(self.model, work)
+            assert self.adapters is not None
+            base = [item for item in work if item.sequence.adapter is None]
+            with self.adapters.on(_adapter_rows(adapted)):
+                parts = _by_sequence(adapted, self._scores(self.adapters.model, adapted))
+            if base:
+                parts |= _by_sequence(base, self._scores(self.model, base))
+            return torch.cat([parts[item.sequence] for item in work])
+
+    def _scores(self, model: Decoder, work: Items[Work]) -> Tensor:
         tokens: list[int] = []
         wanted: list[int] = []
         for item in work:
@@ -37,14 +52,29 @@ class Runner:
             if item.last:
                 wanted += range(len(tokens) - 1 - len(item.drafts), len(tokens))
         device = self.pages.device
-        with row_invariant():
-            context = StepContext(self.pages, work)
-            hidden: Tensor = self.model(torch.tensor([tokens], device=device), context)[0]
-            if not wanted:
-                return torch.empty((0, self.model.config.vocab_size), device=device)
-            if len(wanted) < len(tokens):
-                hidden = hidden[torch.tensor(wanted, device=device)]
-            return self.model.logits(hidden).float()
+        context = StepContext(self.pages, work)
+        hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
+        if not wanted:
+            return torch.empty((0, model.config.vocab_size), device=device)
+        if len(wanted) < len(tokens):
+            hidden = hidden[torch.tensor(wanted, device=device)]
+        return model.logits(hidden).float()
+
+
+def _adapter_rows(work: Items[Work]) -> list[tuple[slice, str]]:
+    """Which rows of a step go through which adapter."""
+    rows, end = [], 0
+    for item in work:
+        assert item.sequence.adapter is not None
+        rows.append((slice(end, end + item.rows), item.sequence.adapter))
+        end += item.rows
+    return rows
+
+
+def _by_sequence(work: Items[Work], scores: Tensor) -> dict[Sequence, Tensor]:
+    """The rows of scores that belong to each sequence."""
+    counts = [1 + len(item.drafts) if item.last else 0 for item in work]
+    return dict(zip((item.sequence for item in work), scores.split(counts), strict=True))
 
 
 def best_dtype(device: torch.device, name: str | None = None) -> torch.dtype:

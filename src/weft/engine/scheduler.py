@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from weft.engine.blocks import BLOCK, BlockPool
 from weft.engine.fair_queue import FairQueue, degree
@@ -46,6 +48,10 @@ class Scheduler:
         self._queue = FairQueue()
         self._token_budget = max(token_budget, slots + 1)
         self._step = 0
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """Every sequence that runs or waits."""
+        return chain(self.running, self._queue)
 
     @property
     def busy(self) -> bool:
