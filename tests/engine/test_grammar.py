@@ -32,7 +32,9 @@ def engine(tiny_decoder, tiny_tokenizer):
 
 
 def texts(engine, grammar, count=6, **settings):
-    params = [SamplingParams(grammar=grammar, seed=seed, **{"max_tokens": 300, **settings}) for seed in range(count)]
+    params = [
+        SamplingParams(grammar=grammar, seed=seed, **{"max_tokens": 300, **settings}) for seed in range(count)
+    ]
     answers = engine.generate([[1, 2, 3]] * count, params)
     assert {answer.finish_reason for answer in answers} == {"stop"}
     return [answer.text for answer in answers]
@@ -64,7 +66,7 @@ def test_a_grammar_in_larks_notation(engine):
 
 
 def test_any_object(engine):
-    closing = {engine.tokenizer.encode(text)[0]: 6.0 for text in ('}', '"')}
+    closing = {engine.tokenizer.encode(text)[0]: 6.0 for text in ("}", '"')}
     for text in texts(engine, Grammar("json_object"), max_tokens=450, logit_bias=closing):
         assert isinstance(json.loads(text), dict)
 
@@ -75,7 +77,9 @@ def test_greedy_and_penalties_and_min_tokens_go_with_a_grammar(engine):
     assert text in ("a", "bb")
 
 
-@pytest.mark.parametrize("grammar", [Grammar("json_schema", json.dumps(SCHEMA)), Grammar("regex", "(ab|cd){3,20}")])
+@pytest.mark.parametrize(
+    "grammar", [Grammar("json_schema", json.dumps(SCHEMA)), Grammar("regex", "(ab|cd){3,20}")]
+)
 def test_speculation_changes_nothing(tiny_decoder, tiny_tokenizer, monkeypatch, grammar):
     monkeypatch.setattr(Speculator, "_plan", lambda self, sequences, room: 4)
     model = tiny_decoder(max_position_embeddings=512)
@@ -114,9 +118,14 @@ HOSTILE = [
     Grammar("regex", "(x{1,1000}){1,1000}"),
     Grammar("regex", ".*" + "(a|b)" + ".{500}" + "c" * 50),
     Grammar("regex", "(.*a){200}"),
-    Grammar("lark", "start: a\n" + "\n".join(f"a{i}: a{i + 1} a{i + 1}" for i in range(40)) + "\na: a0\na40: /x/"),
+    Grammar(
+        "lark", "start: a\n" + "\n".join(f"a{i}: a{i + 1} a{i + 1}" for i in range(40)) + "\na: a0\na40: /x/"
+    ),
     Grammar("lark", 'start: s\ns: s s s | "a" | ""'),
-    Grammar("json_schema", json.dumps({"anyOf": [{"type": "string", "pattern": f"(a|b){{{i},999}}"} for i in range(300)]})),
+    Grammar(
+        "json_schema",
+        json.dumps({"anyOf": [{"type": "string", "pattern": f"(a|b){{{i},999}}"} for i in range(300)]}),
+    ),
 ]
 
 

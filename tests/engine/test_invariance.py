@@ -1,4 +1,4 @@
-"""The same bits whatever happens around a request: alone, batched, in chunks, from the cache, after preemption.
+"""The same bits whatever happens around a request: alone, batched, in chunks, cached, after preemption.
 
 Compared are the drawn tokens and the logarithms of the model's probabilities, which show the last bit of the
 scores, of greedy and of seeded requests.
@@ -52,7 +52,9 @@ def finish(engine: LLM, prompt, params):
     return sequence.generated, sequence.logprobs
 
 
-@pytest.fixture(scope="module", params=[(s, d) for s in SHAPES for d in DTYPES], ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(
+    scope="module", params=[(s, d) for s in SHAPES for d in DTYPES], ids=lambda p: f"{p[0]}-{p[1]}"
+)
 def model(request, tiny_decoder):
     shape, dtype = request.param
     return prepare(tiny_decoder(**SHAPES[shape]), torch.device("cpu"), DTYPES[dtype])
@@ -92,7 +94,7 @@ def test_in_chunks_beside_others(model, params, alone, tiny_tokenizer):
 
 def test_from_the_prefix_cache(model, params, alone, tiny_tokenizer):
     engine = LLM(model, tiny_tokenizer)
-    finish(engine, PROMPT[:60] + [1, 2, 3], GREEDY)
+    finish(engine, [*PROMPT[:60], 1, 2, 3], GREEDY)
     assert finish(engine, PROMPT, params) == alone
     assert engine.stats().prefix_hits == 48
     assert finish(engine, PROMPT, params) == alone
@@ -116,3 +118,17 @@ def test_on_more_threads(model, params, alone, tiny_tokenizer):
         assert finish(LLM(model, tiny_tokenizer), PROMPT, params) == alone
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    "model", [("qwen3", "fp32"), ("window", "bf16")], indirect=True, ids=["qwen3", "window"]
+)
+def test_all_of_it_with_an_int8_cache(model, tiny_tokenizer):
+    alone = finish(LLM(model, tiny_tokenizer, cache_dtype=torch.int8), PROMPT, SEEDED)
+    engine = LLM(model, tiny_tokenizer, max_sequences=6, token_budget=11, cache_dtype=torch.int8)
+    for neighbour in NEIGHBOURS:
+        engine.add(neighbour, GREEDY)
+    assert finish(engine, PROMPT, SEEDED) == alone
+    assert finish(engine, PROMPT, SEEDED) == alone
+    exact = finish(LLM(model, tiny_tokenizer), PROMPT, SEEDED)
+    assert 0 < abs(alone[1][0].logprob - exact[1][0].logprob) < 0.5

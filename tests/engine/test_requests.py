@@ -50,8 +50,12 @@ def test_bias_adds_and_min_tokens_hold_off_the_end():
 
 
 def test_a_great_bias_decides_and_a_frequency_penalty_prevents_loops(engine):
-    assert set(run(engine, SamplingParams(temperature=0, max_tokens=5, logit_bias={7: 500.0})).generated) == {7}
-    penalised = run(engine, SamplingParams(temperature=0, max_tokens=40, frequency_penalty=50, ignore_eos=True))
+    assert set(run(engine, SamplingParams(temperature=0, max_tokens=5, logit_bias={7: 500.0})).generated) == {
+        7
+    }
+    penalised = run(
+        engine, SamplingParams(temperature=0, max_tokens=40, frequency_penalty=50, ignore_eos=True)
+    )
     assert len(set(penalised.generated)) == 40
 
 
@@ -67,7 +71,9 @@ def test_min_tokens_in_an_answer_that_would_end_at_once(tiny_decoder, tiny_token
 def test_stop_token_ids_end_the_answer_and_have_no_text(engine):
     free = run(engine, SamplingParams(temperature=0, max_tokens=12, ignore_eos=True))
     stop = free.generated[6]
-    stopped = run(engine, SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, stop_token_ids=(stop,)))
+    stopped = run(
+        engine, SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, stop_token_ids=(stop,))
+    )
     assert stopped.generated == free.generated[: free.generated.index(stop) + 1]
     assert stopped.finish_reason == "stop"
     assert stopped.take() == engine.tokenizer.decode(stopped.generated[:-1])

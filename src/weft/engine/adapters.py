@@ -1,4 +1,4 @@
-"""LoRA adapters (arXiv:2106.09685): small matrices beside the model's, another one for each request if need be.
+"""LoRA adapters (arXiv:2106.09685): small matrices beside the model's, one for each request if need be.
 
 Read are stock PEFT folders: ``adapter_config.json`` and ``adapter_model.safetensors``.
 """
@@ -27,7 +27,7 @@ from weft.ops.linear import linear
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_MUST = {
+_MUST: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none", None),
     "use_dora": (False, None),
@@ -114,7 +114,9 @@ def _read(folder: Path, model: Decoder) -> dict[str, LowRank]:
     config = read_json(folder, CONFIG)
     for key, allowed in _MUST.items():
         if config.get(key) not in allowed:
-            raise CheckpointError(f"{folder} is an adapter with {key} = {config[key]!r}, which is not supported.")
+            raise CheckpointError(
+                f"{folder} is an adapter with {key} = {config[key]!r}, which is not supported."
+            )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
         raise CheckpointError(f"{folder / CONFIG} gives no rank r and lora_alpha; copy the adapter again.")
@@ -128,13 +130,15 @@ def _read(folder: Path, model: Decoder) -> dict[str, LowRank]:
     found: dict[str, LowRank] = {}
     for key, pair in pairs.items():
         if key not in ours or set(pair) != {"A", "B"}:
-            raise CheckpointError(f"{folder} holds {key}, which is not a matrix of this model with its A and B.")
+            raise CheckpointError(
+                f"{folder} holds {key}, which is not a matrix of this model with its A and B."
+            )
         name, module = ours[key]
         want = ((rank, module.in_features), (module.out_features, rank))
         if (pair["A"].shape, pair["B"].shape) != want:
             raise CheckpointError(
-                f"{folder} holds A {tuple(pair['A'].shape)} and B {tuple(pair['B'].shape)} for {key}, but this "
-                f"model needs {want[0]} and {want[1]}: it is an adapter of another model."
+                f"{folder} holds A {tuple(pair['A'].shape)} and B {tuple(pair['B'].shape)} for {key}, but "
+                f"this model needs {want[0]} and {want[1]}: it is an adapter of another model."
             )
         a, b = (pair[letter].to(module.weight.device, module.weight.dtype) for letter in "AB")
         found[name] = LowRank(a, b, scale)
@@ -146,12 +150,16 @@ def _pairs(folder: Path) -> dict[str, dict[str, Tensor]]:
     try:
         tensors = load_file(inside(folder, WEIGHTS))
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}); copy the adapter again.") from None
+        raise CheckpointError(
+            f"{folder / WEIGHTS} cannot be read ({error}); copy the adapter again."
+        ) from None
     pairs: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{folder / WEIGHTS} holds {key}, which is no sound matrix of a LoRA adapter.")
+            raise CheckpointError(
+                f"{folder / WEIGHTS} holds {key}, which is no sound matrix of a LoRA adapter."
+            )
         pairs.setdefault(match.group(1), {})[match.group(2)] = tensor
     if not pairs:
         raise CheckpointError(f"{folder / WEIGHTS} holds no matrices; copy the adapter again.")

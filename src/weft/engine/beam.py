@@ -22,7 +22,7 @@ class Beam:
 
     def score(self, length_penalty: float) -> float:
         """The log probability per token, to the power of ``length_penalty`` tokens."""
-        return self.logprob / max(1, len(self.tokens)) ** length_penalty
+        return self.logprob / float(max(1, len(self.tokens)) ** length_penalty)
 
 
 def beam_search(
@@ -37,11 +37,11 @@ def beam_search(
 ) -> list[Beam]:
     """The ``width`` best answers found, best first.
 
-    In every step each of ``width`` beams is continued by its likeliest tokens and the best ``width`` of all are
-    kept; it ends when no beam can beat an answer that is complete. Beams share the blocks of what they have in
-    common through the prefix cache, and up to 15 tokens of each are computed again: little work that saves a
-    second kind of sequence. Requests under way advance too. Raises UsageError for a prompt or width that makes
-    no sense.
+    In every step each of ``width`` beams is continued by its likeliest tokens and the best ``width`` of all
+    are kept; it ends when no beam can beat an answer that is complete. Beams share the blocks of what they
+    have in common through the prefix cache, and up to 15 tokens of each are computed again: little work that
+    saves a second kind of sequence. Requests under way advance too. Raises UsageError for a prompt or width
+    that makes no sense.
     """
     if not 1 <= width <= MOST_LOGPROBS // 2:
         raise UsageError(f"width = {width} of the beam search must be from 1 to {MOST_LOGPROBS // 2}.")

@@ -41,7 +41,7 @@ def link(parent: bytes, tokens: Sequence[int]) -> bytes:
 
 
 class BlockPool:
-    """``total`` blocks, each free, held by one or more sequences, or kept for a prefix that may come again."""
+    """``total`` blocks, each free, held by sequences, or kept for a prefix that may come again."""
 
     def __init__(self, total: int):
         self.total = total
@@ -64,7 +64,9 @@ class BlockPool:
             block, _ = self._kept.popitem(last=False)
             self._forget(block)
         else:
-            raise InternalError("The engine took a block of the cache where none was left; please report this.")
+            raise InternalError(
+                "The engine took a block of the cache where none was left; please report this."
+            )
         self._holders[block] = 1
         return block
 

@@ -22,9 +22,7 @@ assert BLOCK == PAGE
 
 def fit(config: DecoderConfig, slots: int, dtype: torch.dtype, memory_bytes: int) -> tuple[int, int]:
     """(blocks, positions of the context) that fit in ``memory_bytes``; enough for all ``slots`` at most."""
-    size = Pages.block_bytes(
-        config.num_hidden_layers, config.num_key_value_heads, config.head_dim, dtype
-    )
+    size = Pages.block_bytes(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, dtype)
     blocks = max(1, memory_bytes // size)
     context = min(config.max_position_embeddings, blocks * BLOCK)
     return min(blocks, slots * -(-context // BLOCK)), context

@@ -22,7 +22,7 @@ from weft.models import Decoder
 
 
 class DraftModel:
-    """Draws guesses from another decoder of the same vocabulary (a :class:`weft.engine.speculative.Proposer`).
+    """Draws guesses from a decoder of the same vocabulary (a :class:`weft.engine.speculative.Proposer`).
 
     It draws with the request's own settings and random numbers: where both models give nearly the same
     probabilities they then draw the same token, hot or cold. Its cache is its own, of ``blocks`` blocks.
@@ -33,8 +33,8 @@ class DraftModel:
     def __init__(self, model: Decoder, *, vocabulary: int, slots: int, context: int):
         if model.config.vocab_size < vocabulary:
             raise CheckpointError(
-                f"The draft model knows {model.config.vocab_size} tokens and the tokenizer {vocabulary}: they do "
-                "not belong together."
+                f"The draft model knows {model.config.vocab_size} tokens and the tokenizer {vocabulary}: "
+                "they do not belong together."
             )
         blocks = slots * -(-(context + MOST) // BLOCK)
         weight = model.embedding.weight
@@ -106,7 +106,7 @@ class _Mute:
 
 
 def early_exit(model: Decoder, layers: int) -> Decoder:
-    """The first ``layers`` blocks of ``model`` with its output, sharing its weights: a draft without training."""
+    """A draft without training: the first ``layers`` blocks of ``model`` and its output, weights shared."""
     draft = Decoder.__new__(Decoder)
     torch.nn.Module.__init__(draft)
     draft.config = replace(model.config, num_hidden_layers=layers)

@@ -83,5 +83,5 @@ class FairQueue:
 
 
 def degree(sequence: Sequence, step: int) -> int:
-    """The priority of a sequence at ``step``: its own, and one for every :data:`PATIENCE` steps since it came."""
+    """The priority of a sequence at ``step``: its own, and one for every :data:`PATIENCE` steps it is old."""
     return sequence.priority + (step - sequence.arrival_step) // PATIENCE

@@ -65,7 +65,9 @@ class Grammars:
 
     @functools.cached_property
     def _words(self) -> LLTokenizer:
-        return LLTokenizer(self._tokenizer.to_json(), n_vocab=self._tokenizer.vocab_size, eos_token=self._ends)
+        return LLTokenizer(
+            self._tokenizer.to_json(), n_vocab=self._tokenizer.vocab_size, eos_token=self._ends
+        )
 
     @functools.cached_property
     def _end_mask(self) -> bytes:
@@ -126,7 +128,12 @@ def _choices(text: str) -> list[str]:
 
 
 def _name(grammar: Grammar) -> str:
-    names = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar", "choice": "choice"}
+    names = {
+        "json_schema": "JSON schema",
+        "regex": "regular expression",
+        "lark": "grammar",
+        "choice": "choice",
+    }
     return names.get(grammar.kind, grammar.kind)
 
 

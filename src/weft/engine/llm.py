@@ -35,7 +35,8 @@ Prompt = str | Items[int]
 class Stats:
     """Counts since the engine was made, and its state now.
 
-    ``prefix_queries`` and ``prefix_hits`` count prompt tokens: asked for in the prefix cache, and found there.
+    ``prefix_queries`` and ``prefix_hits`` count prompt tokens: asked for in the prefix cache, and found
+    there.
     ``proposed`` and ``accepted`` count speculative tokens.
     """
 
@@ -71,8 +72,8 @@ class LLM:
     ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
     tokens of one step, and so how long a prompt holds up the others. ``cache_bytes`` bound the cache (None:
     half of the memory, and no more than all sequences need at full length).
-    ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter run
-    through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
+    ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter
+    run through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
     ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.
     """
 
@@ -207,7 +208,9 @@ class LLM:
         """Forget an adapter. UsageError if it is unknown, or while a request still works with it."""
         self.adapters.check(name)
         if any(sequence.adapter == name for sequence in self.scheduler):
-            raise UsageError(f"A request still works with the adapter {name!r}; unload it when that has ended.")
+            raise UsageError(
+                f"A request still works with the adapter {name!r}; unload it when that has ended."
+            )
         self.adapters.unload(name)
         # Another adapter may come under the same name, with other keys and values.
         self.scheduler.pool.forget_all()
@@ -275,7 +278,9 @@ class LLM:
             self.adapters.check(adapter)
         known = self.tokenizer.vocab_size
         if wrong := [token for token in (*params.logit_bias, *params.stop_token_ids) if token >= known]:
-            raise UsageError(f"There is no token {wrong[0]} to bias or to stop at: the tokenizer has {known}.")
+            raise UsageError(
+                f"There is no token {wrong[0]} to bias or to stop at: the tokenizer has {known}."
+            )
         grammar = self._grammars.constraint(params.grammar) if params.grammar else None
         room = self.context - len(tokens)
         sequence = Sequence(

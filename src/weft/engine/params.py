@@ -23,8 +23,8 @@ MOST_GRAMMAR = 65_536
 
 @dataclass(frozen=True)
 class Grammar:
-    """What an answer must look like: a JSON schema, any JSON object, a regular expression, a grammar in Lark's
-    notation, or one of several texts (``text`` is then a JSON list of them).
+    """What an answer must look like: a JSON schema, any JSON object, a regular expression, a grammar in
+    Lark's notation, or one of several texts (``text`` is then a JSON list of them).
 
     Raises UsageError for an unknown kind and a text that is too long.
     """
@@ -46,11 +46,11 @@ class Grammar:
 class SamplingParams:
     """Settings of one request; the changes of the scores run in the order in which they stand here.
 
-    ``max_tokens``: new tokens at most (None: as many as the context holds). ``min_tokens``: before so many new
-    ones no token ends the answer.
+    ``max_tokens``: new tokens at most (None: as many as the context holds). ``min_tokens``: before so many
+    new ones no token ends the answer.
     ``repetition_penalty``: CTRL's penalty on tokens already there (arXiv:1909.05858); 1 is off.
-    ``frequency_penalty``: taken from a token's score for every time the answer holds it; ``presence_penalty``:
-    taken once if it holds it at all. OpenAI's, on new tokens alone.
+    ``frequency_penalty``: taken from a token's score for every time the answer holds it;
+    ``presence_penalty``: taken once if it holds it at all. OpenAI's, on new tokens alone.
     ``logit_bias``: added to the scores of these token ids.
     ``temperature``: divides the scores; 0 is greedy, and then no filter below matters.
     ``top_k``: keep the k most likely tokens; 0 is off.
@@ -59,8 +59,8 @@ class SamplingParams:
     ``seed``: equal seeds, prompts and settings draw equal tokens; None draws a fresh seed.
     ``stop``: texts before which the answer ends. ``stop_token_ids``: tokens that end it like the end of text.
     ``ignore_eos``: go on after the end-of-text token.
-    ``logprobs``: None, or how many of the likeliest tokens to report beside each drawn one (0: it alone), with
-    natural logarithms of the model's own probabilities, before everything above.
+    ``logprobs``: None, or how many of the likeliest tokens to report beside each drawn one (0: it alone),
+    with natural logarithms of the model's own probabilities, before everything above.
     ``grammar``: what the answer must look like.
     ``cache_salt``: requests share cached prefixes only with those of equal salt (None: of the same owner).
     Raises UsageError for values that make no sense.

@@ -74,7 +74,7 @@ def _adapter_rows(work: Items[Work]) -> list[tuple[slice, str]]:
 def _by_sequence(work: Items[Work], scores: Tensor) -> dict[Sequence, Tensor]:
     """The rows of scores that belong to each sequence."""
     counts = [1 + len(item.drafts) if item.last else 0 for item in work]
-    return dict(zip((item.sequence for item in work), scores.split(counts), strict=True))
+    return dict(zip((item.sequence for item in work), torch.split(scores, counts), strict=True))
 
 
 def best_dtype(device: torch.device, name: str | None = None) -> torch.dtype:

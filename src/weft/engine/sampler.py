@@ -27,9 +27,9 @@ _NUCLEUS = 256
 def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     """The new tokens of each item of ``work`` whose newest token is in it, one at least.
 
-    ``scores`` are those of :meth:`weft.engine.runner.Runner.run`. A draft is accepted if it is what would have
-    been drawn, with the same random number, had it not been there: so drafts change no token, and the tokens
-    have exactly the distribution they have without. Raises CheckpointError when the scores are NaN.
+    ``scores`` are those of :meth:`weft.engine.runner.Runner.run`. A draft is accepted if it is what would
+    have been drawn, with the same random number, had it not been there: so drafts change no token, and the
+    tokens have exactly the distribution they have without. Raises CheckpointError when the scores are NaN.
     """
     best, likeliest = scores_MV.max(-1)
     if not all(map(math.isfinite, best.tolist())):

@@ -27,7 +27,7 @@ _LEAST_PROBE, _MOST_PROBE = 64, 4096
 
 
 class Proposer(Protocol):
-    """Where guesses come from. ``free``: they cost next to nothing, so they can be judged without being used."""
+    """Where guesses come from. ``free``: they cost nothing, so they can be judged without being used."""
 
     free: bool
 
@@ -47,8 +47,8 @@ class Proposer(Protocol):
 class PromptLookup:
     """What followed the last time that the newest tokens stood there (prompt lookup decoding, Saxena 2023).
 
-    The longest of the last 4, 3 and 2 tokens that occurred before counts. It needs no model, and is right where
-    answers copy: code that is edited, texts that are summarised, names.
+    The longest of the last 4, 3 and 2 tokens that occurred before counts. It needs no model, and is right
+    where answers copy: code that is edited, texts that are summarised, names.
     """
 
     free = True
@@ -105,8 +105,8 @@ class Speculator:
 
     It keeps the time of a step by its number of rows, and the share of guesses that were right, of each
     sequence. Of the plans "at most k guesses for each" the one with the most expected tokens per second is
-    taken, and none where that gains nothing. Guesses that cost nothing are judged even when they are not used;
-    others are tried again after pauses that double while they do not pay.
+    taken, and none where that gains nothing. Guesses that cost nothing are judged even when they are not
+    used; others are tried again after pauses that double while they do not pay.
     """
 
     def __init__(self, proposer: Proposer):

@@ -77,4 +77,4 @@ def linear_tiles(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tens
     """[M, N], the plain twin: every product has 16 rows, so it is made the same way each time."""
     M = x_MK.shape[0]
     padded = F.pad(x_MK, (0, 0, 0, -M % _TILE))
-    return torch.cat([F.linear(tile, weight_NK, bias_N) for tile in padded.split(_TILE)])[:M]
+    return torch.cat([F.linear(tile, weight_NK, bias_N) for tile in torch.split(padded, _TILE)])[:M]

@@ -1,11 +1,11 @@
 """Attention of one step over pages of keys and values: a plain reference, a native path, and one for GPUs.
 
-Dimensions: N rows of the step, I items (a stretch of rows of one sequence), W entries of a block table, B blocks
-of :data:`PAGE` positions, H query heads, G key-value heads (H a multiple of G), D head size, P = D rounded up to
-16, L positions of a sequence.
+Dimensions: N rows of the step, I items (a stretch of rows of one sequence), W entries of a block table, B
+blocks of :data:`PAGE` positions, H query heads, G key-value heads (H a multiple of G), D head size, P = D
+rounded up to 16, L positions of a sequence.
 
-The native and the plain path are invariant: a row's result is the same to the last bit whatever else is in the
-step and however a prompt is cut into chunks (docs/decisions/engine.md).
+The native and the plain path are invariant: a row's result is the same to the last bit whatever else is in
+the step and however a prompt is cut into chunks (docs/decisions/engine.md).
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from weft.ops.kernels import serving, suffix
 
 PAGE = 16
 """Positions of a block; the native kernel takes a block as one vector of fp32 scores."""
+
+_MAP_NORESERVE = 0x4000
+"""Linux's flag, which Python's module names only from 3.13 on."""
 
 
 class _Cache(ctypes.Structure):
@@ -208,7 +211,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
         return torch.zeros(shape, dtype=dtype, device=device)
     # Fresh anonymous pages are zeros that take no memory until they are written.
     size = int(torch.Size(shape).numel()) * dtype.itemsize
-    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 def _pointers(tensors: list[Tensor]) -> Any:
