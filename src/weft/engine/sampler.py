@@ -1,8 +1,7 @@
 """Scores to tokens. Each row depends on its own sequence only, never on its neighbours.
 
-The order: what is not allowed at all, repetition, frequency and presence penalties, bias; then temperature,
-top-k, top-p, min-p, each of which works on what the one before kept, made to sum to 1 again. V is the
-vocabulary size, C the number of candidates, M the rows of a step whose scores are wanted.
+The order: what is not allowed at all, repetition, frequency and presence penalties, bias; then the filters of
+:mod:`weft.ops.draw`. V is the vocabulary size, M the rows of a step whose scores are wanted.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import CheckpointError
-from weft.engine.params import SamplingParams, uniform
+from weft.engine.params import uniform
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence, TokenLogprobs
-
-_NUCLEUS = 256
+from weft.ops.draw import Draw, draw_rows
 
 
 @torch.inference_mode()
@@ -34,7 +32,8 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     best, likeliest = scores_MV.max(-1)
     if not all(map(math.isfinite, best.tolist())):
         raise CheckpointError("The model gives NaN or infinite scores: its weights are damaged or overflow.")
-    greedy: list[int] = likeliest.tolist()
+    drawn: list[int] = likeliest.tolist()
+    _draw_plain(scores_MV, work, drawn)
     chosen: list[list[int]] = []
     row = 0
     for item in work:
@@ -43,7 +42,7 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
         new: list[int] = []
         for place in range(len(item.drafts) + 1):
             here = row + place
-            new.append(_next(scores_MV[here], greedy[here], item.sequence, item.drafts[:place]))
+            new.append(_next(scores_MV[here], drawn[here], item.sequence, item.drafts[:place]))
             # Behind an end the grammar of an answer knows nothing.
             if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in item.sequence.ends:
                 break
@@ -52,18 +51,39 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     return chosen
 
 
-def _next(scores_V: Tensor, best: int, sequence: Sequence, drafts: tuple[int, ...]) -> int:
-    """The token after those of ``sequence`` and ``drafts``; ``best`` has the greatest of the scores."""
+def _draw_plain(scores_MV: Tensor, work: Rows[Work], drawn: list[int]) -> None:
+    """Draw, into ``drawn``, the tokens of all rows whose scores are taken as they are."""
+    rows: list[int] = []
+    draws: list[Draw] = []
+    row = 0
+    for item in work:
+        if not item.last:
+            continue
+        params = item.sequence.params
+        if params.plain and not params.greedy:
+            rows += range(row, row + len(item.drafts) + 1)
+            draws += [_draw(item.sequence, place) for place in range(len(item.drafts) + 1)]
+        row += len(item.drafts) + 1
+    if rows:
+        for row, token in zip(rows, draw_rows(scores_MV, rows, draws), strict=True):
+            drawn[row] = token
+
+
+def _draw(sequence: Sequence, drafts: int) -> Draw:
     params = sequence.params
-    if params.greedy and params.plain:
-        token = best
-    else:
-        changed_V = scores_V if params.plain else change(scores_V, sequence, drafts)
+    number = uniform(sequence.seed, len(sequence.tokens) + drafts)
+    return Draw(params.temperature, params.top_k, params.top_p, params.min_p, number)
+
+
+def _next(scores_V: Tensor, token: int, sequence: Sequence, drafts: tuple[int, ...]) -> int:
+    """The token after those of ``sequence`` and ``drafts``: ``token`` if nothing changes the scores."""
+    params = sequence.params
+    if not params.plain:
+        changed_V = change(scores_V, sequence, drafts)
         if params.greedy:
             token = int(changed_V.argmax())
         else:
-            number = uniform(sequence.seed, len(sequence.tokens) + len(drafts))
-            token = draw(*candidates(changed_V, params), number)
+            (token,) = draw_rows(changed_V.unsqueeze(0), [0], [_draw(sequence, len(drafts))])
     if params.logprobs is not None:
         sequence.logprobs.append(logprobs(scores_V, token, params.logprobs))
     return token
@@ -109,41 +129,3 @@ def penalise(scores_V: Tensor, seen: Rows[int], penalty: float) -> Tensor:
     index = torch.tensor(seen, device=scores_V.device)
     old = scores_V[index]
     return scores_V.index_put((index,), torch.where(old > 0, old / penalty, old * penalty))
-
-
-def candidates(scores_V: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor | None]:
-    """Weights [C] of the tokens that pass the filters, and their ids [C] (None: all tokens, in order)."""
-    weights = ((scores_V - scores_V.max()) / params.temperature).softmax(-1)
-    ids: Tensor | None = None
-    if 0 < params.top_k < weights.shape[0]:
-        weights, ids = weights.topk(params.top_k)
-        weights = weights / weights.sum()
-    if params.top_p < 1:
-        weights, order = _nucleus(weights, params.top_p)
-        ids = order if ids is None else ids[order]
-    if params.min_p > 0:
-        kept = weights >= params.min_p * weights.max()
-        ids = kept.nonzero().squeeze(-1) if ids is None else ids[kept]
-        weights = weights[kept]
-    return weights, ids
-
-
-def draw(weights_C: Tensor, ids_C: Tensor | None, number: float) -> int:
-    """The token at ``number`` (in [0, 1)) of the cumulative weights."""
-    total = weights_C.double().cumsum(-1)
-    target = min(number * float(total[-1]), math.nextafter(float(total[-1]), 0.0))
-    place = int(torch.searchsorted(total, target, right=True))
-    return place if ids_C is None else int(ids_C[place])
-
-
-def _nucleus(weights: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The smallest set of largest weights that sums to ``top_p``, and their places."""
-    # Sorting a whole vocabulary costs more than a small model's step; the head nearly always suffices.
-    size = weights.shape[0]
-    for width in (min(_NUCLEUS, size), size):
-        largest, places = weights.topk(width)
-        before = largest.cumsum(-1) - largest
-        if width == size or float(before[-1]) >= top_p:
-            break
-    kept = before < top_p
-    return largest[kept], places[kept]

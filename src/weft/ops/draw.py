@@ -1,0 +1,94 @@
+"""A token from a row of scores: a plain reference and a native path.
+
+The filters, in this order: temperature, top-k, top-p (arXiv:1904.09751), min-p (arXiv:2407.01082); each works
+on what the one before kept, made to sum to 1 again. V is the vocabulary size, C the number of candidates.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weft.ops.kernels import address, serving, usable, whole
+
+_NUCLEUS = 256
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How to draw: ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 are off; ``number`` in [0, 1) decides."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    number: float
+
+
+class _Filters(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("temperature", "top_p", "min_p")),
+        ("top_k", ctypes.c_int64),
+        ("number", ctypes.c_double),
+    )
+
+
+def draw_rows(scores_MV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> list[int]:
+    """A token for each of ``rows`` of fp32 scores, by the draw that stands beside it."""
+    library = serving("draw") if usable(scores_MV) and scores_MV.dtype == torch.float32 else None
+    if library is None:
+        return [draw_plain(scores_MV[row], draw) for row, draw in zip(rows, draws, strict=True)]
+    if scores_MV.stride(1) != 1:
+        scores_MV = scores_MV.contiguous()
+    index, tokens = torch.tensor(rows), torch.empty(len(rows), dtype=torch.int64)
+    filters = (_Filters * len(draws))(
+        *(_Filters(d.temperature, d.top_p, d.min_p, d.top_k, d.number) for d in draws)
+    )
+    numbers = whole(scores_MV.stride(0), scores_MV.shape[1], len(rows))
+    library.weft_draw(address(scores_MV), *numbers, address(index), filters, address(tokens))
+    chosen: list[int] = tokens.tolist()
+    return chosen
+
+
+def draw_plain(scores_V: Tensor, draw: Draw) -> int:
+    """Reference: the token at ``draw.number`` of the cumulative weights of the candidates."""
+    weights_C, ids_C = candidates(scores_V, draw)
+    total = weights_C.double().cumsum(-1)
+    target = min(draw.number * float(total[-1]), math.nextafter(float(total[-1]), 0.0))
+    place = int(torch.searchsorted(total, target, right=True))
+    return place if ids_C is None else int(ids_C[place])
+
+
+def candidates(scores_V: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
+    """Weights [C] of the tokens that pass the filters, and their ids [C] (None: all tokens, in order)."""
+    weights = ((scores_V - scores_V.max()) / draw.temperature).softmax(-1)
+    ids: Tensor | None = None
+    if 0 < draw.top_k < weights.shape[0]:
+        weights, ids = weights.topk(draw.top_k)
+        weights = weights / weights.sum()
+    if draw.top_p < 1:
+        weights, order = _nucleus(weights, draw.top_p)
+        ids = order if ids is None else ids[order]
+    if draw.min_p > 0:
+        kept = weights >= draw.min_p * weights.max()
+        ids = kept.nonzero().squeeze(-1) if ids is None else ids[kept]
+        weights = weights[kept]
+    return weights, ids
+
+
+def _nucleus(weights: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The smallest set of largest weights that sums to ``top_p``, and their places."""
+    # Sorting a whole vocabulary costs more than a small model's step; the head nearly always suffices.
+    size = weights.shape[0]
+    for width in (min(_NUCLEUS, size), size):
+        largest, places = weights.topk(width)
+        before = largest.cumsum(-1) - largest
+        if width == size or float(before[-1]) >= top_p:
+            break
+    kept = before < top_p
+    return largest[kept], places[kept]
