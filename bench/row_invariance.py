@@ -2,9 +2,9 @@
 
     python bench/row_invariance.py [--threads 2]
 
-For PyTorch's product, oneDNN's with prepacked weights, and ours (weft.ops.linear), in fp32 and bf16: 131 rows at
-once against the same rows in pieces. Printed are the sizes of pieces that differ (rows of the last, smaller
-piece in brackets).
+For PyTorch's product, oneDNN's with prepacked weights, and ours (weft.ops.linear), in fp32 and bf16: 131 rows
+at once against the same rows in pieces. Printed are the sizes of pieces that differ (rows of the last,
+smaller piece in brackets).
 """
 
 from __future__ import annotations
