@@ -1,0 +1,119 @@
+"""Prompt lookup on and off, in turn: what it gains where text repeats, what it costs elsewhere.
+
+    python bench/speculation.py [CHECKPOINT] [--dtype bfloat16] [--rounds 3] [--json FILE]
+
+Workloads: "copies" continues a prompt that says the same passage again and again, greedily, so that most
+guesses are right; "fresh" draws at temperature 1.5 with guesses that are nearly all wrong. Without a
+checkpoint the model is a random one of the 34M Llama shape: then "copies" is an upper bound (a random model
+falls into loops), while "fresh" is as with any model, since what is wrong costs the same. The tokens of on
+and off are compared; figures are medians of processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import weft
+from weft.engine import LLM, SamplingParams
+from weft.engine.runner import best_dtype, prepare
+from weft.models import Decoder, DecoderConfig
+from weft.tokenizer import Tokenizer, train
+
+LENGTH = 128
+WORKLOADS = {
+    "copies": SamplingParams(temperature=0, max_tokens=LENGTH, ignore_eos=True),
+    "fresh": SamplingParams(temperature=1.5, max_tokens=LENGTH, ignore_eos=True, seed=1),
+}
+PASSAGE = "def read_lines(path):\n    with open(path) as file:\n        return file.read().split()\n\n"
+
+
+def random_model() -> tuple[Decoder, Tokenizer]:
+    """34M parameters, as in docs/experiments.md, and a tokenizer that fits."""
+    config = DecoderConfig(
+        vocab_size=8192,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        head_dim=64,
+        qk_norm=False,
+        architecture="LlamaForCausalLM",
+    )
+    model = Decoder(config)
+    model.initialise(torch.Generator().manual_seed(0))
+    return model, train([PASSAGE] * 20, 512)
+
+
+def timed(
+    engine: LLM, prompts: list[list[int]], params: SamplingParams
+) -> tuple[float, list[tuple[int, ...]]]:
+    """Processor seconds of all answers together, and their tokens."""
+    began = time.process_time()
+    answers = engine.generate(prompts, [params.sample(i) for i in range(len(prompts))])
+    return time.process_time() - began, [answer.tokens for answer in answers]
+
+
+def compare(engines: dict[bool, LLM], name: str, many: int, rounds: int) -> dict[str, Any]:
+    """One workload with ``many`` requests at once, on and off in turn."""
+    engine = engines[True]
+    prompts = [engine.encode(PASSAGE * 3 + f"# {i}\n" + PASSAGE[: 10 + i]) for i in range(many)]
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    before = engine.stats()
+    for number in range(rounds + 1):
+        tokens = {}
+        for on in (True, False) if number % 2 else (False, True):
+            spent, tokens[on] = timed(engines[on], prompts, WORKLOADS[name])
+            if number:  # the first round warms up
+                seconds[on].append(spent)
+        assert tokens[True] == tokens[False], "speculation changed a token"
+    on, off = (statistics.median(seconds[key]) for key in (True, False))
+    after = engine.stats()
+    proposed = after.proposed - before.proposed
+    accepted = after.accepted - before.accepted
+    return {
+        "workload": name,
+        "requests": many,
+        "tokens_per_second_on": many * LENGTH / on,
+        "tokens_per_second_off": many * LENGTH / off,
+        "speedup": off / on,
+        "proposed": proposed,
+        "accepted": accepted,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", nargs="?", type=Path)
+    parser.add_argument("--dtype")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    if given.checkpoint:
+        loaded = weft.load(given.checkpoint, given.dtype, "cpu")
+        model, tokenizer = loaded.llm.runner.model, loaded.tokenizer
+    else:
+        fresh, tokenizer = random_model()
+        cpu = torch.device("cpu")
+        model = prepare(fresh, cpu, best_dtype(cpu, given.dtype))
+    rows = []
+    for many in (1, 8):
+        engines = {on: LLM(model, tokenizer, max_sequences=many, speculation=on) for on in (True, False)}
+        for name in WORKLOADS:
+            rows.append(compare(engines, name, many, given.rounds))
+            print("{workload:7} {requests} at once: {speedup:.2f}x".format(**rows[-1]), rows[-1], flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
