@@ -113,6 +113,10 @@ def test_samples_share_the_prompt_and_the_best_is_the_likeliest(engine):
     assert [sample.mean_logprob for sample in chosen] == means[:2]
 
 
+def test_a_step_with_nothing_to_do(engine):
+    assert engine.step() == []
+
+
 def test_stop_strings_across_tokens(engine):
     free = run(engine, SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
     text = free.take()

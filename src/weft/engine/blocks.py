@@ -112,8 +112,8 @@ class BlockPool:
     def check(self, held: int) -> None:
         """Raise InternalError unless ``held`` references account for every block that is not available."""
         references = sum(self._holders)
-        holding = sum(count > 0 for count in self._holders)
-        known = sum(digest is not None for digest in self._digests)
+        holding = self.total - self._holders.count(0)
+        known = self.total - self._digests.count(None)
         if references != held or holding + self.available != self.total or known != len(self._places):
             raise InternalError(
                 f"The engine's blocks do not balance: {self.total} in all, {holding} held by {references} "

@@ -121,6 +121,8 @@ class LLM:
         if self._speculator:
             self._speculator.propose(self.scheduler.running)
         work = self.scheduler.schedule()
+        if not work:
+            return []
         began = time.perf_counter()
         scores = self.runner.run(work)
         drawn = sample(scores[:, : self.tokenizer.vocab_size], work)

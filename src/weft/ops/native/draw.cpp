@@ -23,21 +23,49 @@ struct Filters {
     double number;
 };
 
-// Weights relative to that of the best token, which has 1, and their sum in each block.
-double weigh(const float *scores, long V, float temperature, float *weight, double *sums) {
-    float top = scores[0];
-    for (long i = 1; i < V; i++) top = scores[i] > top ? scores[i] : top;
+constexpr int LANES = 16;
+
+// Lanes side by side, because the order of sums is kept as written and one chain would be slow.
+float greatest(const float *x, long count) {
+    float lane[LANES], top = x[0];
+    std::fill(lane, lane + LANES, top);
+    long i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int l = 0; l < LANES; l++) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i < count; i++) top = std::max(top, x[i]);
+    for (float value : lane) top = std::max(top, value);
+    return top;
+}
+
+double sum_of(const float *x, long count) {
+    double lane[LANES] = {}, sum = 0.0;
+    long i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int l = 0; l < LANES; l++) lane[l] += x[i + l];
+    for (; i < count; i++) sum += x[i];
+    for (double value : lane) sum += value;
+    return sum;
+}
+
+// Of a stretch of BLOCK tokens: the sum of the weights and the greatest.
+struct Stretch {
+    double sum;
+    float top;
+};
+
+// Weights relative to that of the best token, which has 1; returns their sum.
+double weigh(const float *scores, long V, float temperature, float *weight, Stretch *stretches) {
+    float top = greatest(scores, V);
     double total = 0.0;
-    for (long block = 0; block < V; block += BLOCK) {
-        long end = std::min(block + BLOCK, V);
-        for (long i = block; i < end; i++) {
+    for (long from = 0; from < V; from += BLOCK) {
+        long count = std::min(BLOCK, V - from);
+        for (long i = from; i < from + count; i++) {
             float x = (scores[i] - top) / temperature;
-            weight[i] = x < -80.0f ? 0.0f : fast_exp(x);  // what is forbidden has no weight at all
+            float y = fast_exp(x);
+            weight[i] = x < -80.0f ? 0.0f : y;  // what is forbidden has no weight at all
         }
-        double sum = 0.0;
-        for (long i = block; i < end; i++) sum += weight[i];
-        sums[block / BLOCK] = sum;
-        total += sum;
+        stretches[from / BLOCK] = {sum_of(weight + from, count), greatest(weight + from, count)};
+        total += stretches[from / BLOCK].sum;
     }
     return total;
 }
@@ -54,38 +82,47 @@ int64_t walk(const float *weight, long V, double target, float least) {
     return last;  // the sum was rounded down
 }
 
-int64_t walk_all(const float *weight, const double *sums, long V, double target) {
+int64_t walk_all(const float *weight, const Stretch *stretches, long V, double target) {
     double before = 0.0;
     long block = 0;
-    while (block + BLOCK < V && before + sums[block / BLOCK] <= target) before += sums[block / BLOCK], block += BLOCK;
+    for (; block + BLOCK < V && before + stretches[block / BLOCK].sum <= target; block += BLOCK)
+        before += stretches[block / BLOCK].sum;
     return block + walk(weight + block, std::min(BLOCK, V - block), target - before, 0.0f);
 }
 
 // The heaviest tokens, sorted: at least top_k of them, or the share top_p of the total.
-void heaviest(const float *weight, long V, const Filters &f, double total, std::vector<Candidate> &out) {
-    for (float least = 0.0625f;; least /= 64.0f) {
+void heaviest(const float *weight, const Stretch *stretches, long V, const Filters &f, double total,
+              std::vector<Candidate> &out) {
+    for (float least = 0.125f;; least /= 8.0f) {
         out.clear();
         bool all = least < 1e-30f;
         double sum = 0.0;
-        for (long i = 0; i < V; i++)
-            if (weight[i] >= least || (all && weight[i] > 0.0f)) out.push_back({weight[i], i}), sum += weight[i];
+        for (long from = 0; from < V; from += BLOCK) {
+            if (!all && stretches[from / BLOCK].top < least) continue;
+            for (long i = from; i < std::min(from + BLOCK, V); i++)
+                if (weight[i] >= least || (all && weight[i] > 0.0f)) out.push_back({weight[i], i}), sum += weight[i];
+        }
         if (all || (f.top_k > 0 ? (int64_t)out.size() >= f.top_k : sum >= f.top_p * total)) break;
+    }
+    if (f.top_k > 0 && (int64_t)out.size() > f.top_k) {
+        std::nth_element(out.begin(), out.begin() + f.top_k, out.end());
+        out.resize(f.top_k);
     }
     std::sort(out.begin(), out.end());
 }
 
-int64_t draw(const float *scores, long V, Filters f, float *weight, double *sums, std::vector<Candidate> &some) {
-    double total = weigh(scores, V, f.temperature, weight, sums);
+int64_t draw(const float *scores, long V, Filters f, float *weight, Stretch *stretches,
+             std::vector<Candidate> &some) {
+    double total = weigh(scores, V, f.temperature, weight, stretches);
     if (f.top_k >= V) f.top_k = 0;
     bool sorted = f.top_k > 0 || f.top_p < 1.0f;
-    if (!sorted && f.min_p <= 0.0f) return walk_all(weight, sums, V, f.number * total);
+    if (!sorted && f.min_p <= 0.0f) return walk_all(weight, stretches, V, f.number * total);
     if (!sorted) {
         double kept = 0.0;
         for (long i = 0; i < V; i++) kept += weight[i] >= f.min_p ? weight[i] : 0.0f;
         return walk(weight, V, f.number * kept, f.min_p);
     }
-    heaviest(weight, V, f, total, some);
-    if (f.top_k > 0 && (int64_t)some.size() > f.top_k) some.resize(f.top_k);
+    heaviest(weight, stretches, V, f, total, some);
     if (f.top_k > 0) {
         total = 0.0;
         for (auto &c : some) total += c.weight;
@@ -108,10 +145,10 @@ extern "C" void weft_draw(const float *scores, long stride, long V, long count, 
 #pragma omp parallel if (count * V > 100000)
     {
         std::vector<float> weight(V);
-        std::vector<double> sums((V + BLOCK - 1) / BLOCK);
+        std::vector<Stretch> stretches((V + BLOCK - 1) / BLOCK);
         std::vector<Candidate> some;
 #pragma omp for schedule(dynamic)
         for (long r = 0; r < count; r++)
-            tokens[r] = draw(scores + rows[r] * stride, V, filters[r], weight.data(), sums.data(), some);
+            tokens[r] = draw(scores + rows[r] * stride, V, filters[r], weight.data(), stretches.data(), some);
     }
 }
