@@ -113,6 +113,19 @@ def test_samples_share_the_prompt_and_the_best_is_the_likeliest(engine):
     assert [sample.mean_logprob for sample in chosen] == means[:2]
 
 
+def test_equal_prompts_that_come_together_are_computed_once(engine):
+    prompt = list(range(100, 170))
+    first = engine.add(prompt, SamplingParams(max_tokens=30, ignore_eos=True), owner="a")
+    rest = [engine.add(prompt, SamplingParams(max_tokens=3), owner=owner) for owner in ("a", "b", "a")]
+    while not all(sequence.finished for sequence in rest):
+        engine.step()
+    assert engine.stats().prefix_hits == 2 * 64
+    engine.abort(first)
+    late = engine.add(prompt, SamplingParams(max_tokens=1), owner="b")
+    engine.step()
+    assert late.finished and engine.stats().prefix_hits == 3 * 64
+
+
 def test_a_step_with_nothing_to_do(engine):
     assert engine.step() == []
 

@@ -13,9 +13,11 @@ from weft.engine.sequence import Sequence
 from weft.engine.text import TextStream
 
 
-def sequence(length: int, first: int = 0, **changes) -> Sequence:
+def sequence(length: int, first: int = 0, leader: Sequence | None = None, **changes) -> Sequence:
     settings = {"seed": 0, "limit": 10**6, "text": TextStream(None), **changes}
-    return Sequence([first] * length, SamplingParams(), **settings)
+    made = Sequence([first] * length, SamplingParams(), **settings)
+    made.leader = leader
+    return made
 
 
 def scheduler(slots: int, budget: int, blocks: int = 10_000) -> Scheduler:

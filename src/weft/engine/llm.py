@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 
 import torch
 
@@ -15,6 +15,7 @@ from weft.core.hardware import usable_memory
 from weft.engine.adapters import Adapters
 from weft.engine.blocks import BlockPool
 from weft.engine.cache import fit, pages
+from weft.engine.completion import Completion
 from weft.engine.draft import DraftModel
 from weft.engine.grammar import Grammars
 from weft.engine.params import MASK64, SamplingParams
@@ -23,46 +24,13 @@ from weft.engine.sampler import sample
 from weft.engine.scheduler import Scheduler, Work
 from weft.engine.sequence import FinishReason, Sequence
 from weft.engine.speculative import PromptLookup, Proposer, Speculator
+from weft.engine.stats import Stats
 from weft.engine.text import text_stream
 from weft.models import Decoder
 from weft.tokenizer import Tokenizer, chat
 from weft.tokenizer.special import TURN_END
 
 Prompt = str | Items[int]
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counts since the engine was made, and its state now.
-
-    ``prefix_queries`` and ``prefix_hits`` count prompt tokens: asked for in the prefix cache, and found
-    there.
-    ``proposed`` and ``accepted`` count speculative tokens.
-    """
-
-    running: int
-    waiting: int
-    free_blocks: int
-    total_blocks: int
-    prefix_queries: int
-    prefix_hits: int
-    proposed: int
-    accepted: int
-    steps: int
-
-
-@dataclass(frozen=True)
-class Completion:
-    """An answer: ``text`` without the stop string, all new ``tokens``, and why it ended.
-
-    ``finish_reason`` is "stop" (end of text or a stop string), "length" (``max_tokens`` or the end of the
-    context) or "abort".
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: FinishReason
-    prompt_tokens: int
 
 
 class LLM:
@@ -108,6 +76,7 @@ class LLM:
         self._steps = 0
         known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
+        self._prompts: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
         self._grammars = Grammars(tokenizer, self.ends)
         self._start = tokenizer.start_ids
 
@@ -245,7 +214,7 @@ class LLM:
 
         Owners take turns; a greater ``priority`` goes first; ``adapter`` names a loaded LoRA adapter.
         """
-        return self._add(self.encode(prompt), params, None, owner, adapter, priority)
+        return self._add(self.encode(prompt), params, owner, adapter, priority)
 
     def add_samples(
         self,
@@ -261,17 +230,12 @@ class LLM:
         if count < 1:
             raise UsageError(f"The number of samples is {count}; it must be at least 1.")
         tokens = self.encode(prompt)
-        samples: list[Sequence] = []
-        for index in range(count):
-            leader = samples[0] if samples else None
-            samples.append(self._add(tokens, params.sample(index), leader, owner, adapter, priority))
-        return samples
+        return [self._add(tokens, params.sample(i), owner, adapter, priority) for i in range(count)]
 
     def _add(
         self,
         tokens: list[int],
         params: SamplingParams,
-        leader: Sequence | None,
         owner: str,
         adapter: str | None,
         priority: int,
@@ -294,10 +258,15 @@ class LLM:
             owner=owner,
             adapter=adapter,
             priority=priority,
-            leader=leader,
             ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.ends),
             grammar=grammar,
         )
+        # Equal prompts that come together are computed once: the first leads, the others find its blocks.
+        leader = self._prompts.get(sequence.prompt_digest)
+        if leader and leader.priority == priority and (leader.prompt_computed or not leader.finished):
+            sequence.leader = leader
+        else:
+            self._prompts[sequence.prompt_digest] = sequence
         self.scheduler.add(sequence)
         return sequence
 
@@ -314,18 +283,14 @@ class LLM:
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
         sequences: list[Sequence] = []
         try:
-            leaders: dict[tuple[int, ...], Sequence] = {}
             for prompt, settings in zip(prompts, each, strict=True):
-                tokens = self.encode(prompt)
-                leader = leaders.get(tuple(tokens))
-                sequences.append(self._add(tokens, settings, leader, "", None, 0))
-                leaders.setdefault(tuple(tokens), sequences[-1])
+                sequences.append(self.add(prompt, settings))
             while not all(sequence.finished for sequence in sequences):
                 self.step()
         finally:
             for sequence in sequences:
                 self.abort(sequence)
-        return [completion(sequence, sequence.take()) for sequence in sequences]
+        return [Completion.of(sequence, sequence.take()) for sequence in sequences]
 
     def stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[str]:
         """The answer in pieces as they come; leaving the loop early aborts the request."""
@@ -337,9 +302,3 @@ class LLM:
                     yield piece
         finally:
             self.abort(sequence)
-
-
-def completion(sequence: Sequence, text: str) -> Completion:
-    """The answer of a finished sequence whose whole text is ``text``."""
-    assert sequence.finish_reason is not None
-    return Completion(text, tuple(sequence.generated), sequence.finish_reason, sequence.prompt_length)

@@ -99,6 +99,7 @@ class Scheduler:
         sequence = work.sequence
         sequence.cached += work.tokens + accepted
         sequence.drafts = ()
+        sequence.prompt_computed |= sequence.cached >= (sequence.prompt_length - 1) // BLOCK * BLOCK
         for place in range(sequence.sealed, sequence.cached // BLOCK):
             self.pool.seal(sequence.blocks[place], sequence.digest(place))
         sequence.sealed = max(sequence.sealed, sequence.cached // BLOCK)

@@ -46,7 +46,8 @@ class Sequence:
     ``leader`` is a sequence with the same prompt whose blocks it shares.
 
     ``blocks`` hold the first ``cached`` tokens, the first ``sealed`` of them can be found by others, and
-    ``drafts`` are guesses of the tokens that come next.
+    ``drafts`` are guesses of the tokens that come next. ``prompt_computed``: whether all that others can
+    share of its prompt was once computed; ``prompt_digest`` is equal for those who can share all of it.
     """
 
     def __init__(
@@ -60,7 +61,6 @@ class Sequence:
         owner: str = "",
         adapter: str | None = None,
         priority: int = 0,
-        leader: Sequence | None = None,
         ends: frozenset[int] = frozenset(),
         grammar: Constraint | None = None,
     ):
@@ -69,10 +69,12 @@ class Sequence:
         self.params, self.seed, self.limit = params, seed, limit
         self.text = text
         self.owner, self.adapter, self.priority = owner, adapter, priority
-        self.leader, self.ends, self.grammar = leader, ends, grammar
+        self.ends, self.grammar = ends, grammar
+        self.leader: Sequence | None = None
         self.arrival = self.arrival_step = 0
         self.blocks: list[int] = []
         self.cached = self.sealed = 0
+        self.prompt_computed = False
         self.drafts: tuple[int, ...] = ()
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
@@ -81,6 +83,7 @@ class Sequence:
         # Another adapter makes other keys and values; another owner must not learn what was asked before.
         salt = f"owner {owner}" if params.cache_salt is None else f"salt {params.cache_salt}"
         self._digests = [root(salt, adapter or "")]
+        self.prompt_digest = link(self._digests[0], self.tokens)
 
     @property
     def generated(self) -> list[int]:
@@ -112,8 +115,7 @@ class Sequence:
     @property
     def leader_ready(self) -> bool:
         """Whether the leader's prompt, if there is one, is computed as far as it can be shared."""
-        leader = self.leader
-        return leader is None or leader.finished or leader.cached >= (self.prompt_length - 1) // BLOCK * BLOCK
+        return self.leader is None or self.leader.finished or self.leader.prompt_computed
 
     def digest(self, place: int) -> bytes:
         """Of the prefix that ends with the ``place``-th block, which must be full."""
