@@ -1,0 +1,242 @@
+// Products with packed weights: y[M, N] = x[M, K] w[N, K]^T for any M, in fp32, bf16, int8 and int4.
+//
+// A weight is stored in panels of 32 outputs: for each step of K (4 bytes of a row of x: one fp32, two bf16
+// or four int8 numbers) two vectors, whose 16 lanes are outputs. A lane adds up its output's terms in the
+// order of K, whatever M and the tile are, so a row's result is bitwise the same alone and among others.
+#pragma once
+#include <omp.h>
+
+#include <atomic>
+
+#include "numbers.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+
+constexpr long LANES = 16, PANEL = 2 * LANES;
+constexpr long GROUP = 32;  // numbers of K that share a scale in int4
+
+enum Format : long { FP32 = 0, BF16 = 1, INT8 = 2, INT4 = 3 };
+
+// int8: data is w + 128, so unsigned; scale [N]. int4: nibbles w + 8; the scales lie in the data.
+struct Matrix {
+    const char *data;
+    const float *scale, *bias;
+    long N, K, format;
+};
+
+// Rows of activations in a matrix's format; int8 and int4 both take int8 rows with one scale each.
+struct Rows {
+    char *data;
+    float *scale;
+    int32_t *sum;  // of the quantised numbers: one a row for int8, one for each group for int4
+    long stride, sums;
+    const char *row(long r) const { return data + r * stride; }
+};
+
+static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
+static inline Floats all(float x) { return Floats{} + x; }
+static inline Ints all(int32_t x) { return Ints{} + x; }
+template <typename V>
+static inline V load(const void *from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+static inline int32_t word(const char *from) {
+    int32_t x;
+    std::memcpy(&x, from, 4);
+    return x;
+}
+
+// acc += one step of 16 outputs; `a` holds the row's 4 bytes.
+struct DotFp32 {
+    using Sum = Floats;
+    static inline Sum dot(Sum acc, const char *w, int32_t a) {
+        float x;
+        std::memcpy(&x, &a, 4);
+#if defined(__AVX512F__)
+        return (Floats)_mm512_fmadd_ps(_mm512_loadu_ps(w), _mm512_set1_ps(x), (__m512)acc);
+#elif defined(__FMA__)
+        __m256 half[2];
+        std::memcpy(half, &acc, 64);
+        for (int i = 0; i < 2; i++)
+            half[i] = _mm256_fmadd_ps(_mm256_loadu_ps((const float *)w + 8 * i), _mm256_set1_ps(x), half[i]);
+        return load<Floats>(half);
+#else
+        return acc + load<Floats>(w) * x;
+#endif
+    }
+};
+struct DotBf16 {
+    using Sum = Floats;
+    static inline Sum dot(Sum acc, const char *w, int32_t a) {
+#if defined(__AVX512BF16__)
+        return (Floats)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_loadu_si512(w), (__m512bh)_mm512_set1_epi32(a));
+#else
+        Ints pair = load<Ints>(w), low = pair << 16, high = pair & (int32_t)0xffff0000;
+        int32_t a_low = a << 16, a_high = a & (int32_t)0xffff0000;
+        float x, y;
+        std::memcpy(&x, &a_low, 4), std::memcpy(&y, &a_high, 4);
+        return (acc + (Floats)low * x) + (Floats)high * y;
+#endif
+    }
+};
+// Unsigned weights times signed activations; exact, as |sum| < 255 * 127 * K < 2^31 for K <= 65536.
+static inline Ints dot_u8s8(Ints acc, Ints w, int32_t a) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(a));
+#else
+    for (int i = 0; i < 4; i++) acc += ((w >> (8 * i)) & 255) * (int32_t)(int8_t)(a >> (8 * i));
+    return acc;
+#endif
+}
+struct DotInt8 {
+    using Sum = Ints;
+    static inline Sum dot(Sum acc, const char *w, int32_t a) { return dot_u8s8(acc, load<Ints>(w), a); }
+};
+
+static inline Floats finished(const Matrix &, const Rows &, long, long, Floats sum) { return sum; }
+static inline Floats finished(const Matrix &m, const Rows &a, long row, long output, Ints sum) {
+    Ints centred = sum - 128 * a.sum[row * a.sums];
+    return __builtin_convertvector(centred, Floats) * a.scale[row] * load<Floats>(m.scale + output);
+}
+
+// What happens with 16 results: bias, and adding to what is there (the residual stream).
+static inline void put(const Matrix &m, long output, Floats value, float *out, bool add) {
+    long count = m.N - output;
+    if (m.bias) value += load<Floats>(m.bias + output);  // padded as scales are
+    if (count >= LANES) {
+        if (add) value += load<Floats>(out);
+        std::memcpy(out, &value, sizeof value);
+        return;
+    }
+    for (long i = 0; i < count; i++) out[i] = add ? out[i] + value[i] : value[i];
+}
+
+template <class Dot, int R, int P>
+static void tile(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
+    typename Dot::Sum sum[P][2][R] = {};
+    const long steps = a.stride / 4, size = steps * 128;
+    const char *w = m.data + panel * size, *x = a.row(first);
+    for (long k = 0; k < steps; k++) {
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++) {
+            const char *line = w + p * size + k * 128;
+            __builtin_prefetch(line + 2048), __builtin_prefetch(line + 2048 + 64);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                int32_t bytes = word(x + r * a.stride + 4 * k);
+                sum[p][0][r] = Dot::dot(sum[p][0][r], line, bytes);
+                sum[p][1][r] = Dot::dot(sum[p][1][r], line + 64, bytes);
+            }
+        }
+    }
+    for (int p = 0; p < P; p++)
+        for (int j = 0; j < 2; j++)
+            for (int r = 0; r < R; r++) {
+                long output = (panel + p) * PANEL + j * LANES;
+                if (output >= m.N) continue;
+                put(m, output, finished(m, a, first + r, output, sum[p][j][r]), out + (first + r) * ld + output, add);
+            }
+}
+
+// A group of int4: 32 scales in bf16, then for each of 4 steps two vectors; the low nibbles are the steps
+// 0 to 3 of the group, the high ones 4 to 7.
+constexpr long INT4_GROUP = 64 + 8 * 64;
+
+template <int R, int P>
+static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
+    const long groups = a.stride / GROUP, size = groups * INT4_GROUP;
+    Floats total[P][2][R] = {};
+    for (long g = 0; g < groups; g++) {
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) {
+            const char *w = m.data + (panel + p) * size + g * INT4_GROUP, *x = a.row(first) + g * GROUP;
+            for (int line = 0; line < 9; line++) __builtin_prefetch(w + 4 * INT4_GROUP + 64 * line);
+            Ints sum[2][R];
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++)
+                sum[0][r] = sum[1][r] = all(-8 * a.sum[(first + r) * a.sums + g]);
+#pragma GCC unroll 4
+            for (int s = 0; s < 4; s++)
+#pragma GCC unroll 2
+                for (int j = 0; j < 2; j++) {
+                    Ints pair = load<Ints>(w + 64 + (2 * s + j) * 64);
+                    Ints low = pair & 0x0f0f0f0f, high = (pair >> 4) & 0x0f0f0f0f;
+#pragma GCC unroll 16
+                    for (int r = 0; r < R; r++) {
+                        const char *at = x + r * a.stride + 4 * s;
+                        sum[j][r] = dot_u8s8(dot_u8s8(sum[j][r], low, word(at)), high, word(at + 16));
+                    }
+                }
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; j++) {
+                Floats scale;
+                for (int i = 0; i < LANES; i++) scale[i] = widen(((const bf16 *)w)[j * LANES + i]);
+#pragma GCC unroll 16
+                for (int r = 0; r < R; r++)
+                    total[p][j][r] = total[p][j][r] + __builtin_convertvector(sum[j][r], Floats) * scale;
+            }
+        }
+    }
+    for (int p = 0; p < P; p++)
+        for (int j = 0; j < 2; j++)
+            for (int r = 0; r < R; r++) {
+                long output = (panel + p) * PANEL + j * LANES;
+                if (output >= m.N) continue;
+                Floats value = total[p][j][r] * a.scale[first + r];
+                put(m, output, value, out + (first + r) * ld + output, add);
+            }
+}
+
+using Tile = void (*)(const Matrix &, long, const Rows &, long, float *, long, bool);
+
+constexpr int MOST_ROWS = 12;  // 24 sums, and pointers to 12 rows: what the registers hold
+
+// Tiles for 1 to 12 rows. Few rows take several panels at once, or the sums would wait for each other.
+struct Tiles {
+    Tile one[MOST_ROWS], several[MOST_ROWS];
+    int panels[MOST_ROWS], most;
+};
+template <class Dot>
+constexpr Tiles tiles_of() {
+    return {{tile<Dot, 1, 1>, tile<Dot, 2, 1>, tile<Dot, 3, 1>, tile<Dot, 4, 1>, tile<Dot, 5, 1>, tile<Dot, 6, 1>,
+             tile<Dot, 7, 1>, tile<Dot, 8, 1>, tile<Dot, 9, 1>, tile<Dot, 10, 1>, tile<Dot, 11, 1>, tile<Dot, 12, 1>},
+            {tile<Dot, 1, 4>, tile<Dot, 2, 4>, tile<Dot, 3, 2>, tile<Dot, 4, 2>, tile<Dot, 5, 2>, tile<Dot, 6, 2>},
+            {4, 4, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1},
+            12};
+}
+static const Tiles TILES[] = {
+    tiles_of<DotFp32>(),
+    tiles_of<DotBf16>(),
+    tiles_of<DotInt8>(),
+    {{tile_int4<1, 1>, tile_int4<2, 1>, tile_int4<3, 1>, tile_int4<4, 1>, tile_int4<5, 1>, tile_int4<6, 1>},
+     {tile_int4<1, 2>, tile_int4<2, 2>},
+     {2, 2, 1, 1, 1, 1},
+     6},
+};
+
+// out[rows, N] (+)= x w^T (+ bias). Called by every thread of a parallel region with the same `next`, which
+// begins at 0: threads take panels as they come, so one that the system holds up holds up nobody else.
+static void product(const Matrix &m, const Rows &a, long rows, float *out, long ld, bool add,
+                    std::atomic<long> &next) {
+    const Tiles &tiles = TILES[m.format];
+    const long panels = ceil_div(m.N, PANEL), blocks = ceil_div(rows, tiles.most);
+    const int several = blocks == 1 ? tiles.panels[rows - 1] : 1;
+    const long share = panels / (omp_get_num_threads() * 6);
+    const long unit = share > several ? share - share % several : several;
+    for (long at; (at = next.fetch_add(unit)) < panels;) {
+        long end = at + unit < panels ? at + unit : panels, panel = at;
+        for (; several > 1 && panel + several <= end; panel += several)
+            tiles.several[rows - 1](m, panel, a, 0, out, ld, add);
+        for (; panel < end; panel++)
+            for (long b = 0; b < blocks; b++) {
+                long first = rows * b / blocks, count = rows * (b + 1) / blocks - first;
+                tiles.one[count - 1](m, panel, a, first, out, ld, add);
+            }
+    }
+}
