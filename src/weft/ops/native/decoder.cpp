@@ -31,10 +31,16 @@ Rows rows_for(const Decoder &d, const Matrix &m) {
     return {d.activations, d.scales, d.sums, K * sizes[m.format], m.format == INT4 ? K / GROUP : 1};
 }
 
-float total(const float (&lanes)[LANES]) {
+float total(Floats lanes) {
     float sum = 0.0f;
-    for (float x : lanes) sum += x;
+    for (long l = 0; l < LANES; l++) sum += lanes[l];
     return sum;
+}
+
+__attribute__((noinline)) Floats rest(const float *x, long n) {
+    Floats v{};
+    for (long l = 0; l < n; l++) v[l] = x[l];
+    return v;
 }
 
 // One row of n fp32 numbers in the format of `m`. An infinity or a NaN makes the whole row NaN.
@@ -47,19 +53,15 @@ __attribute__((noinline)) void encode(const Matrix &m, const float *x, const Row
         for (long i = 0; i < n; i++) narrow(x[i], ((bf16 *)out)[i]);
         std::memset(out + n * 2, 0, a.stride - n * 2);
     } else {
-        float largest[LANES] = {}, wrong[LANES] = {};
-        for (long i = 0; i + LANES <= n; i += LANES)
-            for (long l = 0; l < LANES; l++) {
-                float size = std::fabs(x[i + l]);
-                largest[l] = size > largest[l] ? size : largest[l];
-                wrong[l] += x[i + l] - x[i + l];
-            }
-        for (long i = n - n % LANES; i < n; i++) {
-            float size = std::fabs(x[i]);
-            largest[0] = size > largest[0] ? size : largest[0];
-            wrong[0] += x[i] - x[i];
+        Floats largest{}, wrong{};
+        for (long i = 0; i < n; i += LANES) {
+            Floats v = i + LANES <= n ? load<Floats>(x + i) : rest(x + i, n - i);
+            Floats size = (Floats)((Ints)v & 0x7fffffff);
+            largest = size > largest ? size : largest;
+            wrong += v - v;
         }
-        float most = *std::max_element(largest, largest + LANES), bad = total(wrong);
+        float most = 0.0f, bad = total(wrong);
+        for (long l = 0; l < LANES; l++) most = std::max(most, largest[l]);
         float inverse = most > 0.0f && bad == 0.0f ? 127.0f / most : 0.0f;
         a.scale[r] = bad == 0.0f ? most / 127.0f : NAN;
         int8_t *q = (int8_t *)out;
@@ -77,12 +79,12 @@ __attribute__((noinline)) void encode(const Matrix &m, const float *x, const Row
     }
 }
 
-template <typename T>
-__attribute__((noinline)) float inverse_rms(const T *x, long n, float eps) {
-    float square[LANES] = {};
-    for (long i = 0; i + LANES <= n; i += LANES)
-        for (long l = 0; l < LANES; l++) square[l] += widen(x[i + l]) * widen(x[i + l]);
-    for (long i = n - n % LANES; i < n; i++) square[0] += widen(x[i]) * widen(x[i]);
+__attribute__((noinline)) float inverse_rms(const float *x, long n, float eps) {
+    Floats square{};
+    for (long i = 0; i < n; i += LANES) {
+        Floats v = i + LANES <= n ? load<Floats>(x + i) : rest(x + i, n - i);
+        square += v * v;
+    }
     return 1.0f / std::sqrt(total(square) / n + eps);
 }
 
@@ -124,15 +126,17 @@ struct Share {
 
 // The products of one parallel region take their panels from here, in turn: while one is at work, the one
 // after next is reset, which no thread can have reached before the barrier between them.
-struct Counters {
+struct Company {
     std::atomic<long> next[3] = {};
+    Meeting meeting;
 };
 struct Turn {
-    Counters &counters;
+    Company &company;
     int at = 0;
+    void meet() { company.meeting.wait(); }
     std::atomic<long> &take() {
-        counters.next[(at + 1) % 3].store(0, std::memory_order_relaxed);
-        return counters.next[at++ % 3];
+        company.next[(at + 1) % 3].store(0, std::memory_order_relaxed);
+        return company.next[at++ % 3];
     }
 };
 
@@ -150,9 +154,9 @@ struct Step {
 
     void multiply(const Matrix &m, const Rows &a, long count, float *out, long ld, bool add) {
         std::atomic<long> &next = turn.take();
-#pragma omp barrier
+        turn.meet();
         product(m, a, count, out, ld, add, next);
-#pragma omp barrier
+        turn.meet();
     }
 
     // Attention's output matrix and the feed-forward, each with its residual.
@@ -209,7 +213,7 @@ struct Step {
                     norm(x + r * d.width, d.final_norm, hidden + r * d.width, d.width, d.eps);
             }
             // A last, smaller chunk deals its rows out differently, and the buffers are shared.
-#pragma omp barrier
+            turn.meet();
         }
     }
 };
@@ -217,26 +221,26 @@ struct Step {
 template <typename T>
 void step(const Decoder &d, long part, long rows, float *x, const void *mixed, void *q, void *k, void *v,
           const float *cos, const float *sin, float *hidden) {
-    Counters counters;
+    Company company;
 #pragma omp parallel
-    Step<T>{d, x, (const T *)mixed, (T *)q, (T *)k, (T *)v, cos, sin, hidden, Turn{counters}}.run(part, rows);
+    Step<T>{d, x, (const T *)mixed, (T *)q, (T *)k, (T *)v, cos, sin, hidden, Turn{company}}.run(part, rows);
 }
 
 // out[rows, N] = x w^T for fp32 x, in chunks.
 void multiply(const Decoder &d, const Matrix &m, const float *x, long rows, float *out) {
-    Counters counters;
+    Company company;
 #pragma omp parallel
     {
-        Turn turn{counters};
+        Turn turn{company};
         Rows a = rows_for(d, m);
         for (long begin = 0; begin < rows; begin += d.chunk) {
             long count = std::min(d.chunk, rows - begin);
             Share mine(count);
             for (long r = mine.first; r < mine.last; r++) encode(m, x + (begin + r) * m.K, a, r);
             std::atomic<long> &next = turn.take();
-#pragma omp barrier
+            turn.meet();
             product(m, a, count, out + begin * m.N, m.N, false, next);
-#pragma omp barrier
+            turn.meet();
         }
     }
 }

@@ -12,11 +12,13 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#include <sched.h>
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 
 constexpr long LANES = 16, PANEL = 2 * LANES;
+constexpr long AHEAD = 2048;  // bytes of weights that are fetched before they are needed
 constexpr long GROUP = 32;  // numbers of K that share a scale in int4
 
 enum Format : long { FP32 = 0, BF16 = 1, INT8 = 2, INT4 = 3 };
@@ -117,107 +119,110 @@ static inline void put(const Matrix &m, long output, Floats value, float *out, b
     for (long i = 0; i < count; i++) out[i] = add ? out[i] + value[i] : value[i];
 }
 
-template <class Dot, int R, int P>
+template <class Dot, int R>
 static void tile(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
-    typename Dot::Sum sum[P][2][R] = {};
-    const long steps = a.stride / 4, size = steps * 128;
-    const char *w = m.data + panel * size, *x = a.row(first);
-    for (long k = 0; k < steps; k++) {
+    typename Dot::Sum sum[2][R] = {};
+    const long steps = a.stride / 4;
+    const char *w = m.data + panel * steps * 128, *x = a.row(first);
+    for (long k = 0; k < steps; k++, w += 128) {
+        __builtin_prefetch(w + AHEAD), __builtin_prefetch(w + AHEAD + 64);
 #pragma GCC unroll 16
-        for (int p = 0; p < P; p++) {
-            const char *line = w + p * size + k * 128;
-            __builtin_prefetch(line + 2048), __builtin_prefetch(line + 2048 + 64);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; r++) {
-                int32_t bytes = word(x + r * a.stride + 4 * k);
-                sum[p][0][r] = Dot::dot(sum[p][0][r], line, bytes);
-                sum[p][1][r] = Dot::dot(sum[p][1][r], line + 64, bytes);
-            }
+        for (int r = 0; r < R; r++) {
+            int32_t bytes = word(x + r * a.stride + 4 * k);
+            sum[0][r] = Dot::dot(sum[0][r], w, bytes);
+            sum[1][r] = Dot::dot(sum[1][r], w + 64, bytes);
         }
     }
-    for (int p = 0; p < P; p++)
-        for (int j = 0; j < 2; j++)
-            for (int r = 0; r < R; r++) {
-                long output = (panel + p) * PANEL + j * LANES;
-                if (output >= m.N) continue;
-                put(m, output, finished(m, a, first + r, output, sum[p][j][r]), out + (first + r) * ld + output, add);
-            }
+    for (int j = 0; j < 2; j++) {
+        const long output = panel * PANEL + j * LANES;
+        if (output >= m.N) break;
+        for (int r = 0; r < R; r++)
+            put(m, output, finished(m, a, first + r, output, sum[j][r]), out + (first + r) * ld + output, add);
+    }
 }
 
 // A group of int4: 32 scales in bf16, then for each of 4 steps two vectors; the low nibbles are the steps
 // 0 to 3 of the group, the high ones 4 to 7.
 constexpr long INT4_GROUP = 64 + 8 * 64;
 
-template <int R, int P>
+template <int R>
 static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
-    const long groups = a.stride / GROUP, size = groups * INT4_GROUP;
-    Floats total[P][2][R] = {};
-    for (long g = 0; g < groups; g++) {
-#pragma GCC unroll 4
-        for (int p = 0; p < P; p++) {
-            const char *w = m.data + (panel + p) * size + g * INT4_GROUP, *x = a.row(first) + g * GROUP;
-            for (int line = 0; line < 9; line++) __builtin_prefetch(w + 4 * INT4_GROUP + 64 * line);
-            Ints sum[2][R];
+    const long groups = a.stride / GROUP;
+    const char *w = m.data + panel * groups * INT4_GROUP, *x = a.row(first);
+    Floats total[2][R] = {};
+    for (long g = 0; g < groups; g++, w += INT4_GROUP, x += GROUP) {
+        for (int line = 0; line < 9; line++) __builtin_prefetch(w + AHEAD + 64 * line);
+        Ints sum[2][R];
 #pragma GCC unroll 16
-            for (int r = 0; r < R; r++)
-                sum[0][r] = sum[1][r] = all(-8 * a.sum[(first + r) * a.sums + g]);
+        for (int r = 0; r < R; r++) sum[0][r] = sum[1][r] = all(-8 * a.sum[(first + r) * a.sums + g]);
 #pragma GCC unroll 4
-            for (int s = 0; s < 4; s++)
-#pragma GCC unroll 2
-                for (int j = 0; j < 2; j++) {
-                    Ints pair = load<Ints>(w + 64 + (2 * s + j) * 64);
-                    Ints low = pair & 0x0f0f0f0f, high = (pair >> 4) & 0x0f0f0f0f;
-#pragma GCC unroll 16
-                    for (int r = 0; r < R; r++) {
-                        const char *at = x + r * a.stride + 4 * s;
-                        sum[j][r] = dot_u8s8(dot_u8s8(sum[j][r], low, word(at)), high, word(at + 16));
-                    }
-                }
+        for (int s = 0; s < 4; s++)
 #pragma GCC unroll 2
             for (int j = 0; j < 2; j++) {
-                Floats scale;
-                for (int i = 0; i < LANES; i++) scale[i] = widen(((const bf16 *)w)[j * LANES + i]);
+                Ints pair = load<Ints>(w + 64 + (2 * s + j) * 64);
+                Ints low = pair & 0x0f0f0f0f, high = (pair >> 4) & 0x0f0f0f0f;
 #pragma GCC unroll 16
-                for (int r = 0; r < R; r++)
-                    total[p][j][r] = total[p][j][r] + __builtin_convertvector(sum[j][r], Floats) * scale;
+                for (int r = 0; r < R; r++) {
+                    const char *at = x + r * a.stride + 4 * s;
+                    sum[j][r] = dot_u8s8(dot_u8s8(sum[j][r], low, word(at)), high, word(at + 16));
+                }
             }
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            Floats scale;
+            for (int i = 0; i < LANES; i++) scale[i] = widen(((const bf16 *)w)[j * LANES + i]);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) total[j][r] = total[j][r] + __builtin_convertvector(sum[j][r], Floats) * scale;
         }
     }
-    for (int p = 0; p < P; p++)
-        for (int j = 0; j < 2; j++)
-            for (int r = 0; r < R; r++) {
-                long output = (panel + p) * PANEL + j * LANES;
-                if (output >= m.N) continue;
-                Floats value = total[p][j][r] * a.scale[first + r];
-                put(m, output, value, out + (first + r) * ld + output, add);
-            }
+    for (int j = 0; j < 2; j++) {
+        const long output = panel * PANEL + j * LANES;
+        if (output >= m.N) break;
+        for (int r = 0; r < R; r++)
+            put(m, output, total[j][r] * a.scale[first + r], out + (first + r) * ld + output, add);
+    }
 }
 
 using Tile = void (*)(const Matrix &, long, const Rows &, long, float *, long, bool);
 
-constexpr int MOST_ROWS = 12;  // 24 sums, and pointers to 12 rows: what the registers hold
-
-// Tiles for 1 to 12 rows. Few rows take several panels at once, or the sums would wait for each other.
+// The tiles for 1 to `most` rows; 12 rows are 24 sums and 12 pointers, which is what the registers hold.
 struct Tiles {
-    Tile one[MOST_ROWS], several[MOST_ROWS];
-    int panels[MOST_ROWS], most;
+    Tile of[12];
+    int most;
 };
 template <class Dot>
 constexpr Tiles tiles_of() {
-    return {{tile<Dot, 1, 1>, tile<Dot, 2, 1>, tile<Dot, 3, 1>, tile<Dot, 4, 1>, tile<Dot, 5, 1>, tile<Dot, 6, 1>,
-             tile<Dot, 7, 1>, tile<Dot, 8, 1>, tile<Dot, 9, 1>, tile<Dot, 10, 1>, tile<Dot, 11, 1>, tile<Dot, 12, 1>},
-            {tile<Dot, 1, 4>, tile<Dot, 2, 4>, tile<Dot, 3, 2>, tile<Dot, 4, 2>, tile<Dot, 5, 2>, tile<Dot, 6, 2>},
-            {4, 4, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1},
+    return {{tile<Dot, 1>, tile<Dot, 2>, tile<Dot, 3>, tile<Dot, 4>, tile<Dot, 5>, tile<Dot, 6>, tile<Dot, 7>,
+             tile<Dot, 8>, tile<Dot, 9>, tile<Dot, 10>, tile<Dot, 11>, tile<Dot, 12>},
             12};
 }
 static const Tiles TILES[] = {
     tiles_of<DotFp32>(),
     tiles_of<DotBf16>(),
     tiles_of<DotInt8>(),
-    {{tile_int4<1, 1>, tile_int4<2, 1>, tile_int4<3, 1>, tile_int4<4, 1>, tile_int4<5, 1>, tile_int4<6, 1>},
-     {tile_int4<1, 2>, tile_int4<2, 2>},
-     {2, 2, 1, 1, 1, 1},
-     6},
+    {{tile_int4<1>, tile_int4<2>, tile_int4<3>, tile_int4<4>, tile_int4<5>, tile_int4<6>}, 6},
+};
+
+// The threads of a parallel region meet. They wait actively, as a step has many meetings and each is short,
+// but not for long: where the system runs something else meanwhile, waiting must not take its time.
+class Meeting {
+    std::atomic<long> arrived{0}, round{0};
+
+  public:
+    void wait() {
+        const long now = round.load(std::memory_order_relaxed);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == omp_get_num_threads()) {
+            arrived.store(0, std::memory_order_relaxed);
+            round.store(now + 1, std::memory_order_release);
+            return;
+        }
+        for (long spins = 0; round.load(std::memory_order_acquire) == now; spins++) {
+#if defined(__x86_64__)
+            _mm_pause();
+#endif
+            if (spins > 2000) sched_yield();
+        }
+    }
 };
 
 // out[rows, N] (+)= x w^T (+ bias). Called by every thread of a parallel region with the same `next`, which
@@ -226,17 +231,11 @@ static void product(const Matrix &m, const Rows &a, long rows, float *out, long 
                     std::atomic<long> &next) {
     const Tiles &tiles = TILES[m.format];
     const long panels = ceil_div(m.N, PANEL), blocks = ceil_div(rows, tiles.most);
-    const int several = blocks == 1 ? tiles.panels[rows - 1] : 1;
-    const long share = panels / (omp_get_num_threads() * 6);
-    const long unit = share > several ? share - share % several : several;
-    for (long at; (at = next.fetch_add(unit)) < panels;) {
-        long end = at + unit < panels ? at + unit : panels, panel = at;
-        for (; several > 1 && panel + several <= end; panel += several)
-            tiles.several[rows - 1](m, panel, a, 0, out, ld, add);
-        for (; panel < end; panel++)
+    const long share = panels / (omp_get_num_threads() * 6), unit = share > 1 ? share : 1;
+    for (long at; (at = next.fetch_add(unit)) < panels;)
+        for (long panel = at; panel < at + unit && panel < panels; panel++)
             for (long b = 0; b < blocks; b++) {
                 long first = rows * b / blocks, count = rows * (b + 1) / blocks - first;
-                tiles.one[count - 1](m, panel, a, first, out, ld, add);
+                tiles.of[count - 1](m, panel, a, first, out, ld, add);
             }
-    }
 }
