@@ -23,7 +23,9 @@ NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram":
 @click.option("--max-new-tokens", default=120, show_default=True, help="Tokens of each body, at most.")
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token each time.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal functions.")
-@click.option("--dtype", help="float32 or bfloat16; by default what this machine computes fastest.")
+@click.option(
+    "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
+)
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 def command(
     checkpoint: Path, data: Path | None, dtype: str | None, device: str | None, **settings: Any

@@ -7,12 +7,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.core.errors import UsageError
+from weft.engine.runner import best_dtype, prepare
 from weft.models import Decoder
-from weft.models.layers import Block, FeedForward
+from weft.models.layers import Block, FeedForward, Linear
+from weft.models.moe import SparseFeedForward
 from weft.ops.cache import AttentionContext
-from weft.ops.packed import Format, Packed, pack
+from weft.ops.kernels import decoder
+from weft.ops.packed import Format, pack
+from weft.ops.quantise import QuantisedLinear
 from weft.ops.rope import rotation
-from weft.ops.step import Heads, PackedLayer, Steps
+from weft.ops.step import Heads, PackedExperts, PackedFeed, PackedLayer, Steps
+
+FORMATS = {
+    "float32": Format.FLOAT32,
+    "bfloat16": Format.BFLOAT16,
+    "int8": Format.INT8,
+    "int4": Format.INT4,
+}
+
+
+def for_inference(model: Decoder, device: torch.device, weights: str | None = None) -> Decoder:
+    """The model as this device computes it best; ``model`` itself may be changed.
+
+    ``weights`` is a name of FORMATS, or None for bf16 where the processor computes in it and else fp32:
+    int8 and int4 change what the model says a little, so they are asked for. Without a compiler the
+    modules serve as they are, and whole-number weights through their plain, slow products.
+    Raises UsageError for another name, and for whole-number weights on a GPU.
+    """
+    if weights is not None and weights not in FORMATS:
+        raise UsageError(f"dtype = {weights!r} is not a choice; write one of: {', '.join(FORMATS)}.")
+    whole = weights in ("int8", "int4")
+    if whole and device.type != "cpu":
+        raise UsageError(f"{weights} weights are for processors only; write bfloat16 or float32 for a GPU.")
+    dtype = best_dtype(device, None if whole else weights)
+    if device.type == "cpu" and decoder() is not None:
+        form = Format.FLOAT32 if dtype is torch.float32 else Format.BFLOAT16
+        return PackedDecoder(model, FORMATS[weights] if weights else form, dtype)
+    plain = prepare(model, device, dtype)
+    return quantised(plain, 8 if weights == "int8" else 4) if whole else plain
+
+
+def quantised(model: Decoder, bits: int) -> Decoder:
+    """The model with plain layers of int8 or int4, in place; the stacks of experts stay as they are."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Linear):
+                setattr(module, name, QuantisedLinear(child, bits))
+    return model
 
 
 class PackedDecoder(Decoder):
@@ -26,8 +67,9 @@ class PackedDecoder(Decoder):
         nn.Module.__init__(self)
         self.config = config = model.config
         self.form = form
-        weight = model.embedding.weight.detach()
-        self.embedding = nn.Embedding(*weight.shape, _weight=weight.to(dtype))
+        weight = model.embedding.weight.detach().to(dtype)
+        self.embedding = nn.Embedding(len(weight), weight.shape[1], device="meta")
+        self.embedding.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("inverse_frequencies", model.inverse_frequencies, persistent=False)
         output = pack([model.output.weight], form)
         layers = [_pack_block(block, form) for block in model.blocks]  # type: ignore[arg-type]
@@ -55,21 +97,19 @@ class PackedDecoder(Decoder):
 
     def logits(self, hidden_BTE: Tensor) -> Tensor:
         """Scores over the vocabulary, fp32 [..., V]."""
-        scores = self._steps.logits(hidden_BTE.reshape(-1, hidden_BTE.shape[-1]))
+        scores = self._steps.product(self._steps.output, hidden_BTE.reshape(-1, hidden_BTE.shape[-1]))
         return scores.view(*hidden_BTE.shape[:-1], -1)
 
 
 def _pack_block(block: Block, form: Format) -> PackedLayer:
-    attention, feed = block.attention, block.feed_forward
-    assert isinstance(feed, FeedForward)
+    attention = block.attention
     projections = (attention.q, attention.k, attention.v)
     norms = (attention.q_norm, attention.k_norm)
     q_norm, k_norm = (None if norm is None else norm.weight.detach().float() for norm in norms)
     return PackedLayer(
         qkv=pack([p.weight for p in projections], form, [p.bias for p in projections]),
-        o=_pack_one(attention.o, form),
-        gate_up=pack([feed.gate.weight, feed.up.weight], form),
-        down=_pack_one(feed.down, form),
+        o=pack([attention.o.weight], form, [attention.o.bias]),
+        feed=_pack_feed(block.feed_forward, form),
         attention_norm=block.attention_norm.weight.detach().float(),
         feed_norm=block.feed_forward_norm.weight.detach().float(),
         q_norm=q_norm,
@@ -77,5 +117,14 @@ def _pack_block(block: Block, form: Format) -> PackedLayer:
     )
 
 
-def _pack_one(matrix: nn.Linear, form: Format) -> Packed:
-    return pack([matrix.weight], form, [matrix.bias])
+def _pack_feed(feed: nn.Module, form: Format) -> PackedFeed | PackedExperts:
+    if isinstance(feed, FeedForward):
+        gate_up = pack([feed.gate.weight, feed.up.weight], form)
+        return PackedFeed(gate_up, pack([feed.down.weight], form))
+    assert isinstance(feed, SparseFeedForward)
+    router, stack = feed.router, feed.experts
+    experts = tuple(
+        PackedFeed(pack([gate, up], form), pack([down], form))
+        for gate, up, down in zip(stack.gate, stack.up, stack.down, strict=True)
+    )
+    return PackedExperts(pack([router.weight], Format.FLOAT32), experts, router.chosen, router.normalised)

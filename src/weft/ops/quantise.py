@@ -7,7 +7,7 @@ output; activations become int8 with one scale a row (the W8A8 scheme of arXiv:2
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 GROUP = 32
 """Inputs that share a scale in int4."""
@@ -67,3 +67,21 @@ def linear_int4_plain(x: Tensor, q: Tensor, scales: Tensor, bias: Tensor | None 
         total = total + (rows[:, at].double() @ q[:, at].double().T).float() * scale
     out = total * row_scales[:, None]
     return out if bias is None else out + bias
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer with int8 or int4 weights, computed plainly; the native products' twin."""
+
+    def __init__(self, layer: nn.Linear, bits: int):
+        super().__init__()
+        quantise, self._product = _PLAIN[bits]
+        self.q, self.scales = quantise(layer.weight.detach())
+        self.bias = None if layer.bias is None else layer.bias.detach().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] -> [..., N], in the dtype of ``x``."""
+        out = self._product(x.flatten(0, -2), self.q, self.scales, self.bias)
+        return out.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+_PLAIN = {8: (quantise_rows, linear_int8_plain), 4: (quantise_int4, linear_int4_plain)}

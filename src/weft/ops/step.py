@@ -30,12 +30,11 @@ class _LayerStruct(ctypes.Structure):
 class _DecoderStruct(ctypes.Structure):
     _fields_ = (
         ("layers", ctypes.POINTER(_LayerStruct)),
-        ("output", MatrixStruct),
         *((name, ctypes.c_void_p) for name in ("final_norm", "wide", "activations", "scales", "sums")),
         *(
             (name, ctypes.c_long)
             for name in (
-                *("depth", "width", "heads", "groups", "head_size", "feed"),
+                *("depth", "width", "heads", "groups", "head_size"),
                 *("chunk", "wide_size", "row_bytes", "row_sums", "cache_bf16"),
             )
         ),
@@ -44,13 +43,30 @@ class _DecoderStruct(ctypes.Structure):
 
 
 @dataclass(frozen=True)
+class PackedFeed:
+    """SwiGLU's matrices [2F, E], the gate's rows first, and [E, F]."""
+
+    gate_up: Packed
+    down: Packed
+
+
+@dataclass(frozen=True)
+class PackedExperts:
+    """Qwen3-MoE's feed-forward: fp32 router [X, E]; each token goes to ``chosen`` of X experts."""
+
+    router: Packed
+    experts: tuple[PackedFeed, ...]
+    chosen: int
+    normalised: bool
+
+
+@dataclass(frozen=True)
 class PackedLayer:
-    """One block: fused matrices, and norms in fp32 ([E], [E], [D], [D])."""
+    """One block: fused matrices, norms in fp32 ([E], [E], [D], [D]), and a dense or sparse feed-forward."""
 
     qkv: Packed
     o: Packed
-    gate_up: Packed
-    down: Packed
+    feed: PackedFeed | PackedExperts
     attention_norm: Tensor
     feed_norm: Tensor
     q_norm: Tensor | None = None
@@ -86,9 +102,9 @@ class Steps:
         if library is None:
             raise ResourceError("The native decoder is not available here; install g++ or use plain weights.")
         self._library, self.heads, self.dtype = library, heads, dtype
-        self._kept = (layers, final_norm, output)
+        self.layers, self.output, self._final_norm = tuple(layers), output, final_norm
         self.depth, self.width = len(layers), final_norm.numel()
-        matrices = [m for layer in layers for m in (layer.qkv, layer.o, layer.gate_up, layer.down)] + [output]
+        matrices = [m for layer in layers for m in _matrices(layer)] + [output]
         inputs = -(-max(m.inputs for m in matrices) // 64) * 64
         wide = max([self.width, *(m.outputs for m in matrices[:-1]), *(m.inputs for m in matrices)])
         self._buffers = (
@@ -97,42 +113,56 @@ class Steps:
             torch.empty(_CHUNK),
             torch.empty(_CHUNK, inputs // 32, dtype=torch.int32),
         )
-        self._layers = (_LayerStruct * len(layers))(*map(_layer_struct, layers))
-        feed = layers[0].down.inputs
+        self._structs = (_LayerStruct * len(layers))(*map(_layer_struct, layers))
         self._struct = _DecoderStruct(
-            self._layers,
-            output.struct(),
+            self._structs,
             *(x.data_ptr() for x in (final_norm, *self._buffers)),
-            *(self.depth, self.width, heads.heads, heads.groups, heads.size, feed),
+            *(self.depth, self.width, heads.heads, heads.groups, heads.size),
             *(_CHUNK, wide, inputs * 4, inputs // 32, int(dtype is torch.bfloat16)),
             eps,
         )
         self._address = ctypes.addressof(self._struct)
-        step, logits = library.weft_decoder_step, library.weft_decoder_logits
-        step.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long, *[ctypes.c_void_p] * 8]
-        logits.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p]
-        step.restype = logits.restype = None
-        self._step, self._logits = step, logits
-        self._outputs = output.outputs
+        pointer, number = ctypes.c_void_p, ctypes.c_long
+        self._step = library.weft_decoder_step
+        self._step.argtypes = [pointer, number, number, number, *[pointer] * 8]
+        self._product = library.weft_decoder_product
+        self._product.argtypes = [pointer, pointer, pointer, number, pointer]
+        self._feed = library.weft_decoder_feed
+        self._feed.argtypes = [pointer, pointer, pointer, pointer, number, pointer]
+        self._step.restype = self._product.restype = self._feed.restype = None
 
     def pass_through(self, x_ME: Tensor, cos: Tensor, sin: Tensor) -> Pass:
         """Begin a forward pass: fp32 ``x`` [M, E] (overwritten), ``cos`` and ``sin`` fp32 [M, D/2]."""
         return Pass(self, x_ME, cos, sin)
 
-    def logits(self, hidden_ME: Tensor) -> Tensor:
-        """fp32 [M, E] -> fp32 [M, V]."""
-        hidden = hidden_ME.float().contiguous()
-        out = torch.empty(len(hidden), self._outputs)
-        self._logits(self._address, hidden.data_ptr(), len(hidden), out.data_ptr())
-        return out
-
     def product(self, matrix: Packed, x_MK: Tensor) -> Tensor:
-        """fp32 [M, K] -> fp32 [M, N] with any matrix no wider than the decoder's own; for tests and timing."""
+        """fp32 [M, K] -> fp32 [M, N] with one of the decoder's matrices, or one no wider than those."""
         x = x_MK.float().contiguous()
         out, struct = torch.empty(len(x), matrix.outputs), matrix.struct()
-        call = self._library.weft_packed_product
-        call.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_long, ctypes.c_void_p]
-        call(self._address, ctypes.addressof(struct), x.data_ptr(), len(x), out.data_ptr())
+        self._product(self._address, ctypes.addressof(struct), x.data_ptr(), len(x), out.data_ptr())
+        return out
+
+    def feed(self, feed: PackedFeed, x_ME: Tensor) -> Tensor:
+        """fp32 [M, E] -> fp32 [M, E]: down(silu(gate(x)) * up(x))."""
+        x = x_ME.contiguous()
+        out, gate_up, down = torch.empty_like(x), feed.gate_up.struct(), feed.down.struct()
+        places = (ctypes.addressof(gate_up), ctypes.addressof(down), x.data_ptr())
+        self._feed(self._address, *places, len(x), out.data_ptr())
+        return out
+
+    def experts(self, sparse: PackedExperts, x_ME: Tensor) -> Tensor:
+        """fp32 [M, E] -> fp32 [M, E]: for each row the weighted sum over its experts, best first."""
+        scores_MX = self.product(sparse.router, x_ME).softmax(-1)
+        share_MK, index_MK = scores_MX.topk(sparse.chosen, dim=-1)
+        if sparse.normalised:
+            share_MK = share_MK / share_MK.sum(-1, keepdim=True)
+        rows_MKE = x_ME.new_empty(*index_MK.shape, x_ME.shape[-1])
+        for expert in sorted(set(index_MK.flatten().tolist())):
+            row, place = (index_MK == expert).nonzero(as_tuple=True)
+            rows_MKE[row, place] = self.feed(sparse.experts[expert], x_ME[row])
+        out = torch.zeros_like(x_ME)
+        for place in range(sparse.chosen):
+            out = out + share_MK[:, place, None] * rows_MKE[:, place]
         return out
 
 
@@ -147,30 +177,44 @@ class Pass:
             for count in (heads.heads, heads.groups, heads.groups)
         )
         self._hidden = torch.empty_like(x_ME)
-        # Pointers do not keep tensors alive.
-        self._kept = (x_ME, cos, sin)
-        self._x = x_ME.data_ptr()
-        self._rest = [x.data_ptr() for x in (self.q, self.k, self.v, cos, sin, self._hidden)]
-        self._part = 0
-        self._run(None)
+        self._x, self._angles = x_ME, (cos, sin)  # pointers alone would not keep them alive
+        tensors = (self.q, self.k, self.v, cos, sin, self._hidden)
+        self._rest = [x.data_ptr() for x in tensors]
+        self._next = 0
+        self._run(-1, 0, None)
 
     def advance(self, mixed: Tensor) -> None:
-        """From attention's answer, [M, H, D] contiguous, to the next layer's ``q``, ``k``, ``v`` (in place)."""
-        self._run(mixed.data_ptr())
+        """From attention's answer, contiguous [M, H, D], to the next ``q``, ``k`` and ``v``, in place."""
+        layer, self._next = self._next, self._next + 1
+        feed = self._steps.layers[layer].feed
+        if isinstance(feed, PackedFeed):
+            self._run(layer, layer + 1, mixed.data_ptr())
+            return
+        self._run(layer, -1, mixed.data_ptr())
+        self._x += self._steps.experts(feed, self._hidden)
+        self._run(-1, layer + 1, None)
 
     def hidden(self) -> Tensor:
         """fp32 [M, E] after the final norm; once every layer has advanced."""
-        assert self._part == self._steps.depth + 1
+        assert self._next == self._steps.depth
         return self._hidden
 
-    def _run(self, mixed: int | None) -> None:
+    def _run(self, done: int, following: int, mixed: int | None) -> None:
         steps = self._steps
-        steps._step(steps._address, self._part, self._rows, self._x, mixed, *self._rest)
-        self._part += 1
+        x = self._x.data_ptr()
+        steps._step(steps._address, done, following, self._rows, x, mixed, *self._rest)
+
+
+def _matrices(layer: PackedLayer) -> list[Packed]:
+    feeds = (layer.feed,) if isinstance(layer.feed, PackedFeed) else layer.feed.experts
+    return [layer.qkv, layer.o, *(matrix for feed in feeds for matrix in (feed.gate_up, feed.down))]
 
 
 def _layer_struct(layer: PackedLayer) -> _LayerStruct:
     norms = (layer.attention_norm, layer.feed_norm, layer.q_norm, layer.k_norm)
-    matrices = (layer.qkv, layer.o, layer.gate_up, layer.down)
+    feed = layer.feed
+    dense = (
+        (feed.gate_up.struct(), feed.down.struct()) if isinstance(feed, PackedFeed) else (MatrixStruct(),) * 2
+    )
     pointers = (None if norm is None else norm.data_ptr() for norm in norms)
-    return _LayerStruct(*(m.struct() for m in matrices), *pointers)
+    return _LayerStruct(layer.qkv.struct(), layer.o.struct(), *dense, *pointers)

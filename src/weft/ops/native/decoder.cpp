@@ -10,18 +10,18 @@ namespace {
 struct Layer {
     Matrix qkv, o, gate_up, down;
     const float *attention_norm, *feed_norm, *q_norm, *k_norm;  // q_norm and k_norm may be null
+    bool sparse() const { return !gate_up.data; }
 };
 
 struct Decoder {
     const Layer *layers;
-    Matrix output;
     const float *final_norm;
     // Buffers of `chunk` rows: `wide` numbers each, activations, their scales and sums.
     float *wide;
     char *activations;
     float *scales;
     int32_t *sums;
-    long depth, width, heads, groups, head_size, feed, chunk, wide_size, row_bytes, row_sums, cache_bf16;
+    long depth, width, heads, groups, head_size, chunk, wide_size, row_bytes, row_sums, cache_bf16;
     float eps;
 };
 
@@ -147,7 +147,7 @@ struct Step {
     const T *mixed;    // [rows, heads, head size], attention's answer
     T *q, *k, *v;      // what the next attention gets
     const float *cos, *sin;
-    float *hidden;     // [rows, width], after the last layer
+    float *hidden;     // [rows, width], normed: after the last layer, or for a sparse feed-forward
     Turn turn;
 
     float *wide(long r) const { return d.wide + r * d.wide_size; }
@@ -168,18 +168,29 @@ struct Step {
             encode(layer.o, wide(r), a, r);
         }
         multiply(layer.o, a, count, x + begin * d.width, d.width, true);
+        if (layer.sparse()) {
+            for (long r = begin + mine.first; r < begin + mine.last; r++)
+                norm(x + r * d.width, layer.feed_norm, hidden + r * d.width, d.width, d.eps);
+            return;
+        }
         a = rows_for(d, layer.gate_up);
         for (long r = mine.first; r < mine.last; r++) {
             norm(x + (begin + r) * d.width, layer.feed_norm, wide(r), d.width, d.eps);
             encode(layer.gate_up, wide(r), a, r);
         }
-        multiply(layer.gate_up, a, count, d.wide, d.wide_size, false);
-        a = rows_for(d, layer.down);
+        feed(layer.gate_up, layer.down, count, x + begin * d.width, true);
+    }
+
+    // SwiGLU's products over the activations that the caller has encoded.
+    void feed(const Matrix &gate_up, const Matrix &down, long count, float *out, bool add) {
+        multiply(gate_up, rows_for(d, gate_up), count, d.wide, d.wide_size, false);
+        Share mine(count);
+        Rows a = rows_for(d, down);
         for (long r = mine.first; r < mine.last; r++) {
-            swiglu(wide(r), wide(r) + d.feed, d.feed);
-            encode(layer.down, wide(r), a, r);
+            swiglu(wide(r), wide(r) + down.K, down.K);
+            encode(down, wide(r), a, r);
         }
-        multiply(layer.down, a, count, x + begin * d.width, d.width, true);
+        multiply(down, a, count, out, d.width, add);
     }
 
     // Queries, keys and values of a layer.
@@ -201,13 +212,12 @@ struct Step {
         }
     }
 
-    void run(long part, long rows) {
+    void run(long done, long next, long rows) {
         for (long begin = 0; begin < rows; begin += d.chunk) {
             long count = std::min(d.chunk, rows - begin);
-            if (part > 0) second_half(d.layers[part - 1], begin, count);
-            if (part < d.depth) {
-                first_half(d.layers[part], begin, count);
-            } else {
+            if (done >= 0) second_half(d.layers[done], begin, count);
+            if (next >= 0 && next < d.depth) first_half(d.layers[next], begin, count);
+            if (next == d.depth) {
                 Share mine(count);
                 for (long r = begin + mine.first; r < begin + mine.last; r++)
                     norm(x + r * d.width, d.final_norm, hidden + r * d.width, d.width, d.eps);
@@ -219,11 +229,11 @@ struct Step {
 };
 
 template <typename T>
-void step(const Decoder &d, long part, long rows, float *x, const void *mixed, void *q, void *k, void *v,
-          const float *cos, const float *sin, float *hidden) {
+void step(const Decoder &d, long done, long next, long rows, float *x, const void *mixed, void *q, void *k,
+          void *v, const float *cos, const float *sin, float *hidden) {
     Company company;
 #pragma omp parallel
-    Step<T>{d, x, (const T *)mixed, (T *)q, (T *)k, (T *)v, cos, sin, hidden, Turn{company}}.run(part, rows);
+    Step<T>{d, x, (const T *)mixed, (T *)q, (T *)k, (T *)v, cos, sin, hidden, Turn{company}}.run(done, next, rows);
 }
 
 // out[rows, N] = x w^T for fp32 x, in chunks.
@@ -249,19 +259,33 @@ void multiply(const Decoder &d, const Matrix &m, const float *x, long rows, floa
 
 extern "C" {
 
-// Part 0 ends with the first layer's q, k and v; part i begins with layer i - 1's `mixed` and ends with layer
-// i's q, k and v; part `depth` ends with the normed `hidden` states.
-void weft_decoder_step(const Decoder *d, long part, long rows, float *x, const void *mixed, void *q, void *k,
-                       void *v, const float *cos, const float *sin, float *hidden) {
-    (d->cache_bf16 ? step<bf16> : step<float>)(*d, part, rows, x, mixed, q, k, v, cos, sin, hidden);
+// From layer `done`'s attention answer `mixed` through its feed-forward, then to the q, k and v of layer
+// `next`, or to `hidden` when `next` is the depth; -1 leaves a half out. A sparse layer's feed-forward is the
+// caller's: `done` then ends with its normed input in `hidden`.
+void weft_decoder_step(const Decoder *d, long done, long next, long rows, float *x, const void *mixed, void *q,
+                       void *k, void *v, const float *cos, const float *sin, float *hidden) {
+    (d->cache_bf16 ? step<bf16> : step<float>)(*d, done, next, rows, x, mixed, q, k, v, cos, sin, hidden);
 }
 
-void weft_decoder_logits(const Decoder *d, const float *hidden, long rows, float *out) {
-    multiply(*d, d->output, hidden, rows, out);
+// out[rows, width] = SwiGLU's feed-forward of fp32 x [rows, width].
+void weft_decoder_feed(const Decoder *d, const Matrix *gate_up, const Matrix *down, const float *x, long rows,
+                       float *out) {
+    Company company;
+#pragma omp parallel
+    {
+        Step<float> work{*d, 0, 0, 0, 0, 0, 0, 0, 0, Turn{company}};
+        for (long begin = 0; begin < rows; begin += d->chunk) {
+            long count = std::min(d->chunk, rows - begin);
+            Share mine(count);
+            Rows a = rows_for(*d, *gate_up);
+            for (long r = mine.first; r < mine.last; r++) encode(*gate_up, x + (begin + r) * d->width, a, r);
+            work.feed(*gate_up, *down, count, out + begin * d->width, false);
+        }
+    }
 }
 
-// The product alone; `d` lends its buffers.
-void weft_packed_product(const Decoder *d, const Matrix *m, const float *x, long rows, float *out) {
+// out[rows, N] = x w^T (+ bias) for fp32 x.
+void weft_decoder_product(const Decoder *d, const Matrix *m, const float *x, long rows, float *out) {
     multiply(*d, *m, x, rows, out);
 }
 }
