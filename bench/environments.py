@@ -13,6 +13,8 @@ TORCH = "torch==2.13.0"
 _PROBE = {
     "huggingface": "import torch, transformers, accelerate",
     "litgpt": "import torch, litgpt.pretrain, requests",
+    "llamacpp": "import llama_cpp",
+    "vllm": "import torch, vllm",
     "datatrove": "import datatrove.pipeline.tokens, spacy, jieba, xxhash, orjson",
 }
 
