@@ -59,6 +59,8 @@ def table(record: Record) -> str:
         f"bits per byte on {record['split']}: {record['documents']:,} documents, {record['bytes']:,} bytes",
         *_rows(record["bits_per_byte"], "{:.3f}"),
     ]
+    weights = record["settings"]["dtype"]
+    lines.append(f"perplexity per token of this model with weights in {weights}: {record['perplexity']:.4f}")
     parse = record["parse"]
     if parse:
         shares = {name: parse[name] for name in ("model", "ngram")}

@@ -77,6 +77,11 @@ class PackedDecoder(Decoder):
         final = model.norm.weight.detach().float()
         self._steps = Steps(layers, final, output, heads, config.rms_norm_eps, dtype)
 
+    @property
+    def number_format(self) -> str:
+        """A name of FORMATS."""
+        return self.form.name.lower()
+
     def forward(
         self, tokens_BT: Tensor, context: AttentionContext, dtype: torch.dtype | None = None
     ) -> Tensor:
