@@ -91,6 +91,18 @@ struct DotBf16 {
 static inline Ints dot_u8s8(Ints acc, Ints w, int32_t a) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(a));
+#elif defined(__AVX2__)
+    // Bytes 0 and 2 of each lane, then 1 and 3, as pairs of 16 bits: products of bytes would overflow there.
+    const __m256i bytes = _mm256_set1_epi32(a), even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
+    const __m256i odd = _mm256_srai_epi16(bytes, 8), low = _mm256_set1_epi16(255);
+    __m256i half[2], weight[2];
+    std::memcpy(half, &acc, 64), std::memcpy(weight, &w, 64);
+    for (int i = 0; i < 2; i++) {
+        __m256i products = _mm256_add_epi32(_mm256_madd_epi16(_mm256_and_si256(weight[i], low), even),
+                                            _mm256_madd_epi16(_mm256_srli_epi16(weight[i], 8), odd));
+        half[i] = _mm256_add_epi32(half[i], products);
+    }
+    return load<Ints>(half);
 #else
     for (int i = 0; i < 4; i++) acc += ((w >> (8 * i)) & 255) * (int32_t)(int8_t)(a >> (8 * i));
     return acc;
@@ -185,23 +197,28 @@ static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, fl
 
 using Tile = void (*)(const Matrix &, long, const Rows &, long, float *, long, bool);
 
-// The tiles for 1 to `most` rows; 12 rows are 24 sums and 12 pointers, which is what the registers hold.
+// The tiles for 1 to `most` rows: as many as have their sums in registers.
 struct Tiles {
     Tile of[12];
     int most;
 };
+#if defined(__AVX512F__)
 template <class Dot>
 constexpr Tiles tiles_of() {
     return {{tile<Dot, 1>, tile<Dot, 2>, tile<Dot, 3>, tile<Dot, 4>, tile<Dot, 5>, tile<Dot, 6>, tile<Dot, 7>,
              tile<Dot, 8>, tile<Dot, 9>, tile<Dot, 10>, tile<Dot, 11>, tile<Dot, 12>},
             12};
 }
-static const Tiles TILES[] = {
-    tiles_of<DotFp32>(),
-    tiles_of<DotBf16>(),
-    tiles_of<DotInt8>(),
-    {{tile_int4<1>, tile_int4<2>, tile_int4<3>, tile_int4<4>, tile_int4<5>, tile_int4<6>}, 6},
-};
+constexpr Tiles INT4_TILES{
+    {tile_int4<1>, tile_int4<2>, tile_int4<3>, tile_int4<4>, tile_int4<5>, tile_int4<6>}, 6};
+#else
+template <class Dot>
+constexpr Tiles tiles_of() {
+    return {{tile<Dot, 1>, tile<Dot, 2>, tile<Dot, 3>}, 3};
+}
+constexpr Tiles INT4_TILES{{tile_int4<1>, tile_int4<2>}, 2};
+#endif
+static const Tiles TILES[] = {tiles_of<DotFp32>(), tiles_of<DotBf16>(), tiles_of<DotInt8>(), INT4_TILES};
 
 // The threads of a parallel region meet. They wait actively, as a step has many meetings and each is short,
 // but not for long: where the system runs something else meanwhile, waiting must not take its time.
