@@ -40,8 +40,6 @@ struct Rows {
 };
 
 static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
-static inline Floats all(float x) { return Floats{} + x; }
-static inline Ints all(int32_t x) { return Ints{} + x; }
 template <typename V>
 static inline V load(const void *from) {
     V v;
@@ -54,63 +52,99 @@ static inline int32_t word(const char *from) {
     return x;
 }
 
+// 16 sums in the registers that the processor has: one of 64 bytes, or two of 32.
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+struct FloatSum {
+    __m256 a, b;
+};
+struct IntSum {
+    __m256i a, b;
+};
+static inline Floats whole(FloatSum sum) { return load<Floats>(&sum); }
+static inline Ints whole(IntSum sum) { return load<Ints>(&sum); }
+static inline IntSum lanes(const char *from) {
+    const __m256i *at = (const __m256i *)from;
+    return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
+}
+static inline IntSum nibbles(IntSum x, int shift) {
+    const __m256i low = _mm256_set1_epi8(15);
+    return {_mm256_and_si256(_mm256_srli_epi32(x.a, shift), low), _mm256_and_si256(_mm256_srli_epi32(x.b, shift), low)};
+}
+static inline IntSum every(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+#else
+using FloatSum = Floats;
+using IntSum = Ints;
+static inline Floats whole(FloatSum sum) { return sum; }
+static inline Ints whole(IntSum sum) { return sum; }
+static inline IntSum lanes(const char *from) { return load<Ints>(from); }
+static inline IntSum nibbles(IntSum x, int shift) { return (x >> shift) & 0x0f0f0f0f; }
+static inline IntSum every(int32_t x) { return Ints{} + x; }
+#endif
+
 // acc += one step of 16 outputs; `a` holds the row's 4 bytes.
 struct DotFp32 {
-    using Sum = Floats;
+    using Sum = FloatSum;
     static inline Sum dot(Sum acc, const char *w, int32_t a) {
         float x;
         std::memcpy(&x, &a, 4);
 #if defined(__AVX512F__)
         return (Floats)_mm512_fmadd_ps(_mm512_loadu_ps(w), _mm512_set1_ps(x), (__m512)acc);
-#elif defined(__FMA__)
-        __m256 half[2];
-        std::memcpy(half, &acc, 64);
-        for (int i = 0; i < 2; i++)
-            half[i] = _mm256_fmadd_ps(_mm256_loadu_ps((const float *)w + 8 * i), _mm256_set1_ps(x), half[i]);
-        return load<Floats>(half);
+#elif defined(__AVX2__) && defined(__FMA__)
+        const float *from = (const float *)w;
+        const __m256 wide = _mm256_set1_ps(x);
+        return {_mm256_fmadd_ps(_mm256_loadu_ps(from), wide, acc.a),
+                _mm256_fmadd_ps(_mm256_loadu_ps(from + 8), wide, acc.b)};
 #else
         return acc + load<Floats>(w) * x;
 #endif
     }
 };
 struct DotBf16 {
-    using Sum = Floats;
+    using Sum = FloatSum;
     static inline Sum dot(Sum acc, const char *w, int32_t a) {
 #if defined(__AVX512BF16__)
         return (Floats)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_loadu_si512(w), (__m512bh)_mm512_set1_epi32(a));
 #else
-        Ints pair = load<Ints>(w), low = pair << 16, high = pair & (int32_t)0xffff0000;
         int32_t a_low = a << 16, a_high = a & (int32_t)0xffff0000;
         float x, y;
         std::memcpy(&x, &a_low, 4), std::memcpy(&y, &a_high, 4);
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+        const __m256 low = _mm256_set1_ps(x), high = _mm256_set1_ps(y);
+        const __m256i top = _mm256_set1_epi32((int32_t)0xffff0000);
+        __m256i first = _mm256_loadu_si256((const __m256i *)w), second = _mm256_loadu_si256((const __m256i *)w + 1);
+        acc.a = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(first, 16)), low, acc.a);
+        acc.b = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(second, 16)), low, acc.b);
+        acc.a = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(first, top)), high, acc.a);
+        acc.b = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(second, top)), high, acc.b);
+        return acc;
+#else
+        Ints pair = load<Ints>(w), low = pair << 16, high = pair & (int32_t)0xffff0000;
         return (acc + (Floats)low * x) + (Floats)high * y;
+#endif
 #endif
     }
 };
 // Unsigned weights times signed activations; exact, as |sum| < 255 * 127 * K < 2^31 for K <= 65536.
-static inline Ints dot_u8s8(Ints acc, Ints w, int32_t a) {
+static inline IntSum dot_u8s8(IntSum acc, IntSum w, int32_t a) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(a));
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
     // Bytes 0 and 2 of each lane, then 1 and 3, as pairs of 16 bits: products of bytes would overflow there.
     const __m256i bytes = _mm256_set1_epi32(a), even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
     const __m256i odd = _mm256_srai_epi16(bytes, 8), low = _mm256_set1_epi16(255);
-    __m256i half[2], weight[2];
-    std::memcpy(half, &acc, 64), std::memcpy(weight, &w, 64);
-    for (int i = 0; i < 2; i++) {
-        __m256i products = _mm256_add_epi32(_mm256_madd_epi16(_mm256_and_si256(weight[i], low), even),
-                                            _mm256_madd_epi16(_mm256_srli_epi16(weight[i], 8), odd));
-        half[i] = _mm256_add_epi32(half[i], products);
-    }
-    return load<Ints>(half);
+    auto both = [&](__m256i weight) {
+        return _mm256_add_epi32(_mm256_madd_epi16(_mm256_and_si256(weight, low), even),
+                                _mm256_madd_epi16(_mm256_srli_epi16(weight, 8), odd));
+    };
+    return {_mm256_add_epi32(acc.a, both(w.a)), _mm256_add_epi32(acc.b, both(w.b))};
 #else
     for (int i = 0; i < 4; i++) acc += ((w >> (8 * i)) & 255) * (int32_t)(int8_t)(a >> (8 * i));
     return acc;
 #endif
 }
 struct DotInt8 {
-    using Sum = Ints;
-    static inline Sum dot(Sum acc, const char *w, int32_t a) { return dot_u8s8(acc, load<Ints>(w), a); }
+    using Sum = IntSum;
+    static inline Sum dot(Sum acc, const char *w, int32_t a) { return dot_u8s8(acc, lanes(w), a); }
 };
 
 static inline Floats finished(const Matrix &, const Rows &, long, long, Floats sum) { return sum; }
@@ -149,7 +183,7 @@ static void tile(const Matrix &m, long panel, const Rows &a, long first, float *
         const long output = panel * PANEL + j * LANES;
         if (output >= m.N) break;
         for (int r = 0; r < R; r++)
-            put(m, output, finished(m, a, first + r, output, sum[j][r]), out + (first + r) * ld + output, add);
+            put(m, output, finished(m, a, first + r, output, whole(sum[j][r])), out + (first + r) * ld + output, add);
     }
 }
 
@@ -164,15 +198,14 @@ static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, fl
     Floats total[2][R] = {};
     for (long g = 0; g < groups; g++, w += INT4_GROUP, x += GROUP) {
         for (int line = 0; line < 9; line++) __builtin_prefetch(w + AHEAD + 64 * line);
-        Ints sum[2][R];
+        IntSum sum[2][R];
 #pragma GCC unroll 16
-        for (int r = 0; r < R; r++) sum[0][r] = sum[1][r] = all(-8 * a.sum[(first + r) * a.sums + g]);
+        for (int r = 0; r < R; r++) sum[0][r] = sum[1][r] = every(-8 * a.sum[(first + r) * a.sums + g]);
 #pragma GCC unroll 4
         for (int s = 0; s < 4; s++)
 #pragma GCC unroll 2
             for (int j = 0; j < 2; j++) {
-                Ints pair = load<Ints>(w + 64 + (2 * s + j) * 64);
-                Ints low = pair & 0x0f0f0f0f, high = (pair >> 4) & 0x0f0f0f0f;
+                IntSum pair = lanes(w + 64 + (2 * s + j) * 64), low = nibbles(pair, 0), high = nibbles(pair, 4);
 #pragma GCC unroll 16
                 for (int r = 0; r < R; r++) {
                     const char *at = x + r * a.stride + 4 * s;
@@ -184,7 +217,7 @@ static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, fl
             Floats scale;
             for (int i = 0; i < LANES; i++) scale[i] = widen(((const bf16 *)w)[j * LANES + i]);
 #pragma GCC unroll 16
-            for (int r = 0; r < R; r++) total[j][r] = total[j][r] + __builtin_convertvector(sum[j][r], Floats) * scale;
+            for (int r = 0; r < R; r++) total[j][r] = total[j][r] + __builtin_convertvector(whole(sum[j][r]), Floats) * scale;
         }
     }
     for (int j = 0; j < 2; j++) {
