@@ -118,14 +118,14 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def prompts_of(model: str, sequences: int, length: int) -> list[list[int]]:
-    generator = np.random.default_rng(7)
+def prompts_of(model: str, sequences: int, length: int, seed: int) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
     return generator.integers(0, SHAPES[model].vocab_size - 1, (sequences, length)).tolist()
 
 
 def measure(model: str, given: argparse.Namespace) -> dict[str, Any]:
     """Speeds [round] of every case and system, processor shares, tokens, and correlations of scores."""
-    check = prompts_of(model, 1, 48)
+    check = prompts_of(model, 1, 48, seed=0)
     expected = None
     if given.reference != "none":
         reference = Engine(given.reference, model, given)
@@ -141,8 +141,9 @@ def measure(model: str, given: argparse.Namespace) -> dict[str, Any]:
             found[system]["correlation"] = float(np.corrcoef(scores, expected)[0, 1])
     for case in given.cases:
         sequences, length, new = CASES[case]
-        prompts = prompts_of(model, sequences, length)
         for repeat in range(given.rounds + 1):  # the first warms up
+            # Other prompts each round, or an engine with a prefix cache would not read them again.
+            prompts = prompts_of(model, sequences, length, seed=repeat + 1)
             for system, engine in engines.items():
                 answer = engine.run(prompts, new)
                 if repeat:
