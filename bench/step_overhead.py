@@ -2,8 +2,8 @@
 
     python bench/step_overhead.py
 
-Processor time of one thread for one row: layers whose matrices are next to nothing (width 64), so what is left
-is Python, the native call and the threads' meetings; the difference between 24 and 4 layers, by layer.
+Processor time of one thread for one row: layers whose matrices are next to nothing (width 64), so what is
+left is Python, the native call and the threads' meetings; the difference between 24 and 4 layers, by layer.
 """
 
 from __future__ import annotations
