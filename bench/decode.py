@@ -148,6 +148,7 @@ def measure(model: str, given: argparse.Namespace) -> dict[str, Any]:
                 answer = engine.run(prompts, new)
                 if repeat:
                     _note(found[system]["cases"].setdefault(case, {}), case, answer, given.threads)
+        show(model, case, found)
     for engine in engines.values():
         engine.close()
     return found
@@ -165,23 +166,21 @@ def _note(figures: dict[str, Any], case: str, answer: dict[str, Any], threads: i
     figures["tokens"] = answer["tokens"]
 
 
-def show(model: str, found: dict[str, Any]) -> None:
+def show(model: str, case: str, found: dict[str, Any]) -> None:
+    """One table as soon as its case is measured; the first system is compared with each."""
     first = next(iter(found))
-    print(f"\n{model}, tokens/s (medians)")
-    for case in found[first]["cases"]:
-        ours, tokens = (found[first]["cases"][case][key] for key in ("tokens_per_second", "tokens"))
-        for system, result in found.items():
-            figures = result["cases"][case]
-            theirs = figures["tokens_per_second"]
-            ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-            print(
-                f"  {case:<10} {system:<24} {statistics.median(theirs):>9,.1f}"
-                f"   {first} is {ratio:5.2f}x   cpu {statistics.median(figures['cpu_share']):4.0%}"
-                f"   equal tokens {_equal(tokens, figures['tokens']):4.0%}"
-            )
+    ours, tokens = (found[first]["cases"][case][key] for key in ("tokens_per_second", "tokens"))
+    print(f"\n{model}, {case}: tokens/s, medians")
     for system, result in found.items():
-        if "correlation" in result:
-            print(f"  scores of {system:<24} correlate with the reference: {result['correlation']:.5f}")
+        figures = result["cases"][case]
+        theirs = figures["tokens_per_second"]
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        print(
+            f"  {system:<24} {statistics.median(theirs):>9,.1f}   {first} is {ratio:5.2f}x"
+            f"   cpu {statistics.median(figures['cpu_share']):4.0%}"
+            f"   equal tokens {_equal(tokens, figures['tokens']):4.0%}",
+            flush=True,
+        )
 
 
 def _equal(ours: list[list[int]], theirs: list[list[int]]) -> float:
@@ -198,8 +197,11 @@ def main() -> None:
     results = {model: measure(model, given) for model in given.models}
     wrong = []
     for model, found in results.items():
-        show(model, found)
         for system, result in found.items():
+            if "correlation" in result:
+                print(
+                    f"{model}: scores of {system:<24} correlate with the reference: {result['correlation']:.5f}"
+                )
             least = AGREEMENT.get(system.partition("-")[2], -1.0)
             if result.get("correlation", 1.0) < least:
                 wrong.append(f"{system} on {model}: {result['correlation']:.4f} < {least}")
