@@ -199,9 +199,7 @@ def main() -> None:
     for model, found in results.items():
         for system, result in found.items():
             if "correlation" in result:
-                print(
-                    f"{model}: scores of {system:<24} correlate with the reference: {result['correlation']:.5f}"
-                )
+                print(f"{model}, {system:<24} correlation with the reference: {result['correlation']:.5f}")
             least = AGREEMENT.get(system.partition("-")[2], -1.0)
             if result.get("correlation", 1.0) < least:
                 wrong.append(f"{system} on {model}: {result['correlation']:.4f} < {least}")
