@@ -13,8 +13,13 @@ TORCH = "torch==2.13.0"
 _PROBE = {
     "huggingface": "import torch, transformers, accelerate",
     "litgpt": "import torch, litgpt.pretrain, requests",
+    "llamacpp": "import llama_cpp",
+    "vllm": "import torch, vllm",
     "datatrove": "import datatrove.pipeline.tokens, spacy, jieba, xxhash, orjson",
 }
+
+_REMOVED = {"vllm": ("torchvision", "torchaudio", "torchcodec")}
+"""What a peer's package asks for and text does not need; beside a CPU build of torch it breaks imports."""
 
 
 def python_of(peer: str, folder: Path) -> str:
@@ -30,8 +35,10 @@ def python_of(peer: str, folder: Path) -> str:
         print(f"making the environment {home} ...", file=sys.stderr, flush=True)
         venv.create(home, with_pip=True, clear=home.exists())
         if needs_torch:
-            _pip(python, TORCH)
-        _pip(python, "-r", str(PEERS / f"constraints-{peer}.txt"))
+            _pip(python, "install", TORCH)
+        _pip(python, "install", "-r", str(PEERS / f"constraints-{peer}.txt"))
+        if peer in _REMOVED:
+            _pip(python, "uninstall", "--yes", *_REMOVED[peer])
         if not _works(python, peer):
             sys.exit(f"The environment {home} was made, but `{_PROBE[peer]}` fails there; see its message.")
     if not needs_torch:
@@ -48,9 +55,9 @@ def _works(python: Path, peer: str) -> bool:
     return subprocess.run([str(python), "-c", _PROBE[peer]], capture_output=True, check=False).returncode == 0
 
 
-def _pip(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+def _pip(python: Path, verb: str, *arguments: str) -> None:
+    command = [str(python), "-m", "pip", verb, "--quiet", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, check=False).returncode:
         sys.exit(
-            f"pip could not install {arguments[-1]}; its message is above. Check the network and the index."
+            f"pip could not {verb} {arguments[-1]}; its message is above. Check the network and the index."
         )

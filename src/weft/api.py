@@ -13,7 +13,7 @@ from weft.core.errors import ResourceError, UsageError
 from weft.core.hardware import usable_cores
 from weft.core.registry import nearest
 from weft.engine import LLM, Completion, SamplingParams
-from weft.engine.runner import best_dtype, prepare
+from weft.engine.weights import for_inference
 from weft.eval.protocol import GenerateRequest, Generation
 from weft.models import Decoder
 from weft.tokenizer import Tokenizer
@@ -156,7 +156,8 @@ def load(
 ) -> Model:
     """Open a checkpoint folder for use.
 
-    ``dtype`` is "float32" or "bfloat16" (None: bf16 where the processor computes in it). ``device`` is
+    ``dtype`` is that of the weights, "float32", "bfloat16", "int8" or "int4" (None: bf16 where the
+    processor computes in it, else fp32). ``device`` is
     "cpu", "cuda" or "cuda:1" (None: the GPU when there is one). ``max_sequences`` are worked on at once.
     Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
     """
@@ -164,7 +165,7 @@ def load(
     # PyTorch counts cores that a container's quota forbids, and threads beyond the quota wait for each other.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     folder = resolve(path)
-    model = prepare(load_model(folder), place, best_dtype(place, dtype))
+    model = for_inference(load_model(folder), place, dtype)
     ends = read_generation(folder).get("eos_token_id") or []
     known = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
     return Model(model, Tokenizer.load(folder), max_sequences=max_sequences, ends=known)

@@ -138,3 +138,14 @@ def test_wrong_usage(run_folder: Path, arguments: tuple[str, ...], code: int, wo
     result = weft(*(argument.format(run=run_folder) for argument in arguments))
     assert result.exit_code == code
     assert words in result.stderr
+
+
+def test_export_writes_gguf_with_its_lineage(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = record(
+        weft("export", run_folder, "--out", out, "--format", "gguf", "--dtype", "q8_0", "--json", "-")
+    )
+    assert {file.name for file in out.iterdir()} == {"model.gguf", "manifest.json"}
+    assert result["manifest"]["outputs"]["model.gguf"] == hash_file(out / "model.gguf")
+    refused = weft("export", run_folder, "--out", tmp_path / "other", "--dtype", "q8_0")
+    assert refused.exit_code == 2 and "q8_0" in refused.stderr and not (tmp_path / "other").exists()

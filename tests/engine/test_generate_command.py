@@ -32,6 +32,14 @@ def test_one_sample_is_streamed_and_recorded(checkpoint, tmp_path):
     assert record["tokens_per_second"] > 0
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
+def test_weights_of_each_format_write_a_text(checkpoint, name):
+    options = (checkpoint, "--prompt", "今天", "--max-new-tokens", "6", "--temperature", "0", "--json", "-")
+    ended = CliRunner().invoke(command, [*options, "--dtype", name])
+    assert ended.exit_code == 0, ended.output
+    assert json.loads(ended.stdout)["tokens"] <= 6
+
+
 def test_several_samples_differ_and_the_first_is_that_of_one(checkpoint):
     options = (checkpoint, "--prompt", "a", "--max-new-tokens", "12", "--seed", "1", "--json", "-")
     five = json.loads(run(*options, "--num-samples", "5").stdout)

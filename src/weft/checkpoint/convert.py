@@ -1,4 +1,4 @@
-"""From one Hugging Face folder to another: checked, in the dtype and shards asked for, with its lineage."""
+"""From one Hugging Face folder to another, or to GGUF: checked, in the dtype asked for, with its lineage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from weft.checkpoint.gguf import FILE as GGUF_FILE
+from weft.checkpoint.gguf import write_gguf
+from weft.checkpoint.gguf_numbers import KINDS
 from weft.checkpoint.huggingface import (
     GENERATION,
     MAX_SHARD_BYTES,
@@ -24,6 +27,7 @@ from weft.core.config import dump
 from weft.core.errors import CheckpointError, UsageError
 from weft.core.files import atomic_directory, hash_file
 from weft.core.registry import lookup
+from weft.models import Decoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,10 +36,15 @@ _COMMANDS = ("export", "import")
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """What a conversion may change; ``dtype`` is a name of DTYPES, or None for as stored."""
+    """What a conversion may change.
+
+    ``dtype`` is a name of DTYPES or None for as stored, and in ``format`` "gguf" a name of KINDS, where None
+    is float16.
+    """
 
     dtype: str | None = None
     max_shard_bytes: int = MAX_SHARD_BYTES
+    format: str = "huggingface"
 
 
 def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, command: str) -> dict[str, Any]:
@@ -45,7 +54,9 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, comma
     that cannot be used, UsageError for a name of a dtype or an ``out`` that holds something else.
     """
     folder, out = resolve(source), Path(out)
-    dtype = None if config.dtype is None else lookup(DTYPES, config.dtype, "dtype")
+    known = KINDS if config.format == "gguf" else DTYPES
+    if config.dtype is not None:
+        lookup(known, config.dtype, f"dtype of the format {config.format}")
     _check_out(folder, out)
     inputs = _hashes(folder)
     record = manifest.read(out)
@@ -53,14 +64,7 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, comma
         return record
     model = load_model(folder)
     with atomic_directory(out) as temporary:
-        files = write_model(
-            temporary,
-            model,
-            folder,
-            dtype=dtype,
-            max_shard_bytes=config.max_shard_bytes,
-            generation=read_generation(folder),
-        )
+        files = _write(temporary, model, folder, config)
         return manifest.write(
             temporary,
             command=command,
@@ -72,9 +76,23 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, comma
                 "parameters": model.config.parameters,
                 "bytes": sum((temporary / file).stat().st_size for file in files),
                 "shards": sum(file.endswith(".safetensors") for file in files),
-                "tokenizer": "tokenizer.json" in files,
+                "tokenizer": "tokenizer.json" in files or (folder / "tokenizer.json").is_file(),
             },
         )
+
+
+def _write(out: Path, model: Decoder, folder: Path, config: ConvertConfig) -> tuple[str, ...]:
+    if config.format == "gguf":
+        write_gguf(out / GGUF_FILE, model, folder, config.dtype or "float16")
+        return (GGUF_FILE,)
+    return write_model(
+        out,
+        model,
+        folder,
+        dtype=None if config.dtype is None else DTYPES[config.dtype],
+        max_shard_bytes=config.max_shard_bytes,
+        generation=read_generation(folder),
+    )
 
 
 def _check_out(folder: Path, out: Path) -> None:
@@ -112,8 +130,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 def describe(record: dict[str, Any], out: Path) -> str:
     """One line for people about a manifest that :func:`convert` returned."""
     figures = record["figures"]
+    files = f"{figures['shards']} safetensors file(s)" if figures["shards"] else GGUF_FILE
     line = (
         f"{out}: {figures['architecture']}, {figures['parameters']:,} parameters, "
-        f"{figures['bytes'] / 1e6:,.1f} MB in {figures['shards']} safetensors file(s)"
+        f"{figures['bytes'] / 1e6:,.1f} MB in {files}"
     )
     return line if figures["tokenizer"] else line + "; without a tokenizer.json, so it takes token ids only"

@@ -23,7 +23,9 @@ NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram":
 @click.option("--max-new-tokens", default=120, show_default=True, help="Tokens of each body, at most.")
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token each time.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal functions.")
-@click.option("--dtype", help="float32 or bfloat16; by default what this machine computes fastest.")
+@click.option(
+    "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
+)
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 def command(
     checkpoint: Path, data: Path | None, dtype: str | None, device: str | None, **settings: Any
@@ -57,6 +59,8 @@ def table(record: Record) -> str:
         f"bits per byte on {record['split']}: {record['documents']:,} documents, {record['bytes']:,} bytes",
         *_rows(record["bits_per_byte"], "{:.3f}"),
     ]
+    weights = record["settings"]["dtype"]
+    lines.append(f"perplexity per token of this model with weights in {weights}: {record['perplexity']:.4f}")
     parse = record["parse"]
     if parse:
         shares = {name: parse[name] for name in ("model", "ngram")}

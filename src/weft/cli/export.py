@@ -1,4 +1,4 @@
-"""``weft export``: a checkpoint as a Hugging Face folder for other programs."""
+"""``weft export``: a checkpoint for other programs, as a Hugging Face folder or as GGUF."""
 
 from __future__ import annotations
 
@@ -23,15 +23,23 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(["huggingface", "gguf"]),
+    default="huggingface",
+    show_default=True,
+    help="A folder that transformers and vLLM open, or one file for llama.cpp.",
+)
+@click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Numbers to store; by default those of the checkpoint.",
+    type=click.Choice(["float32", "bfloat16", "float16", "q8_0", "q4_0"]),
+    help="Numbers to store; by default those of the checkpoint, in GGUF float16. q8_0, q4_0: GGUF alone.",
 )
 @click.option("--shard-size", callback=_bytes, default="2GB", show_default=True, help="Largest weights file.")
-def command(checkpoint: Path, out: Path, dtype: str | None, shard_size: int) -> dict[str, object]:
-    """Write a run or a CHECKPOINT as a Hugging Face folder that transformers, vLLM and llama.cpp open."""
+def command(checkpoint: Path, out: Path, form: str, dtype: str | None, shard_size: int) -> dict[str, object]:
+    """Write a run or a CHECKPOINT for other programs: transformers, vLLM, llama.cpp."""
     from weft.checkpoint.convert import ConvertConfig, convert, describe
 
-    record = convert(checkpoint, out, ConvertConfig(dtype, shard_size), command="export")
+    record = convert(checkpoint, out, ConvertConfig(dtype, shard_size, form), command="export")
     click.echo(describe(record, out), err=True)
     return {"out": str(out), "manifest": record}

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: repeat less.")
 @click.option("--seed", type=int, help="Equal seeds give equal texts.")
 @click.option("--stop", multiple=True, help="End before this text; may be given several times.")
-@click.option("--dtype", help="float32 or bfloat16; by default what this machine computes fastest.")
+@click.option(
+    "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
+)
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 def command(
     checkpoint: Path,

@@ -17,7 +17,9 @@ from weft.cli.command import Record, weft_command
 @click.option("--name", help="The model's name in the API; by default that of the folder.")
 @click.option("--max-sequences", default=16, show_default=True, help="Answers worked on at once.")
 @click.option("--max-waiting", default=64, show_default=True, help="Answers in the queue before 429.")
-@click.option("--dtype", help="float32 or bfloat16; by default what this machine computes fastest.")
+@click.option(
+    "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
+)
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 def command(
     checkpoint: Path,

@@ -60,6 +60,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Bits per byte of model, LZMA and n-grams on a split, and the share of generated functions that parse.
 
+    ``perplexity`` is the model's, per token: it compares formats of one model, not models of two tokenizers.
     ``data_folder`` is one that ``weft data`` made with ``tokenizer``. Without ``generate``, and on text
     that holds no Python functions, the parse share is None. Raises DataError for data that are missing,
     damaged or encoded with another tokenizer, CheckpointError for a model that does not fit the tokenizer.
@@ -88,13 +89,14 @@ def evaluate(
         "bytes": int(sizes.sum()),
         "tokens": shards.reader.token_count,
         "bits_per_byte": {name: asdict(ratio(found, sizes)) for name, found in bits.items()},
+        "perplexity": float(2 ** (model_bits.sum() / max(shards.reader.token_count, 1))),
         "model_minus": {name: asdict(paired(model_bits, bits[name], sizes)) for name in ("lzma", "ngram")},
         "parse": parse,
         "settings": {
             **asdict(config),
             "context": model.config.max_position_embeddings,
             "overlap": _overlap(model, config),
-            "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
+            "dtype": model.number_format,
             "baseline_train_documents": len(used),
             "baseline_train_bytes": sum(map(len, train)),
         },

@@ -64,6 +64,11 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.weight
         self.register_buffer("inverse_frequencies", rope_frequencies(config), persistent=False)
 
+    @property
+    def number_format(self) -> str:
+        """Name of the number format of the matrices, such as "bfloat16"."""
+        return str(self.embedding.weight.dtype).removeprefix("torch.")
+
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights: normal, and matrices that write to the residual stream start at zero.

@@ -106,6 +106,20 @@ def serving(name: str) -> ctypes.CDLL | None:
         return None
 
 
+@functools.cache
+def decoder() -> ctypes.CDLL | None:
+    """The library of whole decoder steps (:mod:`weft.ops.step`), or None without a compiler."""
+    if os.environ.get("WEFT_KERNELS", "on").lower() not in ("on", "1", "decoder"):
+        return None
+    torch.get_num_threads()
+    # Sums keep their order and products their rounding: a row must not depend on its neighbours.
+    flags = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+    try:
+        return load([_SOURCES / name for name in ("numbers.h", "packed.h", "decoder.cpp")], flags)
+    except BuildError:
+        return None
+
+
 # A test that compiles anew clears what was kept.
 kernels.cache_clear = _compiled.cache_clear  # type: ignore[attr-defined]
 

@@ -11,12 +11,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from weft.data.batch import IGNORED, Batch
 from weft.eval.windows import batches
 from weft.models import Decoder
 from weft.ops.attention import PackedRows
-from weft.ops.loss import cross_entropy_plain
 
 POSITIONS = 1024
 """Positions whose scores over the vocabulary exist at the same time."""
@@ -49,15 +49,15 @@ def document_bits(
 @torch.inference_mode()
 def target_losses(model: Decoder, batch: Batch, dtype: torch.dtype | None) -> npt.NDArray[np.float64]:
     """float64 [targets]: -ln p of every target that is not IGNORED, in row-major order."""
-    weight = model.output.weight
-    tokens, start = (
-        torch.from_numpy(array).to(weight.device) for array in (batch.tokens, batch.document_start)
-    )
-    kept = torch.from_numpy(batch.targets.reshape(-1) != IGNORED).to(weight.device)
-    targets = torch.from_numpy(batch.targets).to(weight.device).view(-1)[kept]
+    device = model.embedding.weight.device
+    tokens, start = (torch.from_numpy(array).to(device) for array in (batch.tokens, batch.document_start))
+    kept = torch.from_numpy(batch.targets.reshape(-1) != IGNORED).to(device)
+    targets = torch.from_numpy(batch.targets).to(device).view(-1)[kept]
     hidden = model(tokens, PackedRows(start, model.config.sliding_window), dtype).flatten(0, 1)[kept]
     losses = [
-        cross_entropy_plain(hidden[at : at + POSITIONS], weight, targets[at : at + POSITIONS])
+        F.cross_entropy(
+            model.logits(hidden[at : at + POSITIONS]).float(), targets[at : at + POSITIONS], reduction="none"
+        )
         for at in range(0, len(targets), POSITIONS)
     ]
     found: npt.NDArray[np.float64] = torch.cat(losses).double().cpu().numpy()

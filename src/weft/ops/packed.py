@@ -1,0 +1,104 @@
+"""Weights of linear layers as the native products read them (see ``native/packed.h`` for the layout).
+
+Dimensions: N outputs, K inputs. A panel is 32 outputs; what N and K lack to whole panels and steps is zeros.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from weft.core.errors import ConfigError
+from weft.ops.quantise import GROUP, quantise_int4, quantise_rows
+
+_PANEL, _LANES = 32, 16
+_LONGEST = 65536
+
+
+class Format(IntEnum):
+    """How the numbers of a weight are stored."""
+
+    FLOAT32 = 0
+    BFLOAT16 = 1
+    INT8 = 2
+    INT4 = 3
+
+
+class MatrixStruct(ctypes.Structure):
+    """``Matrix`` of packed.h."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("N", ctypes.c_long),
+        ("K", ctypes.c_long),
+        ("format", ctypes.c_long),
+    )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weight [N, K] in panels; ``scale`` (int8) and ``bias`` are fp32, padded to whole panels."""
+
+    data: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+    outputs: int
+    inputs: int
+    format: Format
+
+    def struct(self) -> MatrixStruct:
+        """What the library takes; valid as long as this object lives."""
+        pointers = [None if x is None else x.data_ptr() for x in (self.data, self.scale, self.bias)]
+        return MatrixStruct(*pointers, self.outputs, self.inputs, self.format)
+
+
+def pack(weights: Sequence[Tensor], form: Format, biases: Sequence[Tensor | None] = ()) -> Packed:
+    """The weights [N_i, K] one below the other as one matrix. Raises ConfigError for rows beyond 65,536."""
+    weight = torch.cat([w.detach() for w in weights])
+    outputs, inputs = weight.shape
+    if inputs > _LONGEST:
+        raise ConfigError(f"A matrix with {inputs} inputs is not supported; at most {_LONGEST} are.")
+    given = [b for b in biases if b is not None]
+    bias = _padded(torch.cat(given).float()) if given else None
+    scale: Tensor | None = None
+    if form is Format.INT4:
+        data = _pack_int4(*quantise_int4(weight))
+    elif form is Format.INT8:
+        q, scale = quantise_rows(weight)
+        data, scale = _panels((q.short() + 128).to(torch.uint8), 4), _padded(scale)
+    elif form is Format.BFLOAT16:
+        data = _panels(weight.bfloat16(), 2)
+    else:
+        data = _panels(weight.float(), 1)
+    return Packed(data, scale, bias, outputs, inputs, form)
+
+
+def _padded(x: Tensor) -> Tensor:
+    return F.pad(x, (0, -len(x) % _PANEL)).contiguous()
+
+
+def _panels(weight: Tensor, step: int) -> Tensor:
+    """[N, K] -> [N/32, K/step, 2, 16, step]."""
+    N, K = weight.shape
+    whole = F.pad(weight, (0, -K % step, 0, -N % _PANEL))
+    return whole.view(-1, 2, _LANES, whole.shape[1] // step, step).permute(0, 3, 1, 2, 4).contiguous()
+
+
+def _pack_int4(q: Tensor, scales: Tensor) -> Tensor:
+    """uint8 [N/32, groups, 64 + 512]: the scales of 32 outputs, then their nibbles."""
+    rows = (0, 0, 0, -len(q) % _PANEL)
+    whole, scales = F.pad(q, rows), F.pad(scales, rows)
+    nibbles = (whole.short() + 8).to(torch.uint8)
+    split = nibbles.view(-1, 2, _LANES, whole.shape[1] // GROUP, 2, 4, 4).permute(0, 3, 4, 5, 1, 2, 6)
+    low, high = split[:, :, 0], split[:, :, 1]
+    lines = (low | (high << 4)).flatten(2)
+    heads = scales.view(-1, _PANEL, scales.shape[1]).transpose(1, 2).contiguous().view(torch.uint8)
+    return torch.cat((heads, lines), dim=-1).contiguous()
