@@ -1,0 +1,122 @@
+"""What form an answer must have, as the constraint that the engine is given.
+
+A constraint is ``{"kind": "json_schema" | "regex" | "choice" | "lark", "value": ...}``; the engine compiles
+it. Here it is only checked for size and depth, so that nobody sends a schema that takes the server away.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from weft.server.errors import ApiError
+from weft.server.limits import Limits
+from weft.server.schema import ChatRequest, NamedTool, ResponseFormat, Tool
+
+Constraint = dict[str, Any]
+
+
+def constraint_of(body: ChatRequest, limits: Limits) -> Constraint | None:
+    """What ``response_format`` or ``tool_choice`` demands; None when the answer is free."""
+    wanted = _of_format(body.response_format) if body.response_format else None
+    forced = _of_tools(body)
+    if wanted is not None and forced is not None:
+        raise ApiError(
+            400,
+            "tool_choice already says what the answer is; leave response_format out.",
+            param="response_format",
+        )
+    found = wanted or forced
+    if found is not None:
+        _check(found, limits, "response_format" if wanted else "tools")
+    return found
+
+
+def _of_format(form: ResponseFormat) -> Constraint | None:
+    fields = {
+        "json_schema": form.json_schema,
+        "regex": form.regex,
+        "choice": form.choice,
+        "grammar": form.grammar,
+    }
+    for name, value in fields.items():
+        if (value is not None) != (name == form.type):
+            verb = "needs" if name == form.type else "takes no"
+            raise ApiError(
+                400, f"response_format of type {form.type} {verb} {name}.", param="response_format"
+            )
+    if form.type == "text":
+        return None
+    if form.type == "json_object":
+        return {"kind": "json_schema", "value": {"type": "object"}}
+    if form.json_schema is not None:
+        return {"kind": "json_schema", "value": form.json_schema.schema_}
+    if form.type == "grammar":
+        return {"kind": "lark", "value": form.grammar}
+    return {"kind": form.type, "value": fields[form.type]}
+
+
+def _of_tools(body: ChatRequest) -> Constraint | None:
+    choice, tools = body.tool_choice, body.tools or []
+    if choice not in (None, "none", "auto") and not tools:
+        raise ApiError(400, "tool_choice needs tools.", param="tool_choice")
+    if choice == "required":
+        return _calls(tools)
+    if isinstance(choice, NamedTool):
+        named = [tool for tool in tools if tool.function.name == choice.function.name]
+        if not named:
+            message = f"tool_choice names {choice.function.name!r}, which is not among the tools."
+            raise ApiError(400, message, param="tool_choice")
+        return _calls(named)
+    return None
+
+
+def _calls(tools: list[Tool]) -> Constraint:
+    """One call of one of ``tools``, in the markup that :mod:`weft.server.tools` reads."""
+    schemas = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool.function.name},
+                "arguments": tool.function.parameters or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    schema = json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, ensure_ascii=False)
+    return {
+        "kind": "lark",
+        "value": f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {schema}\n',
+    }
+
+
+def _check(constraint: Constraint, limits: Limits, param: str) -> None:
+    value = constraint["value"]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) > limits.constraint_characters:
+        raise ApiError(
+            400,
+            f"It asks for a form of {len(text)} characters; {limits.constraint_characters} are allowed.",
+            param=param,
+        )
+    if (depth := _depth(value)) > limits.constraint_depth:
+        raise ApiError(
+            400,
+            f"Its schema is nested {depth} deep; {limits.constraint_depth} levels are allowed.",
+            param=param,
+        )
+
+
+def _depth(value: Any) -> int:
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return deepest
