@@ -39,7 +39,19 @@ class Answer:
         self.submitted = time.monotonic()
         self.first: float | None = None
         self.ended: float | None = None
+        self._taken = asyncio.Event()
+        self._fault: EngineFault | None = None
         self._inbox: asyncio.Queue[Piece | EngineFault | str] = asyncio.Queue()
+
+    async def taken(self) -> None:
+        """Wait until the engine has accepted the request. Raises EngineFault when it refuses it."""
+        await self._taken.wait()
+        if self._fault is not None:
+            raise self._fault
+
+    def accept(self) -> None:
+        """The engine has it."""
+        self._taken.set()
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Pieces as they come, the last one with its finish reason. Raises EngineFault."""
@@ -65,6 +77,9 @@ class Answer:
         if self.done:
             return
         now = time.monotonic()
+        self._taken.set()
+        if isinstance(item, EngineFault):
+            self._fault = item
         if isinstance(item, Piece):
             if self.first is None and item.tokens:
                 self.first = now

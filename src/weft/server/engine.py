@@ -216,6 +216,9 @@ class Engine:
         if op == "pieces":
             for record in message["items"]:
                 self._deliver(record["id"], plain(record))
+        elif op == "taken":
+            if answer := self._open.get(message["id"]):
+                answer.accept()
         elif op == "vector":
             self._deliver(message["id"], message["data"])
         elif op == "error":

@@ -98,6 +98,7 @@ class Host:
             self._sequences[message["id"]] = sequence
             self._names[id(sequence)] = message["id"]
             self._told[message["id"]] = 0
+            self._send({"op": "taken", "id": message["id"]})
 
     def _abort(self, name: int) -> None:
         self._embeddings = deque(item for item in self._embeddings if item["id"] != name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import resource
 import socket
@@ -89,8 +88,8 @@ class Tls:
             ) from None
 
 
-async def serve(app: FastAPI, listener: socket.socket, limits: Limits, tls: Tls | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C; answers under way are finished first, within DRAIN_SECONDS."""
+def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn.Server:
+    """Serves ``app`` until SIGTERM or Ctrl-C; answers under way are finished first, within DRAIN_SECONDS."""
     _raise_open_files()
     config = uvicorn.Config(
         app,
@@ -104,8 +103,7 @@ async def serve(app: FastAPI, listener: socket.socket, limits: Limits, tls: Tls 
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal after an orderly end
-        await uvicorn.Server(config).serve(sockets=[listener])
+    return uvicorn.Server(config)
 
 
 def _raise_open_files() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
 
 from weft.server.app import create_app
 from weft.server.keys import Keys
 from weft.server.ledger import Ledger
 from weft.server.limits import Limits
-from weft.server.listen import Tls, serve
+from weft.server.listen import Tls, http_server
 from weft.server.models import Models
 from weft.server.store import Store
 
@@ -33,7 +36,16 @@ def run(service: Service, ready: Callable[[], None]) -> None:
 
     Raises WeftError when the model or the store cannot be opened.
     """
-    asyncio.run(_run(service, ready))
+    # With Python's own handler asyncio would cancel the coroutine, and the engines would not be ended.
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        asyncio.run(_run(service, ready))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 async def _run(service: Service, ready: Callable[[], None]) -> None:
@@ -50,6 +62,8 @@ async def _run(service: Service, ready: Callable[[], None]) -> None:
             await models.start()
             app = create_app(models, service.limits, keys, ledger)
             ready()
-            await serve(app, service.listener, service.limits, service.tls)
+            http = http_server(app, service.limits, service.tls)
+            with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal after an orderly end
+                await http.serve(sockets=[service.listener])
         finally:
             await models.stop()

@@ -50,7 +50,7 @@ def add(app: FastAPI, front: Front) -> None:
             raise ApiError(400, "prompt is an empty list; give at least one prompt.", param="prompt")
         n, best_of = body.n or 1, body.best_of or body.n or 1
         _check_best_of(body, n, best_of)
-        _check_count(len(raw), best_of, front)
+        _check_count(len(raw), best_of, front, "best_of" if best_of > n else "n")
         if body.echo and body.logprobs is not None:
             message = "logprobs of the prompt are not there: leave echo out, or logprobs."
             raise ApiError(400, message, param="logprobs")
@@ -134,6 +134,15 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         front.record(request, job.served, status, prompt_tokens, answers, job.body.user)
 
     if job.body.stream:
+        # What the engine refuses is an error of the request, so it must be known before the stream begins.
+        try:
+            taken = await unless_gone(_all_taken(answers), request.receive)
+        except EngineFault as fault:
+            close(fault.status)
+            raise
+        if taken is None:
+            close(499)
+            return Response(status_code=499)
         events = choices.events(job.body.include_usage)
         return EventStream(events, lambda: close(200), front.limits.send_seconds)
     status = 499
@@ -147,6 +156,12 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         close(status)
     # 499 is what proxies log for a client that left; nobody reads this answer.
     return Response(status_code=499) if whole is None else JSONResponse(whole)
+
+
+async def _all_taken(answers: list[Answer]) -> bool:
+    for answer in answers:
+        await answer.taken()
+    return True
 
 
 def _settings(
@@ -201,13 +216,11 @@ def _check_best_of(body: CompletionRequest, n: int, best_of: int) -> None:
         )
 
 
-def _check_count(prompts: int, each: int, front: Front) -> None:
-    count = prompts * each
-    if count > front.limits.choices:
-        message = (
-            f"{prompts} prompts with n = {each} are {count} answers; {front.limits.choices} are allowed."
-        )
-        raise ApiError(400, message, param="n")
+def _check_count(prompts: int, each: int, front: Front, param: str = "n") -> None:
+    count, most = prompts * each, front.limits.choices
+    if count > most:
+        message = f"{prompts} prompts with {param} = {each} are {count} answers; {most} are allowed."
+        raise ApiError(400, message, param=param)
 
 
 def _messages(body: ChatRequest) -> list[dict[str, Any]]:
