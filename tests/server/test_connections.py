@@ -13,8 +13,8 @@ import threading
 
 import httpx
 import pytest
-from conftest import running, until
 
+from conftest import running, until
 from weft.core.errors import ResourceError, UsageError
 from weft.server.engine import EngineOptions
 from weft.server.limits import Limits

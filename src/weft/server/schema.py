@@ -7,6 +7,8 @@ the value that changes nothing.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -152,6 +154,14 @@ class ToolCall(Strict):
     function: CalledFunction
     index: int | None = None
 
+    def plain(self) -> dict[str, Any]:
+        """The call as templates know it: arguments as an object, where the model wrote one."""
+        arguments: Any = self.function.arguments
+        with contextlib.suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments)
+        function = {"name": self.function.name, "arguments": arguments}
+        return {"id": self.id, "type": self.type, "function": function}
+
 
 class ChatMessage(Strict):
     """One turn of a conversation."""
@@ -181,7 +191,7 @@ class ChatMessage(Strict):
         if self.name is not None:
             message["name"] = self.name
         if self.tool_calls:
-            message["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+            message["tool_calls"] = [call.plain() for call in self.tool_calls]
         return message
 
 

@@ -93,10 +93,14 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 raise jinja2.TemplateError("it makes a text that is too long")
         return super().call_binop(context, operator, left, right)
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A text is checked before it can be used as a format."""
+        if attribute in ("format", "format_map"):
+            _check_format(obj)
+        return super().getattr(obj, attribute)
+
     def call(self, context: Any, function: Any, /, *arguments: Any, **named: Any) -> Any:
         """Methods such as ``ljust`` take no huge numbers."""
-        if getattr(function, "__name__", "") in ("format", "format_map"):
-            _check_format(getattr(function, "__self__", ""))
         _check_numbers((*arguments, *named.values()))
         return super().call(context, function, *arguments, **named)
 
