@@ -73,7 +73,6 @@ def test_every_route_is_closed_without_a_key(guarded):
     [
         "",
         "Bearer",
-        "Bearer ",
         "Basic abc",
         "Bearer weft-000000000000-" + "a" * 43,
         "Bearer weft-" + "x" * 10_000,

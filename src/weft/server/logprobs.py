@@ -36,9 +36,9 @@ def completion_logprobs(
     """Four lists with an item for each token, and the offset in the text after them."""
     tokens = [spelling(tokenizer, token) for token, _, _ in entries]
     offsets = []
-    for token in tokens:
+    for token, _, _ in entries:
         offsets.append(offset)
-        offset += len(token)
+        offset += len(tokenizer.decode([token]))
     tops = [{spelling(tokenizer, other): _number(value) for other, value in top} for _, _, top in entries]
     return {
         "tokens": tokens,
@@ -49,8 +49,11 @@ def completion_logprobs(
 
 
 def spelling(tokenizer: Tokenizer, token: int) -> str:
-    """The text of one token; a part of a character is U+FFFD."""
-    return tokenizer.decode([token])
+    """The text of one token; a part of a character is written as OpenAI does, ``bytes:\\xe4\\xbd``."""
+    text = tokenizer.decode([token])
+    if "\ufffd" not in text or (raw := _bytes(tokenizer, token)) is None:
+        return text
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 def _bytes(tokenizer: Tokenizer, token: int) -> list[int] | None:
