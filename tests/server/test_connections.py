@@ -13,14 +13,12 @@ import threading
 
 import httpx
 import pytest
+from servers import ENDLESS, running, until
 
-from conftest import running, until
 from weft.core.errors import ResourceError, UsageError
 from weft.server.engine import EngineOptions
 from weft.server.limits import Limits
 from weft.server.listen import Tls, bind
-
-ENDLESS = {"prompt": [5], "max_tokens": 7000, "temperature": 0, "ignore_eos": True}
 
 
 def raw_request(server, body: dict) -> socket.socket:

@@ -15,9 +15,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from test_connections import ENDLESS
+from servers import ENDLESS, running, until
 
-from conftest import running, until
 from weft.checkpoint.huggingface import save_model
 from weft.core.errors import CheckpointError
 from weft.server.engine import EngineOptions, Patience

@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import Server, running, until
+from servers import Server, running, until
 
 from weft.server.engine import EngineOptions
 from weft.server.schema import (

@@ -6,14 +6,15 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner
+from servers import running, until
 
-from conftest import running, until
 from weft.cli.main import main
 from weft.core.errors import ResourceError, UsageError
 from weft.server.engine import EngineOptions
@@ -192,27 +193,36 @@ def test_the_count_of_the_day_survives_a_restart(tmp_path):
 
 
 @pytest.fixture
-def postgres(tmp_path):
+def postgres():
     """A PostgreSQL of our own, where its programs and the driver are installed."""
     pytest.importorskip("psycopg")
-    programs = shutil.which("initdb") or next(iter(sorted(map(str, _initdbs()))), None)
-    if programs is None or os.getuid() == 0:
-        pytest.skip("PostgreSQL's programs are not here, or we are root, which it refuses")
-    home = Path(programs).parent
-    data = str(tmp_path / "pg")
-    subprocess.run([programs, "-D", data, "-A", "trust", "-U", "weft"], check=True, capture_output=True)
-    process = subprocess.Popen(
-        [f"{home}/postgres", "-D", data, "-k", data, "-h", ""], stderr=subprocess.DEVNULL
-    )
-    until(lambda: Path(f"{data}/.s.PGSQL.5432").exists())
-    time.sleep(0.5)
-    yield f"postgresql://weft@/postgres?host={data}"
-    process.send_signal(signal.SIGINT)
-    process.wait()
-
-
-def _initdbs():
-    return Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    found = [
+        *map(Path, filter(None, [shutil.which("initdb")])),
+        *Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+    ]
+    if not found:
+        pytest.skip("PostgreSQL's programs are not installed")
+    # PostgreSQL refuses to run as root.
+    account: dict[str, str] = {"user": "postgres"} if os.getuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as home:
+        if account:
+            try:
+                shutil.chown(home, "postgres")
+            except LookupError:
+                pytest.skip("root may not run PostgreSQL, and there is no account for it")
+        data = f"{home}/data"
+        command = [str(found[0]), "-D", data, "-A", "trust", "-U", "weft"]
+        subprocess.run(command, check=True, capture_output=True, cwd=home, **account)
+        command = [str(found[0].parent / "postgres"), "-D", data, "-k", home, "-h", ""]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=home, **account)
+        try:
+            for line in process.stderr:
+                if "ready to accept" in line:
+                    break
+            yield f"postgresql://weft@/postgres?host={home}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
 
 
 def test_postgresql_does_the_same(postgres):
@@ -223,7 +233,9 @@ def test_postgresql_does_the_same(postgres):
     key, text = keys.add("安", "admin", tokens_per_day=5)
     assert Keys(store).recognise(text) == key
     keys.revoke(key.id)
-    assert Keys(Store(postgres)).recognise(text) is None
+    other = Store(postgres)
+    assert Keys(other).recognise(text) is None
+    other.close()
     ledger = Ledger(store)
     ledger.use(Use(time.time(), key.id, "用户", "/", "m", 200, 3, 4, None, 0.1))
     ledger.event(key.id, "made")
