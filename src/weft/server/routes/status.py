@@ -86,6 +86,7 @@ def _record(served: Served) -> dict[str, Any]:
         "owned_by": "weft",
         "max_model_len": served.engine.facts.get("context"),
         "loaded": served.engine.up,
+        "supported": served.engine.facts.get("supported", []),
     }
 
 
