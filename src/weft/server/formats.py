@@ -1,7 +1,7 @@
 """What form an answer must have, as the constraint that the engine is given.
 
-A constraint is ``{"kind": "json_schema" | "regex" | "choice" | "lark", "value": ...}``; the engine compiles
-it. Here it is only checked for size and depth, so that nobody sends a schema that takes the server away.
+A constraint has a ``kind`` ("json_schema", "json_object", "regex", "choice" or "lark") and a ``text``; the
+engine compiles it, with its own bounds on the work. Here only size and depth are checked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from weft.server.errors import ApiError
 from weft.server.limits import Limits
 from weft.server.schema import ChatRequest, NamedTool, ResponseFormat, Tool
 
-Constraint = dict[str, Any]
+Constraint = dict[str, str]
 
 
 def constraint_of(body: ChatRequest, limits: Limits) -> Constraint | None:
@@ -48,12 +48,12 @@ def _of_format(form: ResponseFormat) -> Constraint | None:
     if form.type == "text":
         return None
     if form.type == "json_object":
-        return {"kind": "json_schema", "value": {"type": "object"}}
+        return {"kind": "json_object", "text": ""}
     if form.json_schema is not None:
-        return {"kind": "json_schema", "value": form.json_schema.schema_}
-    if form.type == "grammar":
-        return {"kind": "lark", "value": form.grammar}
-    return {"kind": form.type, "value": fields[form.type]}
+        return {"kind": "json_schema", "text": _json(form.json_schema.schema_)}
+    if form.choice is not None:
+        return {"kind": "choice", "text": _json(form.choice)}
+    return {"kind": "lark" if form.type == "grammar" else "regex", "text": form.grammar or form.regex or ""}
 
 
 def _of_tools(body: ChatRequest) -> Constraint | None:
@@ -85,7 +85,7 @@ def _calls(tools: list[Tool]) -> Constraint:
         }
         for tool in tools
     ]
-    schema = json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, ensure_ascii=False)
+    schema = _json(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
     return {
         "kind": "lark",
         "value": f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {schema}\n',
@@ -93,30 +93,14 @@ def _calls(tools: list[Tool]) -> Constraint:
 
 
 def _check(constraint: Constraint, limits: Limits, param: str) -> None:
-    value = constraint["value"]
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(text) > limits.constraint_characters:
-        raise ApiError(
-            400,
-            f"It asks for a form of {len(text)} characters; {limits.constraint_characters} are allowed.",
-            param=param,
-        )
-    if (depth := _depth(value)) > limits.constraint_depth:
-        raise ApiError(
-            400,
-            f"Its schema is nested {depth} deep; {limits.constraint_depth} levels are allowed.",
-            param=param,
-        )
+    size, most = len(constraint["text"]), limits.constraint_characters
+    if size > most:
+        raise ApiError(400, f"It asks for a form of {size} characters; {most} are allowed.", param=param)
 
 
-def _depth(value: Any) -> int:
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        level = [
-            inner
-            for item in level
-            if isinstance(item, (dict, list))
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-    return deepest
+def _json(value: Any) -> str:
+    """Raises ApiError 400 for what is nested too deep to be worked on."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise ApiError(400, "The schema is nested too deep.", param="response_format") from None

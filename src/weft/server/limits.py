@@ -30,7 +30,6 @@ class Limits:
     waiting: int = 64
     owner_share: float = 0.5
     constraint_characters: int = 65_536
-    constraint_depth: int = 32
     retry_after_seconds: int = 5
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.engine import LLM, SamplingParams
+from weft.engine import LLM, SamplingParams, params
 from weft.engine.sequence import Sequence
 from weft.ops.attention import PackedRows
 from weft.server.wire import Logprob
@@ -35,6 +35,8 @@ def sampling(fields: dict[str, Any]) -> SamplingParams:
             given[name] = tuple(given[name])
     if "logit_bias" in given:  # the keys of JSON objects are text
         given["logit_bias"] = {int(token): value for token, value in given["logit_bias"].items()}
+    if "grammar" in given:
+        given["grammar"] = params.Grammar(**given["grammar"])  # type: ignore[attr-defined]
     return SamplingParams(**given).sample(index)
 
 
