@@ -199,7 +199,6 @@ def test_a_key_is_asked_for(open_page, checkpoint, tmp_path):
     keys = Keys(Store(str(tmp_path / "weft.db")))
     _, text = keys.add("page")
     with running({"tiny": EngineOptions(str(checkpoint), "float32")}, None, keys) as server:
-        context_page = open_page
         page = open_page(address=server.address, locked=True)
         page.fill("#key", text)
         shot(page, "key")

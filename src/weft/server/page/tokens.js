@@ -13,6 +13,7 @@ export class Writer {
     this.spelled = "";
     this.decoder = new TextDecoder();
     this.waiting = [];
+    this.partial = [];
   }
 
   // Adds a piece of text, and the records of its tokens when there are any.
@@ -23,26 +24,35 @@ export class Writer {
       return;
     }
     this.waiting.push(...records);
-    // Text held back for a stop string comes later than its tokens.
-    while (this.waiting.length) {
-      const record = this.waiting[0];
-      const bytes = record.bytes && new Uint8Array(record.bytes);
-      const text = bytes ? this.decoder.decode(bytes, { stream: true }) : record.token;
-      if (!this.text.startsWith(this.spelled + text)) {
-        // A token without text, such as the end of a turn, or one that waits for its text.
-        if (bytes) this.decoder = new TextDecoder();
-        if (this.waiting.length > 64) this.waiting.shift();
-        return;
-      }
-      this.waiting.shift();
+    while (this.waiting.length && this.spell(this.waiting[0], false)) this.waiting.shift();
+  }
+
+  // Shows one token; false when its text has not come yet: text held back for a stop string comes later.
+  spell(record, last) {
+    const bytes = record.bytes && new Uint8Array(record.bytes);
+    const text = bytes ? this.decoder.decode(bytes, { stream: true }) : record.token;
+    if (text && this.text.startsWith(this.spelled + text)) {
       this.spelled += text;
+      this.partial = [];
       this.place.append(span(text, record));
+      return true;
     }
+    if (!text && bytes) {
+      this.partial.push(...bytes);
+      return true;
+    }
+    // The token is unread again: a part of a character before it stays.
+    this.decoder = new TextDecoder();
+    this.decoder.decode(new Uint8Array(this.partial), { stream: true });
+    // Where other text follows, it has none itself: the end of a turn, for instance.
+    return last || this.text.length > this.spelled.length;
   }
 
   // The answer is over: what no token accounts for is shown plainly.
   end() {
-    if (this.spelled && this.spelled.length < this.text.length) this.place.append(this.text.slice(this.spelled.length));
+    if (!this.spelled && !this.waiting.length) return;
+    while (this.waiting.length && this.spell(this.waiting[0], true)) this.waiting.shift();
+    if (this.spelled.length < this.text.length) this.place.append(this.text.slice(this.spelled.length));
   }
 }
 
@@ -51,8 +61,7 @@ function span(text, record) {
   element.className = "token";
   element.tabIndex = 0;
   element.textContent = text;
-  const share = Math.exp(record.logprob);
-  element.style.setProperty("--doubt", (1 - share).toFixed(3));
+  element.style.setProperty("--doubt", (1 - Math.exp(record.logprob)).toFixed(3));
   element.record = record;
   element.setAttribute("aria-label", `${visible(text)} ${percent(record.logprob)}`);
   return element;
