@@ -356,6 +356,9 @@ function listModels() {
     label.append(input, name);
     return label;
   }));
+  // What no chosen model could hold would only be refused.
+  const shortest = Math.min(...known.map((model) => model.max_model_len ?? Infinity));
+  if (Number(at("max_tokens").value) >= shortest) at("max_tokens").value = Math.max(1, Math.floor(shortest / 2));
   const able = known.some((model) => model.supported?.includes("logprobs"));
   at("probabilities").disabled = !able;
   at("probabilities").parentElement.title = able ? "" : words().noProbabilities;
