@@ -88,7 +88,7 @@ def _calls(tools: list[Tool]) -> Constraint:
     schema = _json(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
     return {
         "kind": "lark",
-        "value": f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {schema}\n',
+        "text": f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {schema}\n',
     }
 
 
