@@ -18,8 +18,8 @@ from typing import Any
 from weft.core.errors import ResourceError
 from weft.server.client import EventClient, Refused
 
-_COMMON = """time year people way day man thing woman life child world school state family student group country
-problem hand part place case week company system program question work number night"""
+_COMMON = """time year people way day man thing woman life child world school state family student group
+country problem hand part place case week company system program question work number night"""
 PERCENTILES = (50, 95, 99)
 
 
