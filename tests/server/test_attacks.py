@@ -18,6 +18,7 @@ from servers import ENDLESS, running, until
 from weft.server import keys as keys_module
 from weft.server.engine import EngineOptions
 from weft.server.keys import Keys
+from weft.server.repetition import expanded
 from weft.server.store import Store
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
@@ -45,6 +46,12 @@ def test_huge_n_and_huge_logprobs_are_refused(client):
     [
         {"type": "regex", "regex": "(a+)+" * 50 + "$"},
         {"type": "regex", "regex": "(((a{1000}){1000}){1000}){1000}"},
+        {"type": "regex", "regex": "a{99999999999999999999}"},
+        {"type": "grammar", "grammar": "start: /((a{1000}){1000}){1000}/"},
+        {
+            "type": "json_schema",
+            "json_schema": {"schema": {"type": "string", "pattern": "((a{999}){999}){999}"}},
+        },
         {"type": "regex", "regex": "("},
         {"type": "regex", "regex": "x" * 100_000},
         {"type": "grammar", "grammar": "start: start start | start"},
@@ -70,6 +77,22 @@ def test_hostile_regexes_and_schemas_hold_nobody_up(client, form):
     assert nested.status_code == 400
     assert client.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
     assert client.engine().pid == pid
+
+
+@pytest.mark.parametrize(
+    ("pattern", "size"),
+    [
+        ("abc", 3),
+        ("a{5}", 5),
+        ("(ab){3}", 12),
+        ("((a{9}){9}){9}", 1071),
+        ("a{2,10}", 10),
+        ("{", 1),
+        ("a{,4}", 4),
+    ],
+)
+def test_repetitions_written_out(pattern, size):
+    assert expanded(pattern) == size
 
 
 def _nested(depth: int) -> str:

@@ -203,7 +203,7 @@ def test_a_tool_that_must_be_called_is_called(endless, need, choice):
         "tools": [tool],
         "tool_choice": choice,
         "seed": 2,
-        "max_tokens": 100,
+        "max_tokens": 1000,
     }
     (choice_,) = api.chat.completions.create(**ask).choices
     assert choice_.finish_reason == "tool_calls"

@@ -11,6 +11,7 @@ from typing import Any
 
 from weft.server.errors import ApiError
 from weft.server.limits import Limits
+from weft.server.repetition import expanded
 from weft.server.schema import ChatRequest, NamedTool, ResponseFormat, Tool
 
 Constraint = dict[str, str]
@@ -96,6 +97,10 @@ def _check(constraint: Constraint, limits: Limits, param: str) -> None:
     size, most = len(constraint["text"]), limits.constraint_characters
     if size > most:
         raise ApiError(400, f"It asks for a form of {size} characters; {most} are allowed.", param=param)
+    # In the text of a schema its patterns stand as they are, but for doubled backslashes.
+    if (written := expanded(constraint["text"])) > limits.constraint_expanded:
+        message = f"Its repetitions, written out, have {written} characters; {limits.constraint_expanded} are allowed."
+        raise ApiError(400, message, param=param)
 
 
 def _json(value: Any) -> str:

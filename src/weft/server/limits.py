@@ -30,6 +30,7 @@ class Limits:
     waiting: int = 64
     owner_share: float = 0.5
     constraint_characters: int = 65_536
+    constraint_expanded: int = 100_000
     retry_after_seconds: int = 5
 
 
