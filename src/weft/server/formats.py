@@ -98,8 +98,9 @@ def _check(constraint: Constraint, limits: Limits, param: str) -> None:
     if size > most:
         raise ApiError(400, f"It asks for a form of {size} characters; {most} are allowed.", param=param)
     # In the text of a schema its patterns stand as they are, but for doubled backslashes.
-    if (written := expanded(constraint["text"])) > limits.constraint_expanded:
-        message = f"Its repetitions, written out, have {written} characters; {limits.constraint_expanded} are allowed."
+    most = limits.constraint_expanded
+    if (written := expanded(constraint["text"])) > most:
+        message = f"Its repetitions, written out, have {written} characters; {most} are allowed."
         raise ApiError(400, message, param=param)
 
 

@@ -11,8 +11,8 @@ _MOST_DIGITS = 9
 def expanded(pattern: str) -> int:
     """Characters of ``pattern`` with every ``{m,n}`` written out n times, also where groups nest.
 
-    ``(ab){3}`` is 12 with its parentheses. Compilers write them out, so this bounds their work. It is an estimate that
-    serves any dialect, and texts that hold regular expressions among other things.
+    ``(ab){3}`` is 12 with its parentheses. Compilers write them out, so this bounds their work. It is an
+    estimate that serves any dialect, and texts that hold regular expressions among other things.
     """
     sizes = [0]
     last = 0
