@@ -85,7 +85,7 @@ def test_hostile_regexes_and_schemas_hold_nobody_up(client, form):
         ("abc", 3),
         ("a{5}", 5),
         ("(ab){3}", 12),
-        ("((a{9}){9}){9}", 1071),
+        ("((a{9}){9}){9}", 909),
         ("a{2,10}", 10),
         ("{", 1),
         ("a{,4}", 4),
