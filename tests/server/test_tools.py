@@ -141,8 +141,8 @@ def test_chatml_cannot_be_escaped_either(tiny_tokenizer):
         ("{% import 'os' as os %}", "refuses"),
         ("{{ raise_exception('no') }}", "no"),
         ("{{ 1 / 0 }}", "refuses"),
-        ("{% if %}", "broken"),
-        ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "broken"),
+        ("{% if %}", "refuses"),
+        ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "refuses"),
     ],
 )
 def test_templates_that_loop_or_escape_are_one_sentence(foreign, template, said):

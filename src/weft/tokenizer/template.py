@@ -120,7 +120,7 @@ def _compiled(template: str) -> jinja2.Template:
     try:
         return _compile(template)
     except (jinja2.TemplateError, RecursionError, ValueError, MemoryError, OverflowError) as error:
-        raise DataError(f"The chat template is broken: {_first_line(error)}.") from None
+        raise DataError(f"The chat template refuses the messages: {_first_line(error)}.") from None
 
 
 def _stopwatch(deadline: float) -> Callable[[FrameType, str, Any], Any]:
