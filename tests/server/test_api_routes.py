@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import httpx
 import pytest
 
 
@@ -25,7 +26,7 @@ def test_models(client):
 def test_health(client):
     answer = client.get("/health")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "active": 0, "waiting": 0, "slots": 4}
+    assert answer.json() == {"status": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -117,16 +118,15 @@ def test_null_is_the_default_and_neutral_values_are_welcome(client):
     assert client.post("/v1/completions", {**body, **null, **neutral}).json()["choices"] == expected
 
 
-def test_many_at_once_equal_one_by_one(client, worker):
+def test_many_at_once_equal_one_by_one(client):
     bodies = [{"prompt": [i + 1, 5], "max_tokens": 20, "seed": i} for i in range(12)]
 
     async def together():
-        async with client.open() as http:
+        async with httpx.AsyncClient(base_url=client.address, timeout=60) as http:
             return await asyncio.gather(*(http.post("/v1/completions", json=body) for body in bodies))
 
     answers = [answer.json()["choices"] for answer in asyncio.run(together())]
     assert answers == [client.post("/v1/completions", body).json()["choices"] for body in bodies]
-    assert worker.active == 0 and worker.free_slots == 4
 
 
 def test_the_page_is_whole_and_asks_nobody_else(client):

@@ -20,6 +20,8 @@ VERBS = {
     "eval": "Measure a checkpoint on held-out text, beside baselines.",
     "generate": "Continue a prompt with a checkpoint.",
     "serve": "Serve a checkpoint: OpenAI-compatible HTTP and a page.",
+    "key": "Make, list and revoke the API keys of a server.",
+    "bench": "Measure a server under load.",
     "export": "Write a checkpoint as a Hugging Face folder.",
     "import": "Read a Hugging Face folder into a Weft checkpoint.",
 }

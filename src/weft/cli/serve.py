@@ -1,4 +1,4 @@
-"""``weft serve``: a checkpoint behind OpenAI-compatible HTTP and a page."""
+"""``weft serve``: checkpoints behind OpenAI-compatible HTTP and a page."""
 
 from __future__ import annotations
 
@@ -11,44 +11,102 @@ from weft.cli.command import Record, weft_command
 
 
 @weft_command("serve")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoints", nargs=-1, required=True, metavar="[NAME=]CHECKPOINT...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, help="Port to listen on; 0 takes a free one.")
-@click.option("--name", help="The model's name in the API; by default that of the folder.")
-@click.option("--max-sequences", default=16, show_default=True, help="Answers worked on at once.")
-@click.option("--max-waiting", default=64, show_default=True, help="Answers in the queue before 429.")
+@click.option("--name", help="The name of a single model; by default that of its folder.")
+@click.option("--max-sequences", default=16, show_default=True, help="Answers worked on at once, per model.")
+@click.option("--max-waiting", default=64, show_default=True, help="Answers in a model's queue before 429.")
+@click.option("--max-loaded", type=int, help="Models in memory at once; by default all that were asked for.")
+@click.option("--idle-unload", metavar="SECONDS", type=float, help="Unload a model that long unused.")
+@click.option(
+    "--stall-seconds", default=120.0, show_default=True, help="Restart an engine that hangs so long."
+)
+@click.option("--store", help="File or postgresql:// address for keys, usage and the audit log.")
+@click.option("--tls-certificate", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @click.option(
     "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 def command(
-    checkpoint: Path,
+    checkpoints: tuple[str, ...],
     host: str,
     port: int,
     name: str | None,
     max_sequences: int,
     max_waiting: int,
+    max_loaded: int | None,
+    idle_unload: float | None,
+    stall_seconds: float,
+    store: str | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
     dtype: str | None,
     device: str | None,
 ) -> Record:
-    """Serve CHECKPOINT, a training run or a Hugging Face folder, until Ctrl-C or SIGTERM."""
-    from weft.api import load
-    from weft.core.errors import UsageError
-    from weft.server import Limits, Worker, create_app
-    from weft.server.listen import bind, run
+    """Serve training runs or Hugging Face folders until Ctrl-C or SIGTERM.
 
-    if max_sequences < 1 or max_waiting < 0:
-        raise UsageError("--max-sequences must be at least 1 and --max-waiting at least 0.")
+    The first model is loaded at once, others when they are first asked for. As soon as the store has keys
+    (`weft key add`), every request needs one.
+    """
+    from weft.core.errors import UsageError
+    from weft.server.engine import EngineOptions, Patience
+    from weft.server.limits import Limits
+    from weft.server.listen import Tls, bind
+    from weft.server.models import Models
+    from weft.server.run import Service, run
+
+    if max_sequences < 1 or max_waiting < 0 or (max_loaded or 1) < 1 or stall_seconds <= 0:
+        raise UsageError(
+            "--max-sequences, --max-loaded and --stall-seconds must be at least 1, --max-waiting at least 0."
+        )
+    if (tls_certificate is None) != (tls_key is None):
+        raise UsageError("TLS needs both --tls-certificate and --tls-key.")
+    tls = Tls(tls_certificate, tls_key) if tls_certificate and tls_key else None
+    named = _named(checkpoints, name)
+    options = {
+        each: EngineOptions(checkpoint, dtype, device, max_sequences) for each, checkpoint in named.items()
+    }
     listener = bind(host, port)
-    try:
-        model = load(checkpoint, dtype, device, max_sequences=max_sequences)
-    except BaseException:
-        listener.close()
-        raise
-    name = name or checkpoint.resolve().name
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    click.echo(f"{name} is served on {address} (page) and {address}/v1 (API); Ctrl-C ends it.", err=True)
+    scheme = "https" if tls else "http"
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+    def ready() -> None:
+        names = ", ".join(named)
+        click.echo(f"{names} is served on {address} (page) and {address}/v1 (API); Ctrl-C ends it.", err=True)
+
+    patience = Patience(stall=stall_seconds)
     started = time.monotonic()
-    run(create_app(Worker(model.llm), name, Limits(waiting=max_waiting)), listener)
+    with listener:
+        if tls is not None:
+            tls.check()
+        run(
+            Service(
+                lambda: Models(options, patience=patience, most=max_loaded, idle_seconds=idle_unload),
+                listener,
+                Limits(waiting=max_waiting),
+                store,
+                tls,
+            ),
+            ready,
+        )
     click.echo("Drained and stopped.", err=True)
-    return {"name": name, "address": address, "seconds": round(time.monotonic() - started, 3)}
+    seconds = round(time.monotonic() - started, 3)
+    return {"name": next(iter(named)), "models": list(named), "address": address, "seconds": seconds}
+
+
+def _named(checkpoints: tuple[str, ...], name: str | None) -> dict[str, str]:
+    """Checkpoints by name: NAME=FOLDER, or a folder that gives its own name."""
+    from weft.core.errors import UsageError
+
+    if name is not None and len(checkpoints) > 1:
+        raise UsageError("--name names a single model; with several write NAME=CHECKPOINT.")
+    found: dict[str, str] = {}
+    for argument in checkpoints:
+        given, _, folder = ("", "", argument) if Path(argument).exists() else argument.rpartition("=")
+        own = name or given or Path(folder).resolve().name
+        if own in found:
+            raise UsageError(f"Two models are called {own!r}; name them with NAME=CHECKPOINT.")
+        found[own] = folder
+    return found

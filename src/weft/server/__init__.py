@@ -1,7 +1,5 @@
-"""HTTP over the engine: the routes of OpenAI's API, and a page."""
+"""HTTP over engines: the routes of OpenAI's API, keys and quotas, and a page.
 
-from weft.server.app import create_app
-from weft.server.limits import Limits
-from weft.server.worker import Worker
-
-__all__ = ["Limits", "Worker", "create_app"]
+The process that listens (:mod:`weft.server.app`) reads requests and encodes text; every model runs in an
+engine process of its own (:mod:`weft.server.host`), so that a fault there never takes the server down.
+"""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from weft.server.answer import Answer, EngineFault, Piece
 from weft.server.errors import ApiError
+from weft.server.logprobs import chat_logprobs, completion_logprobs
 from weft.server.stream import DONE
-from weft.server.worker import Answer, EngineFault, Piece
+from weft.server.tools import Call, CallReader
+from weft.server.wire import Logprob
+from weft.tokenizer import Tokenizer
 
 Shape = Literal["completion", "chat"]
 _OBJECTS = {
@@ -20,56 +25,87 @@ _OBJECTS = {
 }
 
 
+@dataclass
+class _Choice:
+    """One answer as far as it has come. ``echo`` is the prompt's text where it must stand in front."""
+
+    echo: str
+    reader: CallReader | None
+    offset: int = 0
+    tokens: int = 0
+    parts: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
+    reason: str | None = None
+
+
 class Choices:
-    """``answers`` to ``prompts`` (token ids), the samples of a prompt next to each other."""
+    """``answers`` to prompts of ``prompt_tokens`` in all, the samples of a prompt next to each other.
+
+    Of ``best_of`` samples of a prompt the ``keep`` likeliest are shown (whole answers only). ``tools`` are
+    the names of functions that the model may call. ``echoes`` has a text for every answer, or is empty.
+    """
 
     def __init__(
         self,
         shape: Shape,
         request_id: str,
         model: str,
-        prompts: Sequence[Sequence[int]],
+        tokenizer: Tokenizer,
+        prompt_tokens: int,
         answers: list[Answer],
+        *,
+        logprobs: bool = False,
+        tools: frozenset[str] = frozenset(),
+        echoes: Sequence[str] = (),
+        best_of: int = 1,
+        keep: int = 1,
     ):
-        self._shape, self._id, self._model = shape, request_id, model
-        self._answers = answers
-        self._prompt_tokens = sum(len(prompt) for prompt in prompts)
-        self._tokens = [0] * len(answers)
+        self._shape, self._id, self._model, self._tokenizer = shape, request_id, model, tokenizer
+        self._answers, self._prompt_tokens, self._wants_logprobs = answers, prompt_tokens, logprobs
+        self._best_of, self._keep = best_of, keep
+        self._choices = [
+            _Choice(echo, CallReader(tools) if tools else None, len(echo))
+            for echo in (echoes or [""] * len(answers))
+        ]
         self._created = int(time.time())
 
     async def whole(self) -> dict[str, Any]:
         """All of it at once. Raises EngineFault."""
-        parts: list[list[str]] = [[] for _ in self._answers]
-        reasons: list[str | None] = [None] * len(self._answers)
         async for index, piece in self._pieces():
-            parts[index].append(piece.text)
-            reasons[index] = piece.finish_reason
-        choices = []
-        for index, reason in enumerate(reasons):
-            text = "".join(parts[index])
-            content: dict[str, Any] = {"text": text}
-            if self._shape == "chat":
-                content = {"message": {"role": "assistant", "content": text}}
-            choices.append({"index": index, **content, "logprobs": None, "finish_reason": reason})
-        return {**self._head(False), "choices": choices, "usage": self._usage()}
+            self._take(self._choices[index], piece)
+        kept = self._chosen()
+        choices = [{"index": place, **self._whole(choice)} for place, choice in enumerate(kept)]
+        return {**self._head(False), "choices": choices, "usage": self.usage()}
 
     async def events(self, include_usage: bool) -> AsyncIterator[dict[str, Any] | str]:
         """The events of a stream; a fault of the engine ends it with an ``error`` event and no [DONE]."""
         blank = {"usage": None} if include_usage else {}
-        if self._shape == "chat":
-            for index in range(len(self._answers)):
-                delta = {"role": "assistant", "content": ""}
-                yield {**self._head(True), "choices": [self._choice(index, {"delta": delta})], **blank}
+        for index, choice in enumerate(self._choices):
+            first: dict[str, Any] = {"text": choice.echo} if choice.echo else {}
+            if self._shape == "chat":
+                first = {"delta": {"role": "assistant", "content": ""}}
+            if first:
+                yield {**self._head(True), "choices": [self._part(index, first, None, None)], **blank}
         try:
             async for index, piece in self._pieces():
-                if piece.text or piece.last:
-                    yield {**self._head(True), "choices": [self._piece(index, piece)], **blank}
+                for part in self._parts(index, piece):
+                    yield {**self._head(True), "choices": [part], **blank}
         except EngineFault as fault:
-            yield ApiError(500, str(fault)).body()
+            yield ApiError(fault.status, str(fault)).body()
             return
         if include_usage:
-            yield {**self._head(True), "choices": [], "usage": self._usage()}
+            yield {**self._head(True), "choices": [], "usage": self.usage()}
         yield DONE
+
+    def usage(self) -> dict[str, int]:
+        """Tokens of the prompts and of all answers so far."""
+        new = sum(choice.tokens for choice in self._choices)
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": new,
+            "total_tokens": self._prompt_tokens + new,
+        }
 
     async def _pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Pieces of all answers in the order in which they come."""
@@ -89,22 +125,74 @@ class Choices:
                 index, piece = await merged.get()
                 if isinstance(piece, EngineFault):
                     raise piece
-                self._tokens[index] = piece.tokens
-                left -= piece.last
+                self._choices[index].tokens = piece.tokens
+                left -= piece.finish_reason is not None
                 yield index, piece
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _piece(self, index: int, piece: Piece) -> dict[str, Any]:
-        if self._shape == "completion":
-            return self._choice(index, {"text": piece.text}, piece.finish_reason)
-        delta = {"content": piece.text} if piece.text else {}
-        return self._choice(index, {"delta": delta}, piece.finish_reason)
+    def _take(self, choice: _Choice, piece: Piece) -> tuple[str, list[Call]]:
+        """Add a piece to a choice; what of it is text and what is calls."""
+        text = piece.text
+        calls: list[Call] = []
+        if choice.reader is not None:
+            text, calls = choice.reader.push(piece.text, last=piece.finish_reason is not None)
+        choice.parts.append(text)
+        choice.calls += calls
+        choice.logprobs += piece.logprobs or []
+        if piece.finish_reason is not None:
+            called = choice.calls and piece.finish_reason == "stop"
+            choice.reason = "tool_calls" if called else piece.finish_reason
+        return text, calls
 
-    def _choice(self, index: int, content: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-        return {"index": index, **content, "logprobs": None, "finish_reason": reason}
+    def _chosen(self) -> list[_Choice]:
+        if self._best_of == self._keep:
+            return self._choices
+        kept: list[_Choice] = []
+        for start in range(0, len(self._choices), self._best_of):
+            group = self._choices[start : start + self._best_of]
+            kept += sorted(group, key=_mean_logprob, reverse=True)[: self._keep]
+        return kept
+
+    def _whole(self, choice: _Choice) -> dict[str, Any]:
+        text = "".join(choice.parts)
+        logprobs = self._logprobs(choice, choice.logprobs)
+        if self._shape == "completion":
+            return {"text": choice.echo + text, "logprobs": logprobs, "finish_reason": choice.reason}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if choice.calls:
+            message["content"] = text or None
+            message["tool_calls"] = [call.record() for call in choice.calls]
+        return {"message": message, "logprobs": logprobs, "finish_reason": choice.reason}
+
+    def _parts(self, index: int, piece: Piece) -> list[dict[str, Any]]:
+        choice = self._choices[index]
+        before = len(choice.calls)
+        text, calls = self._take(choice, piece)
+        if not (text or calls or piece.logprobs or choice.reason):
+            return []
+        logprobs = self._logprobs(choice, piece.logprobs or [])
+        if self._shape == "completion":
+            return [self._part(index, {"text": text}, logprobs, choice.reason)]
+        delta: dict[str, Any] = {"content": text} if text else {}
+        if calls:
+            delta["tool_calls"] = [call.record(before + place) for place, call in enumerate(calls)]
+        return [self._part(index, {"delta": delta}, logprobs, choice.reason)]
+
+    def _logprobs(self, choice: _Choice, entries: list[Logprob]) -> dict[str, Any] | None:
+        if not self._wants_logprobs:
+            return None
+        if self._shape == "chat":
+            return chat_logprobs(self._tokenizer, entries)
+        record, choice.offset = completion_logprobs(self._tokenizer, entries, choice.offset)
+        return record
+
+    def _part(
+        self, index: int, content: dict[str, Any], logprobs: dict[str, Any] | None, reason: str | None
+    ) -> dict[str, Any]:
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
     def _head(self, stream: bool) -> dict[str, Any]:
         return {
@@ -114,10 +202,7 @@ class Choices:
             "model": self._model,
         }
 
-    def _usage(self) -> dict[str, int]:
-        new = sum(self._tokens)
-        return {
-            "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": new,
-            "total_tokens": self._prompt_tokens + new,
-        }
+
+def _mean_logprob(choice: _Choice) -> float:
+    values: list[float] = [value for _, value, _ in choice.logprobs]
+    return sum(values) / max(1, len(values))

@@ -12,9 +12,24 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from weft.core.errors import DataError, UsageError
-from weft.server.schema import ChatRequest, CompletionRequest
+from weft.server import schema
+from weft.server.answer import EngineFault
 
-_KNOWN = sorted({*CompletionRequest.model_fields, *ChatRequest.model_fields})
+_KNOWN = sorted(
+    {
+        name
+        for model in (
+            schema.CompletionRequest,
+            schema.ChatRequest,
+            schema.EmbeddingRequest,
+            schema.RerankRequest,
+            schema.TokenizeRequest,
+            schema.DetokenizeRequest,
+        )
+        for name in model.model_fields
+    }
+)
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
@@ -35,9 +50,7 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        if self.status == 429:
-            kind = "rate_limit_error"
+        kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
@@ -51,6 +64,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def _api(request: Request, error: ApiError) -> Response:
         return error.response()
+
+    @app.exception_handler(EngineFault)
+    async def _engine(request: Request, error: EngineFault) -> Response:
+        after = {"Retry-After": "5"} if error.status == 503 else None
+        return ApiError(error.status, str(error), headers=after).response()
 
     @app.exception_handler(UsageError)
     @app.exception_handler(DataError)

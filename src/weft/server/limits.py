@@ -12,14 +12,25 @@ from weft.server.errors import ApiError
 
 @dataclass(frozen=True)
 class Limits:
-    """``choices`` counts prompts times ``n`` of one request; ``waiting`` sequences that have no slot yet."""
+    """``choices`` counts prompts times ``n`` (or ``best_of``) of one request; ``waiting`` answers of a model
+    that it does not work on yet; ``owner_share`` the part of the places that one key may hold when there are
+    keys. ``send_seconds``: a reader that takes nothing for so long is let go. ``documents`` bounds the texts
+    of one embedding or rerank request.
+    """
 
     body_bytes: int = 4 * 2**20
     body_seconds: float = 30.0
+    head_seconds: float = 15.0
+    send_seconds: float = 60.0
+    connections: int = 4096
     choices: int = 32
+    documents: int = 256
     stops: int = 16
     stop_characters: int = 256
     waiting: int = 64
+    owner_share: float = 0.5
+    constraint_characters: int = 65_536
+    constraint_expanded: int = 100_000
     retry_after_seconds: int = 5
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import resource
 import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from weft.core.errors import ResourceError, UsageError
+from weft.server.limits import Limits
 
 DRAIN_SECONDS = 30
 """How long answers under way may take to finish after SIGTERM or Ctrl-C."""
@@ -26,7 +33,9 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(1024)
+        # A reader whose window stays shut holds its connection no longer than this, even while closing.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+        listener.listen(2048)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -41,14 +50,65 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(app: FastAPI, listener: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C; answers under way are finished first, within DRAIN_SECONDS."""
+class _Protocol(H11Protocol):
+    """uvicorn's, but a connection that sends no whole request head in time is closed."""
+
+    head_seconds = Limits.head_seconds
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(transport)
+        self._clock = self.loop.call_later(self.head_seconds, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._clock.cancel()
+        super().connection_lost(exc)
+
+    def _late(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.abort()
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files in PEM form: a certificate (with its chain) and its private key."""
+
+    certificate: Path
+    key: Path
+
+    def check(self) -> None:
+        """Raises UsageError when they cannot be used together."""
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password="")
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+            raise UsageError(
+                f"--tls-certificate {self.certificate} and --tls-key {self.key} cannot be used ({reason})."
+            ) from None
+
+
+def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn.Server:
+    """Serves ``app`` until SIGTERM or Ctrl-C; answers under way are finished first, within DRAIN_SECONDS."""
+    _raise_open_files()
     config = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False
+        app,
+        log_level="warning",
+        http=type("Protocol", (_Protocol,), {"head_seconds": limits.head_seconds}),
+        ws="none",
+        backlog=2048,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        server_header=False,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass  # uvicorn repeats the signal after an orderly end
-    finally:
-        listener.close()
+    return uvicorn.Server(config)
+
+
+def _raise_open_files() -> None:
+    """Every connection is an open file, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,19 +1,33 @@
 """The fields of OpenAI's requests that this server understands; any other field is refused.
 
-``top_k``, ``min_p`` and ``repetition_penalty`` are extensions. Fields of OpenAI's API that would change
-the answer in a way the engine cannot give are accepted only with the value that changes nothing.
+``top_k``, ``min_p``, ``repetition_penalty``, ``min_tokens``, ``stop_token_ids`` and ``ignore_eos`` are
+extensions. Fields that would change the answer in a way this server cannot give are accepted only with
+the value that changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from weft.engine import SamplingParams
-
 COMPLETION_TOKENS = 16
 """What OpenAI's /v1/completions writes when ``max_tokens`` is not given; chat may fill the context."""
+
+_ENGINE = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "min_tokens",
+    "ignore_eos",
+)
 
 
 def _neutral(*values: object) -> AfterValidator:
@@ -34,7 +48,7 @@ class Strict(BaseModel):
 class StreamOptions(Strict):
     """What a stream tells besides text."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class Sampling(Strict):
@@ -45,16 +59,22 @@ class Sampling(Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
+    min_tokens: int | None = Field(default=None, ge=0)
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        default=None, max_length=1024
+    )
     seed: int | None = None
     stop: str | list[str] | None = None
-    frequency_penalty: Annotated[float | None, _neutral(0)] = None
-    presence_penalty: Annotated[float | None, _neutral(0)] = None
-    logit_bias: Annotated[dict[str, Any] | None, _neutral({})] = None
+    stop_token_ids: list[int] | None = Field(default=None, max_length=64)
+    ignore_eos: bool | None = None
+    user: str | None = Field(default=None, max_length=512)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -64,23 +84,39 @@ class Sampling(Strict):
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the count of its tokens."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return bool(self.stream_options and self.stream_options.include_usage)
 
-    def params(self, max_tokens: int | None) -> SamplingParams:
-        """The engine's settings; UsageError for values that make no sense. Null is the default."""
-        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return SamplingParams(max_tokens=max_tokens, stop=self.stops, **given)
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, by the names of :class:`weft.engine.SamplingParams`; what is off is left out.
+
+        Raises ValueError for a ``logit_bias`` whose keys are no token ids.
+        """
+        given = {name: getattr(self, name) for name in _ENGINE if getattr(self, name) is not None}
+        for name, off in (
+            ("frequency_penalty", 0),
+            ("presence_penalty", 0),
+            ("min_tokens", 0),
+            ("ignore_eos", False),
+        ):
+            if given.get(name) == off:
+                del given[name]
+        if self.logit_bias:
+            given["logit_bias"] = {int(token): value for token, value in self.logit_bias.items()}
+        if self.stop_token_ids:
+            given["stop_token_ids"] = self.stop_token_ids
+        if self.stops:
+            given["stop"] = list(self.stops)
+        return given
 
 
 class CompletionRequest(Sampling):
     """POST /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
-    logprobs: Annotated[int | None, _neutral()] = None
-    echo: Annotated[bool | None, _neutral(False)] = None
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool | None = None
     suffix: Annotated[str | None, _neutral("")] = None
-    best_of: Annotated[int | None, _neutral(1)] = None
+    best_of: int | None = Field(default=None, ge=1)
 
     def prompts(self) -> list[str | list[int]]:
         """Every prompt by itself: ``[1, 2]`` is one prompt of two tokens."""
@@ -103,29 +139,173 @@ class TextPart(Strict):
     text: str
 
 
+class CalledFunction(Strict):
+    """The function of a call; ``arguments`` is JSON as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Strict):
+    """A call that the assistant made earlier."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The call as templates know it: arguments as an object, where the model wrote one."""
+        arguments: Any = self.function.arguments
+        with contextlib.suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments)
+        function = {"name": self.function.name, "arguments": arguments}
+        return {"id": self.id, "type": self.type, "function": function}
+
+
 class ChatMessage(Strict):
     """One turn of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: Annotated[str | None, _neutral("")] = None
 
-    def plain(self) -> dict[str, str]:
-        """Role and content as text."""
-        content = self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
-        return {"role": self.role, "content": content}
+    def plain(self) -> dict[str, Any]:
+        """The message as templates know it. Raises ValueError when something is missing or misplaced."""
+        content = self.content
+        if isinstance(content, list):
+            content = "".join(part.text for part in content)
+        if content is None and not self.tool_calls:
+            raise ValueError(f"a message of {self.role} needs content")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only messages of assistant have tool_calls")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise ValueError("only messages of tool have a tool_call_id")
+        message: dict[str, Any] = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": content or "",
+        }
+        if self.name is not None:
+            message["name"] = self.name
+        if self.tool_calls:
+            message["tool_calls"] = [call.plain() for call in self.tool_calls]
+        return message
+
+
+class FunctionTool(Strict):
+    """What a function is called and takes; ``parameters`` is a JSON schema."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A function that the model may ask to be called."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class NamedFunction(Strict):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedTool(Strict):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Strict):
+    """The schema of an answer."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """What form the answer must have; ``regex``, ``choice`` and ``grammar`` (Lark) are extensions."""
+
+    type: Literal["text", "json_object", "json_schema", "regex", "choice", "grammar"]
+    json_schema: JsonSchema | None = None
+    regex: str | None = None
+    choice: list[str] | None = Field(default=None, min_length=1, max_length=1000)
+    grammar: str | None = None
 
 
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=2048)
     max_completion_tokens: int | None = None
-    logprobs: Annotated[bool | None, _neutral(False)] = None
-    top_logprobs: Annotated[int | None, _neutral(0)] = None
-    tools: Annotated[list[Any] | None, _neutral([])] = None
-    tool_choice: Annotated[str | None, _neutral("none", "auto")] = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: Annotated[bool | None, _neutral(True)] = None
+    response_format: ResponseFormat | None = None
+    store: Annotated[bool | None, _neutral(False)] = None
+    metadata: Annotated[dict[str, Any] | None, _neutral({})] = None
+    service_tier: Annotated[str | None, _neutral("auto", "default")] = None
+    modalities: Annotated[list[str] | None, _neutral(["text"])] = None
 
     @property
     def limit(self) -> int | None:
         """New tokens at most; ``max_tokens`` is the older name."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class EmbeddingRequest(Strict):
+    """POST /v1/embeddings."""
+
+    model: str | None = None
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int | None, _neutral()] = None
+    user: str | None = Field(default=None, max_length=512)
+
+    def inputs(self) -> list[str | list[int]]:
+        """Every input by itself."""
+        if isinstance(self.input, str):
+            return [self.input]
+        if all(isinstance(item, int) for item in self.input):
+            return [cast("list[int]", self.input)] if self.input else []
+        return cast("list[str | list[int]]", self.input)
+
+
+class RerankRequest(Strict):
+    """POST /v1/rerank, in the form that Cohere and Jina use."""
+
+    model: str | None = None
+    query: str
+    documents: list[str] = Field(min_length=1)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool | None = None
+    user: str | None = Field(default=None, max_length=512)
+
+
+class TokenizeRequest(Strict):
+    """POST /tokenize: a ``prompt``, or ``messages`` with the chat template around them."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+
+
+class DetokenizeRequest(Strict):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: list[int]

@@ -21,18 +21,23 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Mapping[str, Any] | str], close: Callable[[], None]):
+    def __init__(
+        self,
+        events: AsyncIterator[Mapping[str, Any] | str],
+        close: Callable[[], None],
+        send_seconds: float | None = None,
+    ):
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._close = events, close
+        self._events, self._close, self._send_seconds = events, close, send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until they end or the reader is gone."""
+        """Send events until they end, the reader is gone, or it takes nothing for ``send_seconds``."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await unless_gone(self._send_events(send), receive)
-        except OSError:
-            return  # the connection broke in the middle of a write
+        except (OSError, TimeoutError):
+            return  # the connection broke in the middle of a write, or it stands still
         finally:
             self._close()
 
@@ -40,7 +45,8 @@ class EventStream(Response):
         async for event in self._events:
             text = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
             body = f"data: {text}\n\n".encode()
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            async with asyncio.timeout(self._send_seconds):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -44,7 +44,9 @@ class Tokenizer:
         self._ordinary.encode_special_tokens = True
         self._config = config or {}
         self._content = content
-        self._added = {i: token.content for i, token in self._special.get_added_tokens_decoder().items()}
+        added = self._special.get_added_tokens_decoder()
+        self._added = {i: token.content for i, token in added.items()}
+        self._hidden = frozenset(i for i, token in added.items() if token.special)
         self.is_byte_level = _has_byte_level_decoder(json.loads(content).get("decoder"))
         self.vocab_size = max(self._special.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.eos_token = self._find_eos()
@@ -151,7 +153,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Text of ``ids``; bytes that are not valid UTF-8 become U+FFFD. DataError for unknown ids."""
         if skip_special:
-            ids = [i for i in ids if i not in self._added]
+            ids = [i for i in ids if i not in self._hidden]
         if self.is_byte_level:
             return self.decode_bytes(ids).decode("utf-8", errors="replace")
         self._check(ids)
@@ -180,8 +182,11 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of all added tokens, the end of text among them."""
-        return frozenset(self._added)
+        """Ids of the tokens that are no text, the end of text among them.
+
+        Added tokens that are text, such as Qwen's ``<tool_call>``, are not among them.
+        """
+        return self._hidden
 
     @property
     def chat_template(self) -> str | None:

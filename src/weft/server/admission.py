@@ -1,0 +1,69 @@
+"""Who may come in now: a bounded queue for each model, and the bounds of each key."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from weft.server.engine import Engine
+from weft.server.errors import ApiError
+from weft.server.keys import Key
+from weft.server.ledger import Ledger
+from weft.server.limits import Limits
+
+_MINUTE = 60.0
+
+
+class Admission:
+    """Lets requests in or raises ApiError 429 with the seconds after which to try again."""
+
+    def __init__(self, limits: Limits, ledger: Ledger | None):
+        self._limits, self._ledger = limits, ledger
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self.refused = 0
+
+    def request(self, key: Key | None) -> None:
+        """One request of ``key``, by its own bounds."""
+        if key is None:
+            return
+        if key.requests_per_minute is not None:
+            self._take(key.id, key.requests_per_minute)
+        if key.tokens_per_day is not None and self._ledger is not None:
+            used = self._ledger.tokens_today(key.id)
+            if used >= key.tokens_per_day:
+                message = f"This key has used its {key.tokens_per_day} tokens of the day ({used})."
+                raise self._refusal(message, self._ledger.seconds_to_midnight(), "quota_exceeded")
+
+    def answers(self, engine: Engine, count: int, key: Key | None) -> None:
+        """``count`` answers more in the queue of a model, for ``key``."""
+        sequences = int(engine.facts["sequences"])
+        places = sequences + self._limits.waiting
+        if max(0, engine.active + count - sequences) > self._limits.waiting:
+            raise self._refusal("The queue is full; try again later.", self._wait(engine), "queue_full")
+        if key is not None:
+            share = max(sequences, int(places * self._limits.owner_share))
+            if engine.held_by(key.id) + count > share:
+                message = f"This key already has its {share} answers under way; wait for some of them."
+                raise self._refusal(message, self._wait(engine), "queue_full")
+
+    def _take(self, key_id: str, per_minute: int) -> None:
+        """A token bucket: a minute's requests may come at once, then they come evenly."""
+        now = time.monotonic()
+        left, at = self._buckets.get(key_id, (float(per_minute), now))
+        left = min(float(per_minute), left + (now - at) * per_minute / _MINUTE)
+        if left < 1:
+            self._buckets[key_id] = (left, now)
+            after = math.ceil((1 - left) * _MINUTE / per_minute)
+            raise self._refusal(
+                f"This key may send {per_minute} requests a minute.", after, "rate_limit_exceeded"
+            )
+        self._buckets[key_id] = (left - 1, now)
+
+    def _wait(self, engine: Engine) -> int:
+        """Seconds until places are likely free: in proportion to the queue, within a minute."""
+        rounds = engine.active / max(1, int(engine.facts["sequences"]))
+        return min(60, max(1, round(self._limits.retry_after_seconds * rounds / 2)))
+
+    def _refusal(self, message: str, after: int, code: str) -> ApiError:
+        self.refused += 1
+        return ApiError(429, message, code=code, headers={"Retry-After": str(after)})

@@ -1,0 +1,94 @@
+"""A request under way, as the routes see it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from weft.server.wire import Logprob
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of an answer; ``tokens`` counts all new tokens so far, ``logprobs`` are of the new ones."""
+
+    text: str
+    tokens: int
+    finish_reason: str | None = None
+    logprobs: list[Logprob] | None = None
+
+
+class EngineFault(Exception):
+    """The engine failed while it worked on this answer; ``status`` is the HTTP status that tells it."""
+
+    def __init__(self, message: str, status: int = 500):
+        super().__init__(message)
+        self.status = status
+
+
+class Answer:
+    """What an engine sends for one request, read on the event loop; times are those of ``monotonic``."""
+
+    def __init__(self, name: int, owner: str):
+        self.name, self.owner = name, owner
+        self.done = False
+        self.tokens = 0
+        self.submitted = time.monotonic()
+        self.first: float | None = None
+        self.ended: float | None = None
+        self._taken = asyncio.Event()
+        self._fault: EngineFault | None = None
+        self._inbox: asyncio.Queue[Piece | EngineFault | str] = asyncio.Queue()
+
+    async def taken(self) -> None:
+        """Wait until the engine has accepted the request. Raises EngineFault when it refuses it."""
+        await self._taken.wait()
+        if self._fault is not None:
+            raise self._fault
+
+    def accept(self) -> None:
+        """The engine has it."""
+        self._taken.set()
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Pieces as they come, the last one with its finish reason. Raises EngineFault."""
+        while True:
+            piece = await self._inbox.get()
+            if isinstance(piece, EngineFault):
+                raise piece
+            assert isinstance(piece, Piece)
+            yield piece
+            if piece.finish_reason is not None:
+                return
+
+    async def vector(self) -> str:
+        """The embedding as base64 of little-endian float32. Raises EngineFault."""
+        found = await self._inbox.get()
+        if isinstance(found, EngineFault):
+            raise found
+        assert isinstance(found, str)
+        return found
+
+    def put(self, item: Piece | EngineFault | str) -> None:
+        """Hand over what came; anything after the last piece is dropped."""
+        if self.done:
+            return
+        now = time.monotonic()
+        self._taken.set()
+        if isinstance(item, EngineFault):
+            self._fault = item
+        if isinstance(item, Piece):
+            if self.first is None and item.tokens:
+                self.first = now
+            self.tokens = item.tokens
+        if not isinstance(item, Piece) or item.finish_reason is not None:
+            self.done, self.ended = True, now
+        self._inbox.put_nowait(item)
+
+
+def plain(record: dict[str, Any]) -> Piece:
+    """The piece that an engine's message holds."""
+    return Piece(record["text"], record["tokens"], record.get("finish"), record.get("logprobs"))

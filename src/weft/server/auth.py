@@ -1,0 +1,82 @@
+"""Who may do what: every route is closed unless it is named here or a key opens it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from weft.server.errors import ApiError
+from weft.server.keys import Key, Keys
+from weft.server.ledger import Ledger
+
+_RELOAD_SECONDS = 2.0
+_OPEN = ("/", "/health", "/page/index.html", "/page/style.css")
+_ADMIN = ("/metrics", "/admin/")
+
+
+class Gate:
+    """ASGI middleware: puts the caller's key (or None without keys) into ``scope["state"]["key"]``.
+
+    The page's own files and /health are open, because a page must load before anybody can type a key into
+    it; they say nothing about the models. ``admin`` is needed for /metrics and /admin, ``use`` for the rest.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys | None, ledger: Ledger | None):
+        self._app, self._keys, self._ledger = app, keys, ledger
+        self._read_at = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """401 without a key, 403 with one that may not."""
+        if scope["type"] == "websocket":
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["key"] = None
+        try:
+            if self._keys is not None:
+                await self._reload(self._keys)
+                state["key"] = self._admit(self._keys, scope)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _reload(self, keys: Keys) -> None:
+        if time.monotonic() - self._read_at > _RELOAD_SECONDS:
+            self._read_at = time.monotonic()
+            # A database that fails must not open the door, nor close it to the keys that are known.
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(keys.reload)
+
+    def _admit(self, keys: Keys, scope: Scope) -> Key | None:
+        path = scope["path"]
+        presented = _presented(scope)
+        key = keys.recognise(presented) if presented is not None else None
+        open_ = path in _OPEN or (path.startswith("/page/") and path.endswith(".js"))
+        if open_ or not keys.any:
+            return key
+        if key is None:
+            if presented is not None and self._ledger is not None:
+                self._ledger.event("", "refused", f"{scope['method']} {path}")
+            message = "An API key is needed: send it as Authorization: Bearer KEY."
+            if presented is not None:
+                message = "This API key is not valid here."
+            raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        if path.startswith(_ADMIN) and key.scope != "admin":
+            if self._ledger is not None:
+                self._ledger.event(key.id, "forbidden", f"{scope['method']} {path}")
+            raise ApiError(403, "This needs a key of scope admin.", code="insufficient_scope")
+        return key
+
+
+def _presented(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _, token = value.decode("latin-1").partition(" ")
+            return token.strip() if kind.lower() == "bearer" else ""
+    return None

@@ -1,0 +1,261 @@
+"""One engine process, from the side of the server: started, watched, restarted, and spoken to.
+
+Everything here happens on one event loop. A process that dies, or that has work and does nothing for
+``stall_seconds``, is replaced; the answers it was working on get an :class:`EngineFault`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from weft.core.errors import CheckpointError, ResourceError, UsageError, WeftError
+from weft.server.answer import Answer, EngineFault, plain
+from weft.server.wire import Message, Unpacker, pack
+
+_log = logging.getLogger("weft.server")
+_CHUNK = 2**18
+_ERRORS = {UsageError.exit_code: UsageError, ResourceError.exit_code: CheckpointError}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine process loads. ``dtype`` and ``device`` as in :func:`weft.load`."""
+
+    checkpoint: str
+    dtype: str | None = None
+    device: str | None = None
+    max_sequences: int = 16
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: an engine with work may do nothing for ``stall``, loading may take ``load``, and after a
+    death the next start waits ``backoff``, twice as long after each death in a row up to ``backoff_most``."""
+
+    stall: float = 120.0
+    load: float = 900.0
+    backoff: float = 0.5
+    backoff_most: float = 30.0
+
+
+class Engine:
+    """A model in a process of its own. :meth:`start` it, wait until it is :meth:`ready`, :meth:`submit`."""
+
+    def __init__(self, options: EngineOptions, patience: Patience | None = None):
+        self.options, self.patience = options, patience or Patience()
+        self.facts: Message = {}
+        self.stats: dict[str, int] = {}
+        self.restarts = 0
+        self.pid: int | None = None
+        self.failure: WeftError | None = None
+        self._names = itertools.count(1)
+        self._open: dict[int, Answer] = {}
+        self._moved = time.monotonic()
+        self._writer: asyncio.StreamWriter | None = None
+        self._ready = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether the model is loaded and can be asked now."""
+        return self._ready.is_set()
+
+    @property
+    def active(self) -> int:
+        """Answers that are not finished."""
+        return len(self._open)
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long an engine that has work has done nothing for it; 0 without work."""
+        return time.monotonic() - self._moved if self._open else 0.0
+
+    def held_by(self, owner: str) -> int:
+        """Answers that are not finished, of one owner."""
+        return sum(answer.owner == owner for answer in self._open.values())
+
+    def start(self) -> None:
+        """Start the process, and start it again whenever it dies."""
+        if self._keeper is None or self._keeper.done():
+            self.failure = None
+            self._keeper = asyncio.ensure_future(self._keep())
+
+    async def ready(self) -> None:
+        """Wait until it can be asked. Raises what made loading fail, or EngineFault (503) after ``load``."""
+        if self.up:
+            return
+        assert self._keeper is not None, "start() comes first"
+        waiting = asyncio.ensure_future(self._ready.wait())
+        try:
+            await asyncio.wait(
+                {waiting, self._keeper}, timeout=self.patience.load, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiting.cancel()
+        if self.failure is not None:
+            raise self.failure
+        if not self.up:
+            raise EngineFault("The model is not loaded yet; try again later.", 503)
+
+    async def stop(self) -> None:
+        """End the process; answers still open get an EngineFault."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+
+    def submit(
+        self, tokens: Sequence[int], params: dict[str, Any], owner: str = "", adapter: str | None = None
+    ) -> Answer:
+        """Queue checked token ids; ``params`` are fields of :class:`weft.engine.SamplingParams`."""
+        return self._ask(
+            owner, {"op": "add", "tokens": list(tokens), "params": params, "owner": owner, "adapter": adapter}
+        )
+
+    def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:
+        """Ask for the embedding of checked token ids; it comes as :meth:`Answer.vector`."""
+        return self._ask(owner, {"op": "embed", "tokens": list(tokens)})
+
+    def abort(self, answer: Answer) -> None:
+        """End an answer before the next step; one that is finished stays as it is."""
+        if self._open.pop(answer.name, None) is not None:
+            self._send({"op": "abort", "id": answer.name})
+            answer.put(EngineFault("The request was aborted.", 499))
+
+    def _ask(self, owner: str, message: Message) -> Answer:
+        if not self.up:
+            raise EngineFault("The engine is starting again; try again later.", 503)
+        if not self._open:
+            self._moved = time.monotonic()
+        answer = Answer(next(self._names), owner)
+        self._open[answer.name] = answer
+        self._send({**message, "id": answer.name})
+        return answer
+
+    def _send(self, message: Message) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(pack(message))
+
+    async def _keep(self) -> None:
+        """One process after another, until one cannot load at all or :meth:`stop` is called."""
+        deaths = 0
+        while True:
+            loaded = time.monotonic()
+            try:
+                await self._one_life()
+            except WeftError as error:
+                self.failure = error
+                return
+            if not self.facts:
+                self.failure = ResourceError("The engine process ended before the model was loaded.")
+                return
+            deaths = 1 if time.monotonic() - loaded > 60 else deaths + 1
+            self.restarts += 1
+            pause = min(self.patience.backoff * 2 ** (deaths - 1), self.patience.backoff_most)
+            _log.error("The engine of %s ended; starting again in %.1f s", self.options.checkpoint, pause)
+            await asyncio.sleep(pause)
+
+    async def _one_life(self) -> None:
+        """Run a process until it ends. Raises WeftError when it says that it cannot load."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            os.set_inheritable(theirs.fileno(), True)
+            command = [sys.executable, "-m", "weft.server.host", str(theirs.fileno())]
+            process = await asyncio.create_subprocess_exec(
+                *command, pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL
+            )
+        self.pid = process.pid
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        self._send({"op": "load", **asdict(self.options)})
+        watch = asyncio.ensure_future(self._watch(process))
+        try:
+            await self._read(reader)
+        except (ValueError, ConnectionError, KeyError) as error:
+            _log.error("The engine sent what cannot be read (%s)", error)
+        finally:
+            self._ready.clear()
+            watch.cancel()
+            self._fail("The engine stopped while it worked on this request; try again.", 503)
+            await self._end(process)
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        self._send({"op": "stop"})
+        if self._writer is not None:
+            self._writer.close()
+        # Shielded from nothing: a second cancellation kills at once.
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(process.wait(), 5)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        self.pid = None
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        unpacker = Unpacker()
+        while data := await reader.read(_CHUNK):
+            for message in unpacker.feed(data):
+                self._receive(message)
+
+    def _receive(self, message: Message) -> None:
+        op = message["op"]
+        self.stats = message.get("stats", self.stats)
+        if message.get("moved", op != "beat"):
+            self._moved = time.monotonic()
+        if op == "pieces":
+            for record in message["items"]:
+                self._deliver(record["id"], plain(record))
+        elif op == "taken":
+            if answer := self._open.get(message["id"]):
+                answer.accept()
+        elif op == "vector":
+            self._deliver(message["id"], message["data"])
+        elif op == "error":
+            status = 400 if message["refused"] else 500
+            for name in message["ids"]:
+                self._deliver(name, EngineFault(message["error"], status))
+        elif op == "ready":
+            self.facts = {key: value for key, value in message.items() if key not in ("op", "stats")}
+            self._ready.set()
+        elif op == "failed":
+            kind = _ERRORS.get(message["exit_code"], CheckpointError)
+            raise kind(message["error"])
+
+    def _deliver(self, name: int, item: Any) -> None:
+        answer = self._open.get(name)
+        if answer is None:
+            return
+        answer.put(item)
+        if answer.done:
+            del self._open[name]
+
+    def _fail(self, message: str, status: int) -> None:
+        for answer in self._open.values():
+            answer.put(EngineFault(message, status))
+        self._open.clear()
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that has work and does none: what is stuck in a step hears no message."""
+        while True:
+            await asyncio.sleep(min(1.0, self.patience.stall / 4))
+            if self.up and self.stalled_seconds > self.patience.stall:
+                _log.error("The engine has done nothing for %.0f s; it is killed", self.stalled_seconds)
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGKILL)
+                return
+
+
+def folder_name(checkpoint: str) -> str:
+    """The name of a model that nobody named: that of its folder."""
+    return Path(checkpoint).resolve().name

@@ -1,0 +1,129 @@
+"""What was used and what was done: written to the store by a thread, counted in memory for quotas."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from dataclasses import astuple, dataclass
+
+from weft.core.errors import ResourceError
+from weft.server.store import Store
+
+DAY = 86_400
+_BATCH = 500
+_log = logging.getLogger("weft.server")
+
+
+@dataclass(frozen=True)
+class Use:
+    """One request. ``at`` in seconds since 1970; ``key_id`` is empty where the server has no keys."""
+
+    at: float
+    key_id: str
+    end_user: str | None
+    route: str
+    model: str
+    status: int
+    prompt_tokens: int
+    completion_tokens: int
+    first_token_seconds: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something an operator may ask about later: a key made, a request refused, a model unloaded."""
+
+    at: float
+    key_id: str
+    event: str
+    detail: str
+
+
+_USE = "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_EVENT = "INSERT INTO audit VALUES (?, ?, ?, ?)"
+
+
+class Ledger:
+    """Takes records without waiting; when the database does not keep up, the oldest wait in a bounded queue
+    and further ones are counted in ``lost``."""
+
+    def __init__(self, store: Store, pending: int = 100_000):
+        self._store = store
+        self._queue: queue.Queue[Use | Event | None] = queue.Queue(pending)
+        self._today = int(time.time()) // DAY
+        self._tokens: defaultdict[str, int] = defaultdict(int)
+        self.lost = 0
+        for key_id, tokens in store.read(
+            "SELECT key_id, SUM(prompt_tokens + completion_tokens) FROM requests"
+            " WHERE at >= ? GROUP BY key_id",
+            (self._today * DAY,),
+        ):
+            self._tokens[key_id] = int(tokens)
+        self._thread = threading.Thread(target=self._write, name="weft-ledger", daemon=True)
+        self._thread.start()
+
+    def use(self, record: Use) -> None:
+        """Count and write one request."""
+        self._turn_day()
+        self._tokens[record.key_id] += record.prompt_tokens + record.completion_tokens
+        self._put(record)
+
+    def event(self, key_id: str, event: str, detail: str = "") -> None:
+        """Write one line of the audit log."""
+        self._put(Event(time.time(), key_id, event, detail[:1000]))
+
+    def tokens_today(self, key_id: str) -> int:
+        """Tokens of a key since midnight UTC."""
+        self._turn_day()
+        return self._tokens[key_id]
+
+    def seconds_to_midnight(self) -> int:
+        """Until the count begins again, in UTC."""
+        return DAY - int(time.time()) % DAY
+
+    def summary(self, days: int = 30) -> list[dict[str, object]]:
+        """Requests and tokens of each key and model in the last ``days``."""
+        rows = self._store.read(
+            "SELECT key_id, model, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM requests"
+            " WHERE at >= ? GROUP BY key_id, model ORDER BY key_id, model",
+            (time.time() - days * DAY,),
+        )
+        names = ("key", "model", "requests", "prompt_tokens", "completion_tokens")
+        return [dict(zip(names, (row[0], row[1], *map(int, row[2:])), strict=True)) for row in rows]
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _turn_day(self) -> None:
+        today = int(time.time()) // DAY
+        if today != self._today:
+            self._today = today
+            self._tokens.clear()
+
+    def _put(self, record: Use | Event) -> None:
+        try:
+            self._queue.put_nowait(record)
+        except queue.Full:
+            self.lost += 1
+
+    def _write(self) -> None:
+        ended = False
+        while not ended:
+            batch = [self._queue.get()]
+            while len(batch) < _BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            ended = None in batch
+            for statement, kind in ((_USE, Use), (_EVENT, Event)):
+                rows = [astuple(record) for record in batch if isinstance(record, kind)]
+                try:
+                    if rows:
+                        self._store.change(statement, rows)
+                except ResourceError as error:
+                    self.lost += len(rows)
+                    _log.error("%s %d records are lost", error, len(rows))

@@ -1,0 +1,136 @@
+"""The models of a server by name: loaded when first asked for, unloaded when nobody asks any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from weft.checkpoint.huggingface import resolve
+from weft.core.errors import WeftError
+from weft.core.registry import nearest
+from weft.server.answer import EngineFault
+from weft.server.engine import Engine, EngineOptions, Patience
+from weft.server.errors import ApiError
+from weft.server.prompts import Prompts
+from weft.tokenizer import Tokenizer
+
+
+class Served:
+    """One model: its engine, and what encodes for it once it is loaded."""
+
+    def __init__(self, name: str, options: EngineOptions, patience: Patience):
+        self.name, self.engine = name, Engine(options, patience)
+        self.created = int(time.time())
+        self.used = time.monotonic()
+        self.lock = asyncio.Lock()
+        self._prompts: Prompts | None = None
+
+    @property
+    def prompts(self) -> Prompts:
+        """Encodes for this model."""
+        assert self._prompts is not None, "the model is loaded first"
+        return self._prompts
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is loaded, or being loaded again."""
+        return self._prompts is not None
+
+    async def load(self) -> None:
+        """Be ready to be asked. Raises WeftError, or EngineFault (503) while it takes too long."""
+        self.engine.start()
+        await self.engine.ready()
+        if self._prompts is None:
+            folder = resolve(self.engine.options.checkpoint)
+            tokenizer = await asyncio.to_thread(Tokenizer.load, folder)
+            facts = self.engine.facts
+            self._prompts = Prompts(tokenizer, facts["context"], facts["vocabulary"])
+
+    async def unload(self) -> None:
+        """Free its memory."""
+        self._prompts = None
+        await self.engine.stop()
+
+
+class Models:
+    """Models by name; the first is the default. At most ``most`` are loaded at once (None: all), and one that
+    nobody has asked for ``idle_seconds`` is unloaded (None: never)."""
+
+    def __init__(
+        self,
+        options: Mapping[str, EngineOptions],
+        *,
+        patience: Patience | None = None,
+        most: int | None = None,
+        idle_seconds: float | None = None,
+    ):
+        self._served = {name: Served(name, each, patience or Patience()) for name, each in options.items()}
+        self._most, self._idle_seconds = most, idle_seconds
+        self._room = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def all(self) -> list[Served]:
+        """Every model, loaded or not."""
+        return list(self._served.values())
+
+    def find(self, name: str | None) -> Served:
+        """The model of this name, or the first. Raises ApiError 404."""
+        if name is None:
+            return next(iter(self._served.values()))
+        if name not in self._served:
+            known = ", ".join(repr(one) for one in self._served)
+            guess = nearest(name, self._served)
+            hint = f"did you mean {guess!r}?" if guess else f"this server has {known}."
+            message = f"There is no model {name!r} here; {hint}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return self._served[name]
+
+    async def start(self) -> None:
+        """Load the first model. Raises WeftError when it cannot be loaded."""
+        await self.find(None).load()
+        if self._idle_seconds is not None:
+            self._sweeper = asyncio.ensure_future(self._sweep(self._idle_seconds))
+
+    async def get(self, name: str | None) -> Served:
+        """A model that can be asked now, loaded first if need be. Raises ApiError 404, 503, EngineFault."""
+        served = self.find(name)
+        served.used = time.monotonic()
+        if served.wanted and served.engine.up:
+            return served
+        async with served.lock:
+            if not served.wanted:
+                await self._make_room(served)
+            try:
+                await served.load()
+            except WeftError as error:
+                await served.unload()
+                raise ApiError(503, f"The model {served.name!r} cannot be loaded: {error}") from None
+        served.used = time.monotonic()
+        return served
+
+    async def stop(self) -> None:
+        """Unload all."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.gather(*(served.unload() for served in self._served.values()))
+
+    async def _make_room(self, wanted: Served) -> None:
+        if self._most is None:
+            return
+        async with self._room:
+            loaded = [one for one in self._served.values() if one.wanted and one is not wanted]
+            idle = sorted((one for one in loaded if not one.engine.active), key=lambda one: one.used)
+            for one in idle[: max(0, len(loaded) + 1 - self._most)]:
+                await one.unload()
+                loaded.remove(one)
+            if len(loaded) >= self._most:
+                raise EngineFault(f"The {self._most} models that may be loaded at once are all in use.", 503)
+
+    async def _sweep(self, idle_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(max(0.05, idle_seconds / 10))
+            for one in self._served.values():
+                old = time.monotonic() - one.used > idle_seconds
+                if one.wanted and old and not one.engine.active and not one.lock.locked():
+                    await one.unload()

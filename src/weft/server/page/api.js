@@ -1,0 +1,56 @@
+// The server: requests with a key, and the events of streams.
+
+const KEY = "weft-key";
+
+export function setKey(key) {
+  try { sessionStorage.setItem(KEY, key); } catch { /* private windows may forbid it */ }
+}
+
+function headers() {
+  let key = null;
+  try { key = sessionStorage.getItem(KEY); } catch { /* then there is none */ }
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+export class ApiError extends Error {
+  constructor(status, error) {
+    super(error.message);
+    this.status = status;
+    this.param = error.param;
+  }
+}
+
+async function checked(response) {
+  if (response.ok) return response;
+  let error = { message: `HTTP ${response.status}` };
+  try { error = (await response.json()).error; } catch { /* a proxy's page */ }
+  throw new ApiError(response.status, error);
+}
+
+export async function get(path) {
+  return (await checked(await fetch(path, { headers: headers() }))).json();
+}
+
+// The JSON events of a streamed answer. Raises ApiError, also for an error that comes in the middle.
+export async function* stream(path, body, signal) {
+  const response = await checked(await fetch(path, {
+    method: "POST", headers: { "Content-Type": "application/json", ...headers() },
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }), signal,
+  }));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new TypeError("the stream broke off");
+    held += value;
+    const parts = held.split("\n\n");
+    held = parts.pop();
+    for (const part of parts) {
+      const data = part.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      const event = JSON.parse(data);
+      if (event.error) throw new ApiError(500, event.error);
+      yield event;
+    }
+  }
+}

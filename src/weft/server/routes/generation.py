@@ -1,0 +1,230 @@
+"""POST /v1/completions and /v1/chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+from weft.core.errors import UsageError
+from weft.server.answer import Answer, EngineFault
+from weft.server.choices import Choices, Shape
+from weft.server.errors import ApiError
+from weft.server.formats import Constraint, constraint_of
+from weft.server.front import Front, key_of, owner_of
+from weft.server.models import Served
+from weft.server.schema import ChatRequest, CompletionRequest, Sampling
+from weft.server.stream import EventStream, unless_gone
+
+_FIELDS = {"grammar": "response_format"}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A request, understood: prompts as token ids, and how the answers are to be drawn and shown."""
+
+    shape: Shape
+    body: Sampling
+    served: Served
+    prompts: list[list[int]]
+    settings: dict[str, Any]
+    samples: int
+    best_of: int
+    tools: frozenset[str] = frozenset()
+    echoes: list[str] = field(default_factory=list)
+    logprobs: bool = False
+
+
+def add(app: FastAPI, front: Front) -> None:
+    """Both routes."""
+
+    @app.post("/v1/completions")
+    async def completions(request: Request, body: CompletionRequest) -> Response:
+        _check_request(body, front)
+        raw = body.prompts()
+        if not raw:
+            raise ApiError(400, "prompt is an empty list; give at least one prompt.", param="prompt")
+        n, best_of = body.n or 1, body.best_of or body.n or 1
+        _check_best_of(body, n, best_of)
+        _check_count(len(raw), best_of, front, "best_of" if best_of > n else "n")
+        if body.echo and body.logprobs is not None:
+            message = "logprobs of the prompt are not there: leave echo out, or logprobs."
+            raise ApiError(400, message, param="logprobs")
+        front.admission.request(key_of(request))
+        served = await front.models.get(body.model)
+        prompts = await asyncio.to_thread(lambda: [served.prompts.text(prompt) for prompt in raw])
+        settings = _settings(body, served, body.limit, body.logprobs, None)
+        if best_of > n:
+            settings.setdefault("logprobs", 0)
+            _check_supported(settings, served)
+        decode = served.prompts.tokenizer.decode
+        echoes = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in raw if body.echo]
+        job = _Job(
+            "completion",
+            body,
+            served,
+            prompts,
+            settings,
+            n,
+            best_of,
+            echoes=[echo for echo in echoes for _ in range(best_of)],
+            logprobs=body.logprobs is not None,
+        )
+        return await _answer(request, job, front)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request, body: ChatRequest) -> Response:
+        _check_request(body, front)
+        n = body.n or 1
+        _check_count(1, n, front)
+        if body.top_logprobs is not None and not body.logprobs:
+            raise ApiError(400, "top_logprobs needs logprobs = true.", param="top_logprobs")
+        constraint = constraint_of(body, front.limits)
+        messages = _messages(body)
+        front.admission.request(key_of(request))
+        served = await front.models.get(body.model)
+        offered = [] if body.tool_choice == "none" else body.tools or []
+        described = [tool.model_dump(exclude_none=True) for tool in offered]
+        prompt = await asyncio.to_thread(served.prompts.conversation, messages, described)
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        settings = _settings(body, served, body.limit, logprobs, constraint)
+        names = frozenset(tool.function.name for tool in offered)
+        job = _Job("chat", body, served, [prompt], settings, n, n, names, logprobs=bool(body.logprobs))
+        return await _answer(request, job, front)
+
+
+async def _answer(request: Request, job: _Job, front: Front) -> Response:
+    engine, owner = job.served.engine, owner_of(request)
+    front.admission.answers(engine, len(job.prompts) * job.best_of, key_of(request))
+    answers: list[Answer] = []
+    try:
+        for prompt in job.prompts:
+            answers += [
+                engine.submit(prompt, {**job.settings, "sample": index}, owner)
+                for index in range(job.best_of)
+            ]
+    except EngineFault:
+        for answer in answers:
+            engine.abort(answer)
+        raise
+    prompt_tokens = sum(map(len, job.prompts))
+    choices = Choices(
+        job.shape,
+        f"{job.shape}-{secrets.token_hex(12)}",
+        job.served.name,
+        job.served.prompts.tokenizer,
+        prompt_tokens,
+        answers,
+        logprobs=job.logprobs,
+        tools=job.tools,
+        echoes=job.echoes,
+        best_of=job.best_of,
+        keep=job.samples,
+    )
+
+    def close(status: int) -> None:
+        whole = all(answer.done for answer in answers)
+        for answer in answers:
+            engine.abort(answer)
+        status = status if whole or status != 200 else 499
+        front.record(request, job.served, status, prompt_tokens, answers, job.body.user)
+
+    if job.body.stream:
+        # What the engine refuses is an error of the request, so it must be known before the stream begins.
+        try:
+            taken = await unless_gone(_all_taken(answers), request.receive)
+        except EngineFault as fault:
+            close(fault.status)
+            raise
+        if taken is None:
+            close(499)
+            return Response(status_code=499)
+        events = choices.events(job.body.include_usage)
+        return EventStream(events, lambda: close(200), front.limits.send_seconds)
+    status = 499
+    try:
+        whole = await unless_gone(choices.whole(), request.receive)
+        status = 499 if whole is None else 200
+    except EngineFault as fault:
+        status = fault.status
+        raise
+    finally:
+        close(status)
+    # 499 is what proxies log for a client that left; nobody reads this answer.
+    return Response(status_code=499) if whole is None else JSONResponse(whole)
+
+
+async def _all_taken(answers: list[Answer]) -> bool:
+    for answer in answers:
+        await answer.taken()
+    return True
+
+
+def _settings(
+    body: Sampling,
+    served: Served,
+    limit: int | None,
+    logprobs: int | None,
+    constraint: Constraint | None,
+) -> dict[str, Any]:
+    """The engine's settings. Raises UsageError for lengths, ApiError 400 for what the engine cannot do."""
+    context = served.prompts.context
+    if limit is not None and limit > context:
+        raise UsageError(f"max_tokens = {limit} is more than the context of {context} tokens can hold.")
+    if limit is not None and limit < 1:
+        raise UsageError(f"max_tokens = {limit} must be at least 1.")
+    try:
+        given = body.settings()
+    except ValueError:
+        message = "logit_bias: its keys must be token ids, written as text."
+        raise ApiError(400, message, param="logit_bias") from None
+    given |= {} if limit is None else {"max_tokens": limit}
+    given |= {} if logprobs is None else {"logprobs": logprobs}
+    given |= {} if constraint is None else {"grammar": constraint}
+    _check_supported(given, served)
+    return given
+
+
+def _check_supported(settings: dict[str, Any], served: Served) -> None:
+    for name in settings.keys() - set(served.engine.facts["supported"]):
+        field_name = _FIELDS.get(name, name)
+        raise ApiError(
+            400, f"{field_name}: this engine cannot do this; leave the field out.", param=field_name
+        )
+
+
+def _check_request(body: Sampling, front: Front) -> None:
+    front.models.find(body.model)
+    limits = front.limits
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options needs stream = true.", param="stream_options")
+    if len(body.stops) > limits.stops or any(len(stop) > limits.stop_characters for stop in body.stops):
+        message = f"stop holds at most {limits.stops} texts of {limits.stop_characters} characters each."
+        raise ApiError(400, message, param="stop")
+
+
+def _check_best_of(body: CompletionRequest, n: int, best_of: int) -> None:
+    if best_of < n:
+        raise ApiError(400, f"best_of = {best_of} must be at least n = {n}.", param="best_of")
+    if best_of > n and body.stream:
+        raise ApiError(
+            400, "A stream cannot wait for the best of several; leave best_of out.", param="best_of"
+        )
+
+
+def _check_count(prompts: int, each: int, front: Front, param: str = "n") -> None:
+    count, most = prompts * each, front.limits.choices
+    if count > most:
+        message = f"{prompts} prompts with {param} = {each} are {count} answers; {most} are allowed."
+        raise ApiError(400, message, param=param)
+
+
+def _messages(body: ChatRequest) -> list[dict[str, Any]]:
+    try:
+        return [message.plain() for message in body.messages]
+    except ValueError as error:
+        raise ApiError(400, f"messages: {error}.", param="messages") from None

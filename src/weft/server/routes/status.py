@@ -1,0 +1,100 @@
+"""GET /v1/models, /health, /metrics, and what an operator may do under /admin."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, Response
+
+from weft.server.errors import ApiError
+from weft.server.front import Front, owner_of
+from weft.server.models import Served
+
+
+def add(app: FastAPI, front: Front) -> None:
+    """All of them."""
+    _add_models(app, front)
+    _add_health(app, front)
+    _add_admin(app, front)
+
+
+def _add_models(app: FastAPI, front: Front) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_record(served) for served in front.models.all()]}
+
+    @app.get("/v1/models/{model_id:path}")
+    async def one_model(model_id: str) -> dict[str, Any]:
+        return _record(front.models.find(model_id))
+
+
+def _add_health(app: FastAPI, front: Front) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        """503 when an engine that should work does not: it is down, or its tokens have stopped moving."""
+        sick = []
+        for served in front.models.all():
+            engine = served.engine
+            if served.wanted and not engine.up:
+                sick.append(f"the engine of {served.name} is not there")
+            elif engine.stalled_seconds > engine.patience.stall / 2:
+                sick.append(f"the tokens of {served.name} have stopped moving")
+        return JSONResponse({"status": "; ".join(sick) or "ok"}, 503 if sick else 200)
+
+    @app.get("/status")
+    async def status() -> dict[str, Any]:
+        """What the page shows: the queue and the speed of every model."""
+        return {"models": {served.name: _state(served) for served in front.models.all()}}
+
+
+def _add_admin(app: FastAPI, front: Front) -> None:
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(front.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/admin/usage")
+    async def usage(days: int = 30) -> dict[str, Any]:
+        if front.ledger is None:
+            raise ApiError(404, "This server keeps no records; start it with --store.")
+        if not 1 <= days <= 3650:
+            raise ApiError(400, f"days = {days} must be a number from 1 to 3650.", param="days")
+        return {"usage": await asyncio.to_thread(front.ledger.summary, days), "lost": front.ledger.lost}
+
+    @app.post("/admin/models/{name:path}/load")
+    async def load(request: Request, name: str) -> dict[str, Any]:
+        served = await front.models.get(name)
+        _log(request, front, "load", name)
+        return _record(served)
+
+    @app.post("/admin/models/{name:path}/unload")
+    async def unload(request: Request, name: str) -> dict[str, Any]:
+        served = front.models.find(name)
+        async with served.lock:
+            await served.unload()
+        _log(request, front, "unload", name)
+        return _record(served)
+
+
+def _record(served: Served) -> dict[str, Any]:
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "weft",
+        "max_model_len": served.engine.facts.get("context"),
+        "loaded": served.engine.up,
+        "supported": served.engine.facts.get("supported", []),
+    }
+
+
+def _state(served: Served) -> dict[str, Any]:
+    engine = served.engine
+    return {"loaded": engine.up, "open": engine.active, "restarts": engine.restarts, **engine.stats}
+
+
+def _log(request: Request, front: Front, event: str, detail: str) -> None:
+    if front.ledger is not None:
+        front.ledger.event(owner_of(request), event, detail)

@@ -1,0 +1,44 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, Request
+
+from weft.server.errors import ApiError
+from weft.server.front import Front, key_of
+from weft.server.schema import DetokenizeRequest, TokenizeRequest
+
+
+def add(app: FastAPI, front: Front) -> None:
+    """Both routes."""
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request, body: TokenizeRequest) -> dict[str, Any]:
+        if (body.prompt is None) == (body.messages is None):
+            raise ApiError(400, "Give prompt or messages, one of them.", param="prompt")
+        try:
+            messages = [message.plain() for message in body.messages or ()]
+        except ValueError as error:
+            raise ApiError(400, f"messages: {error}.", param="messages") from None
+        front.admission.request(key_of(request))
+        served = await front.models.get(body.model)
+        prompts = served.prompts
+        generate = body.add_generation_prompt is not False
+
+        def encode() -> list[int]:
+            if body.prompt is None:
+                return prompts.conversation(messages, generate=generate, room=0)
+            start = [] if body.add_special_tokens is False else prompts.tokenizer.start_ids
+            return [*start, *prompts.tokenizer.encode(body.prompt)]
+
+        tokens = await asyncio.to_thread(encode)
+        return {"tokens": tokens, "count": len(tokens), "max_model_len": prompts.context}
+
+    @app.post("/detokenize")
+    async def detokenize(request: Request, body: DetokenizeRequest) -> dict[str, Any]:
+        front.admission.request(key_of(request))
+        served = await front.models.get(body.model)
+        return {"prompt": await asyncio.to_thread(served.prompts.tokenizer.decode, body.tokens)}

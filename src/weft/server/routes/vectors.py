@@ -1,0 +1,126 @@
+"""POST /v1/embeddings and /v1/rerank.
+
+A decoder has no trained embedding: the vector is the mean of its last hidden states, of length 1, and a
+document's relevance is the cosine of its vector and the query's. That is what a language model gives
+without training for it; a model trained to embed or to rank does better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+from weft.server.answer import EngineFault
+from weft.server.engine import Engine
+from weft.server.errors import ApiError
+from weft.server.front import Front, key_of, owner_of
+from weft.server.models import Served
+from weft.server.schema import EmbeddingRequest, RerankRequest
+from weft.server.stream import unless_gone
+
+Vectors = npt.NDArray[np.float32]
+
+
+def add(app: FastAPI, front: Front) -> None:
+    """Both routes."""
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
+        inputs = body.inputs()
+        if not inputs:
+            raise ApiError(400, "input is an empty list; give at least one text.", param="input")
+        made = await _vectors(request, front, body.model, inputs, body.user, "input")
+        if made is None:
+            return Response(status_code=499)
+        served, vectors, tokens = made
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": [
+                    {
+                        "object": "embedding",
+                        "index": index,
+                        "embedding": _written(vector, body.encoding_format),
+                    }
+                    for index, vector in enumerate(vectors)
+                ],
+                "model": served.name,
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            }
+        )
+
+    @app.post("/v1/rerank")
+    async def rerank(request: Request, body: RerankRequest) -> Response:
+        texts = [body.query, *body.documents]
+        made = await _vectors(request, front, body.model, texts, body.user, "documents")
+        if made is None:
+            return Response(status_code=499)
+        served, vectors, tokens = made
+        scores = (vectors[1:] @ vectors[0]).tolist()
+        # Equal scores keep the order in which the documents came.
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
+        results: list[dict[str, Any]] = [
+            {"index": index, "relevance_score": scores[index]} for index in order
+        ]
+        if body.return_documents:
+            for result in results:
+                result["document"] = {"text": body.documents[result["index"]]}
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        name = f"rerank-{secrets.token_hex(12)}"
+        return JSONResponse({"id": name, "model": served.name, "results": results, "usage": usage})
+
+
+async def _vectors(
+    request: Request,
+    front: Front,
+    model: str | None,
+    inputs: Sequence[str | list[int]],
+    user: str | None,
+    param: str,
+) -> tuple[Served, Vectors, int] | None:
+    """Unit vectors [inputs, E] and the tokens of all inputs; None when the client is gone."""
+    if len(inputs) > front.limits.documents:
+        message = f"{len(inputs)} texts came; {front.limits.documents} are allowed in one request."
+        raise ApiError(400, message, param=param)
+    front.models.find(model)
+    front.admission.request(key_of(request))
+    served = await front.models.get(model)
+    encode = served.prompts.text
+    prompts = await asyncio.to_thread(lambda: [encode(text, room=0) for text in inputs])
+    # The inputs of one request go through the engine one after another, so they take one place.
+    front.admission.answers(served.engine, 1, key_of(request))
+    tokens, status = sum(map(len, prompts)), 499
+    try:
+        found = await unless_gone(_all(served.engine, prompts, owner_of(request)), request.receive)
+        status = 499 if found is None else 200
+    except EngineFault as fault:
+        status = fault.status
+        raise
+    finally:
+        front.record(request, served, status, tokens, [], user)
+    return None if found is None else (served, np.stack(found), tokens)
+
+
+async def _all(engine: Engine, prompts: list[list[int]], owner: str) -> list[Vectors]:
+    found = []
+    for prompt in prompts:
+        answer = engine.embed(prompt, owner)
+        try:
+            found.append(np.frombuffer(base64.b64decode(await answer.vector()), "<f4"))
+        finally:
+            engine.abort(answer)
+    return found
+
+
+def _written(vector: Vectors, form: str | None) -> str | list[float]:
+    if form == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+    return [float(value) for value in vector]

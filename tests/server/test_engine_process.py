@@ -1,0 +1,181 @@
+"""The engine's process: killed, stuck, damaged, unloaded; the server stays and says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from servers import ENDLESS, running, until
+
+from weft.checkpoint.huggingface import save_model
+from weft.core.errors import CheckpointError
+from weft.server.engine import EngineOptions, Patience
+from weft.server.limits import Limits
+from weft.server.models import Models
+from weft.server.wire import LARGEST, Unpacker, pack
+
+
+def test_messages_survive_any_cut():
+    sent = [{"op": "a", "text": "今\ud800天"}, {"n": [1, 2.5, None]}, {}]
+    stream = b"".join(map(pack, sent))
+    for size in (1, 2, 3, 7, len(stream)):
+        unpacker = Unpacker()
+        got = [m for i in range(0, len(stream), size) for m in unpacker.feed(stream[i : i + size])]
+        assert got == sent
+
+
+@pytest.mark.parametrize("damage", [(LARGEST + 1).to_bytes(4, "big"), b"\0\0\0\2[]", b"\0\0\0\2{["])
+def test_a_damaged_stream_is_an_error(damage):
+    with pytest.raises(ValueError):
+        list(Unpacker().feed(damage))
+
+
+def test_a_killed_engine_hits_its_requests_and_not_the_next(endless):
+    before = endless.engine().restarts
+    whole: list[httpx.Response] = []
+    thread = threading.Thread(
+        target=lambda: whole.append(httpx.post(f"{endless.address}/v1/completions", json=ENDLESS, timeout=60))
+    )
+    thread.start()
+    with endless.http.stream("POST", "/v1/completions", json={**ENDLESS, "stream": True}) as streamed:
+        lines = streamed.iter_lines()
+        next(lines)
+        until(lambda: endless.engine().active == 2)
+        os.kill(endless.engine().pid, signal.SIGKILL)
+        told = [line for line in lines if line]
+    thread.join()
+    assert "server_error" in told[-1] and not any("[DONE]" in line for line in told)
+    assert whole[0].status_code == 503
+    assert whole[0].json()["error"]["message"].startswith("The engine stopped")
+    # A request that comes while it starts again waits for it.
+    assert endless.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+    assert endless.engine().restarts == before + 1
+    assert endless.get("/health").status_code == 200
+    until(endless.idle)
+
+
+def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):
+    options = EngineOptions(str(long_checkpoint), "float32", max_sequences=2)
+    patience = Patience(stall=2, backoff=0.05)
+    with running({"tiny": options}, patience=patience) as server:
+        answers: list[httpx.Response] = []
+        ask = {**ENDLESS, "max_tokens": 7000}
+        thread = threading.Thread(
+            target=lambda: answers.append(
+                httpx.post(f"{server.address}/v1/completions", json=ask, timeout=60)
+            )
+        )
+        thread.start()
+        until(lambda: server.engine().active == 1)
+        os.kill(server.engine().pid, signal.SIGSTOP)
+        until(lambda: server.get("/health").status_code == 503)
+        thread.join()
+        assert answers[0].status_code == 503
+        until(lambda: server.get("/health").status_code == 200)
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+def test_weights_that_give_nan_are_an_error_of_the_request(tmp_path, tiny_decoder, tiny_tokenizer):
+    model = tiny_decoder()
+    model.norm.weight.fill_(np.nan)
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    with running({"m": EngineOptions(str(tmp_path / "m"), "float32")}) as server:
+        answer = server.post("/v1/completions", {"prompt": "a"})
+        assert answer.status_code == 500
+        assert "NaN" in answer.json()["error"]["message"]
+        streamed = server.post("/v1/completions", {"prompt": "a", "stream": True})
+        assert "server_error" in streamed.text and "[DONE]" not in streamed.text
+        assert server.engine().restarts == 0
+        until(server.idle)
+
+
+def test_a_checkpoint_that_is_damaged_is_one_sentence(tmp_path):
+    async def start() -> None:
+        models = Models({"x": EngineOptions(str(tmp_path))})
+        try:
+            await models.start()
+        finally:
+            await models.stop()
+
+    with pytest.raises(CheckpointError, match=r"\.$"):
+        asyncio.run(start())
+
+
+def test_several_models_load_on_demand(checkpoint, tmp_path):
+    options = {
+        "first": EngineOptions(str(checkpoint), "float32"),
+        "第二": EngineOptions(str(checkpoint), "float32"),
+        "gone": EngineOptions(str(tmp_path / "gone")),
+    }
+    with running(options, most=1) as server:
+        listed = server.get("/v1/models").json()["data"]
+        assert [(model["id"], model["loaded"]) for model in listed] == [
+            ("first", True),
+            ("第二", False),
+            ("gone", False),
+        ]
+        body = {"model": "第二", "prompt": "今天", "max_tokens": 3}
+        assert server.post("/v1/completions", body).json()["model"] == "第二"
+        # Only one may be loaded, so the other had to go.
+        assert server.engine("first").pid is None
+        missing = server.post("/v1/completions", {"model": "gone", "prompt": "a"})
+        assert missing.status_code == 503 and "cannot be loaded" in missing.json()["error"]["message"]
+        assert server.get("/health").status_code == 200
+        # The default comes back when it is asked for.
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).json()["model"] == "first"
+        assert server.post("/admin/models/first/unload", None).json()["loaded"] is False
+
+
+def test_a_model_that_nobody_asks_for_is_unloaded(checkpoint):
+    with running({"tiny": EngineOptions(str(checkpoint), "float32")}, idle_seconds=0.5) as server:
+        until(lambda: server.engine().pid is None)
+        assert server.get("/health").status_code == 200
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+def test_a_server_that_dies_takes_its_engine_with_it(checkpoint):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "weft", "serve", str(checkpoint), "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ready = process.stderr.readline()
+    assert " is served on " in ready
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.communicate()
+    assert children
+    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def test_one_thousand_connections_at_once(checkpoint):
+    """The queue is bounded: everybody gets an answer, some of them 429, and nothing is left."""
+    options = EngineOptions(str(checkpoint), "float32", max_sequences=8)
+    with running({"tiny": options}, Limits(waiting=32)) as server:
+        body = json.dumps({"prompt": [5], "max_tokens": 4, "temperature": 0}).encode()
+        request = (
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(1000)]
+        for connection in sockets:
+            connection.sendall(request)
+        statuses = []
+        for connection in sockets:
+            connection.settimeout(60)
+            data = connection.recv(65536)
+            statuses.append(int(data.split(b" ", 2)[1]))
+            connection.close()
+        assert set(statuses) <= {200, 429} and statuses.count(200) >= 40, statuses
+        until(server.idle)
+        assert server.get("/health").status_code == 200

@@ -1,0 +1,190 @@
+"""A fuzzer of bodies, headers and streams: no 5xx, no hang, nothing left behind.
+
+The default suite sends a few hundred requests; ``pytest -m soak`` sends 100,000.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+from pathlib import Path
+
+import pytest
+from servers import Server, running, until
+
+from weft.server.engine import EngineOptions
+from weft.server.schema import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    TokenizeRequest,
+)
+
+ROUTES = {
+    "/v1/completions": (CompletionRequest, {"prompt": "今天", "max_tokens": 3}),
+    "/v1/chat/completions": (ChatRequest, {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}),
+    "/v1/embeddings": (EmbeddingRequest, {"input": "text"}),
+    "/v1/rerank": (RerankRequest, {"query": "a", "documents": ["b", "c"]}),
+    "/tokenize": (TokenizeRequest, {"prompt": "text"}),
+    "/detokenize": (DetokenizeRequest, {"tokens": [5, 6]}),
+}
+NASTY = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    128,
+    2**31,
+    2**63,
+    2**64,
+    -(2**63) - 1,
+    10**40,
+    0.0,
+    -0.0,
+    0.5,
+    1e-320,
+    1e308,
+    -1e308,
+    "",
+    "a",
+    "\x00",
+    "今天" * 50,
+    "\ud800",
+    "a" * 5000,
+    "(a+)+$",
+    "<|im_end|>",
+    "<tool_call>",
+    "../../etc/passwd",
+    "http://127.0.0.1/",
+    [],
+    [[]],
+    [0],
+    [5, 6],
+    [-1],
+    [10**30],
+    ["a", "b"],
+    [None],
+    {},
+    {"a": 1},
+    {"5": 100},
+    {"include_usage": True},
+    {"type": "json_object"},
+    {"type": "regex", "regex": "(a*)*b"},
+    {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}},
+    {"type": "function", "function": {"name": "f"}},
+    [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+    [{"role": "user", "content": "a"}],
+    [{"role": "assistant", "content": None, "tool_calls": []}],
+    [{"role": "tool", "content": [{"type": "text", "text": "x"}]}],
+    "required",
+]
+HEADERS = [
+    b"",
+    b"Content-Length: -1\r\n",
+    b"Content-Length: 99999999999999999999999\r\n",
+    b"Content-Length: 5\r\nContent-Length: 6\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+    b"Transfer-Encoding: gzip\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n",
+    b"Authorization: Bearer \xff\xfe\r\n",
+    b"Content-Type: application/json; charset=utf-16\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"X: " + b"y" * 5000 + b"\r\n",
+    b"\x00: \x00\r\n",
+    b" folded: x\r\n",
+]
+
+
+def body_of(chance: random.Random, route: str) -> bytes:
+    """A valid body with a few fields spoilt, or its bytes damaged."""
+    model, valid = ROUTES[route]
+    body = dict(valid)
+    for _ in range(chance.randrange(4)):
+        name = chance.choice([*model.model_fields, "unknown", "model"])
+        body[name] = chance.choice(NASTY)
+        if name == "model" and chance.random() < 0.5:
+            body[name] = "tiny"
+    if chance.random() < 0.3:
+        body["stream"] = True
+    content = bytearray(json.dumps(body).encode())
+    if chance.random() < 0.15:
+        for _ in range(chance.randrange(1, 4)):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+    if chance.random() < 0.05:
+        del content[chance.randrange(len(content)) :]
+    return bytes(content)
+
+
+def send(server: Server, chance: random.Random) -> None:
+    """One request on a connection of its own; now and then it hangs up early or sends nonsense."""
+    route = chance.choice(list(ROUTES))
+    content = body_of(chance, route)
+    header = chance.choice(HEADERS) if chance.random() < 0.15 else b""
+    length = b"" if b"Length" in header or b"chunked" in header else b"Content-Length: %d\r\n" % len(content)
+    method = chance.choice([b"POST"] * 12 + [b"GET", b"PUT", b"BREW", b"\x16\x03\x01"])
+    head = b"%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % (method, route.encode())
+    whole = head + b"Content-Type: application/json\r\n" + length + header + b"\r\n" + content
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.settimeout(30)
+        if chance.random() < 0.1:
+            connection.sendall(whole[: chance.randrange(len(whole))])
+            return
+        received = b""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            connection.sendall(whole)
+            if b"chunked" in header or b"Length" in header or b"Expect" in header:
+                connection.shutdown(socket.SHUT_WR)
+            most = chance.choice([1, 200, 10**7])
+            while len(received) < most and (data := connection.recv(65536)):
+                received += data
+    if received.startswith(b"HTTP/1.1 ") and len(received) > 12:
+        status = int(received[9:12])
+        # 499 is written into logs when the client has hung up.
+        assert status < 500, (whole, received)
+
+
+def fuzz(server: Server, seed: int, requests: int) -> None:
+    chance = random.Random(seed)
+    pid = server.engine().pid
+    for number in range(requests):
+        try:
+            send(server, chance)
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise AssertionError(f"request {number} of seed {seed}") from error
+    until(server.idle)
+    assert server.engine().pid == pid and server.engine().restarts == 0
+    assert server.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_fuzzed_requests(client, seed):
+    fuzz(client, seed, 150)
+
+
+def resident(pid: int | str) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_one_hundred_thousand_fuzzed_requests(checkpoint):
+    with running({"tiny": EngineOptions(str(checkpoint), "float32", max_sequences=4)}) as server:
+        fuzz(server, 1000, 5_000)
+        pids = ("self", server.engine().pid)
+        before = [resident(pid) for pid in pids]
+        for seed in range(19):
+            fuzz(server, seed, 5_000)
+        grown = [resident(pid) / start - 1 for pid, start in zip(pids, before, strict=True)]
+        assert all(share < 0.05 for share in grown), grown

@@ -1,0 +1,210 @@
+"""The page in a headless Chromium, in both languages, by keyboard, and as wide as a phone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import running, until
+
+from weft.server.engine import EngineOptions
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+SHOTS = os.environ.get("WEFT_SCREENSHOTS")
+
+
+@pytest.fixture(scope="module")
+def site(checkpoint, long_checkpoint) -> Iterator[Any]:
+    options = {
+        "small": EngineOptions(str(checkpoint), "float32", max_sequences=4),
+        "长模型": EngineOptions(str(long_checkpoint), "float32", max_sequences=4),
+    }
+    with running(options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, site, request) -> Iterator[Any]:
+    """Opens the page; fails the test when it logs an error or asks anybody else for anything."""
+    contexts, problems = [], []
+
+    def start(
+        width: int = 1180,
+        height: int = 800,
+        locale: str = "en-GB",
+        address: str = site.address,
+        locked: bool = False,
+    ) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, locale=locale, accept_downloads=True
+        )
+        contexts.append(context)
+        context.route(re.compile("/v1/.*completions"), _endless)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: (
+                problems.append(asked.url) if not asked.url.startswith((address, "data:", "blob:")) else None
+            ),
+        )
+        page.goto(address)
+        page.wait_for_selector("#key-dialog[open]" if locked else "#models input", state="attached")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+def _endless(route: Any) -> None:
+    """Random models end their answers at random; these go on."""
+    route.continue_(post_data=json.dumps({**json.loads(route.request.post_data), "ignore_eos": True}))
+
+
+def shot(page: Any, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
+def idle(page: Any) -> None:
+    page.wait_for_selector("#stop", state="hidden")
+    page.wait_for_selector(".writing", state="detached")
+
+
+def test_a_conversation_is_streamed_edited_and_asked_again(open_page):
+    page = open_page()
+    page.click("#mode-chat")
+    page.fill("#max_tokens", "30")
+    page.fill("#system", "Be brief.")
+    page.fill("#input", "Hello")
+    page.press("#input", "Enter")
+    page.wait_for_selector(".turn.assistant .said")
+    idle(page)
+    assert page.locator(".turn").count() == 2
+    assert "tokens/s" in page.inner_text("#status")
+    first = page.locator(".turn.assistant .said").inner_text()
+    page.keyboard.press("Alt+KeyR")
+    idle(page)
+    assert page.locator(".turn").count() == 2
+    assert page.locator(".turn.assistant .said").inner_text() != first
+    shot(page, "chat-en")
+    # The arrow edits the last message; the answer after it goes.
+    page.focus("#input")
+    page.keyboard.press("ArrowUp")
+    page.fill(".turn.user textarea", "Goodbye")
+    page.keyboard.press("Enter")
+    idle(page)
+    assert page.locator(".turn.user .said").inner_text() == "Goodbye"
+    assert page.locator(".turn").count() == 2
+    with page.expect_download() as got:
+        page.click("#export-json")
+    saved = json.loads(Path(got.value.path()).read_text())
+    assert saved["conversation"][0] == {"role": "user", "content": "Goodbye"}
+    assert saved["system"] == "Be brief." and saved["models"] == ["small"]
+
+
+def test_chinese_and_two_models_side_by_side(open_page):
+    page = open_page(locale="zh-CN")
+    assert page.inner_text("#send") == "发送"
+    page.click("#mode-chat")
+    page.check("#models input[value='长模型']")
+    page.fill("#max_tokens", "25")
+    page.fill("#input", "今天天气怎么样？")
+    page.click("#send")
+    page.wait_for_selector(".columns .column:nth-child(2)")
+    idle(page)
+    names = page.locator(".turn.assistant .column .who").all_inner_texts()
+    assert names == ["small", "长模型"]
+    assert all(text for text in page.locator(".turn.assistant .said").all_inner_texts())
+    shot(page, "side-by-side-zh")
+    page.click("#language")
+    assert page.inner_text("#send") == "Send"
+
+
+def test_stopping_a_long_answer(open_page, site):
+    page = open_page()
+    page.check("#models input[value='长模型']")
+    page.uncheck("#models input[value='small']")
+    page.fill("#max_tokens", "7000")
+    page.fill("#input", "def f():\n")
+    page.press("#input", "Control+Enter")
+    until(lambda: page.wait_for_timeout(20) or len(page.locator(".new").text_content()) > 20)
+    page.keyboard.press("Escape")
+    idle(page)
+    assert page.inner_text("#status").startswith("Stopped")
+
+
+def test_probabilities_of_tokens(open_page, site):
+    if "logprobs" not in site.engine("small").facts["supported"]:
+        pytest.skip("the engine has no log probabilities yet")
+    page = open_page()
+    page.check("#probabilities")
+    page.fill("#max_tokens", "12")
+    page.fill("#temperature", "0")
+    page.fill("#input", "今天")
+    page.click("#send")
+    idle(page)
+    tokens = page.locator(".token")
+    assert tokens.count() >= 4
+    assert "".join(tokens.all_text_contents()) == page.locator(".new").text_content()
+    tokens.nth(1).hover()
+    rows = page.locator("#bubble .row")
+    assert rows.count() >= 5
+    assert "%" in rows.nth(0).inner_text()
+    shot(page, "probabilities")
+    tokens.nth(2).focus()
+    assert page.locator("#bubble").is_visible()
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_a_phone_needs_no_sideways_scrolling(open_page, locale):
+    page = open_page(width=360, height=740, locale=locale)
+    page.click("#mode-chat")
+    page.fill("#input", "你好")
+    page.press("#input", "Enter")
+    idle(page)
+    shot(page, f"phone-{locale}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.click("#settings summary")
+    shot(page, f"phone-settings-{locale}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for name in ("#send", "#language"):
+        box = page.locator(name).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 360
+
+
+def test_a_key_is_asked_for(open_page, checkpoint, tmp_path):
+    from weft.server.keys import Keys
+    from weft.server.store import Store
+
+    keys = Keys(Store(str(tmp_path / "weft.db")))
+    _, text = keys.add("page")
+    with running({"tiny": EngineOptions(str(checkpoint), "float32")}, None, keys) as server:
+        page = open_page(address=server.address, locked=True)
+        page.fill("#key", text)
+        shot(page, "key")
+        page.click("#key-dialog button")
+        page.wait_for_selector("#models input", state="attached")
+        page.fill("#input", "a")
+        page.click("#send")
+        idle(page)
+        assert page.locator(".new").text_content() or page.inner_text("#status")
