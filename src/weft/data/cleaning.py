@@ -30,7 +30,8 @@ from weft.data.steps.quality import judge_quality
 from weft.data.steps.read import Piece, pieces, read_pieces
 
 _BUCKET_BYTES = 32 << 20
-_MOST_BUCKETS = 1024
+# Each partition takes 1.5 to 8 MB of memory while a part is written, so many cost more than large ones.
+_MOST_BUCKETS = 128
 HITS = "contamination.parquet"
 """Beside the documents: n-grams that dropped ones share with evaluation sets (source, set, item, ngram)."""
 
