@@ -190,10 +190,10 @@ def test_nodes_that_die_come_back(
 def test_two_nodes_shrink_to_one_and_grow_again(data_folder: Path, tmp_path: Path) -> None:
     """The rows of every step stay the same, so the losses do too, but for the order of sums.
 
-    Rounding grows with the steps: the twenty after the change are held to 1e-3, as for any other layout.
+    Rounding grows with the steps and with the learning rate, so this one is small.
     """
     length = ("train.steps=120", "train.validate_steps=60", "train.save_steps=20", "train.timeout=60s")
-    length += ("optimizer.name=adamw",)
+    length += ("optimizer.name=adamw", "optimizer.learning_rate=0.001")
     whole = Run(data_folder, tmp_path / "whole", "dp=2", length)
     assert whole.start().returncode == 0
     options = ("--hosts", "localhost,localhost", "--min-nodes", "1", "--rejoin", "50")
@@ -208,5 +208,4 @@ def test_two_nodes_shrink_to_one_and_grow_again(data_folder: Path, tmp_path: Pat
     ]
     assert sizes == [2, 1, 2]
     assert run.counted == whole.counted
-    assert run.losses[:60] == pytest.approx(whole.losses[:60], rel=1e-3)
-    assert run.losses == pytest.approx(whole.losses, rel=5e-3)
+    assert run.losses == pytest.approx(whole.losses, rel=1e-3)
