@@ -52,10 +52,10 @@ def test_gradients_are_near_those_of_bf16_and_weights_get_theirs_unrounded() -> 
 def test_training_in_fp8_stays_near_training_in_bf16() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # matrices of this size take longer on several
-    plain, _ = train("", Case(rate=0.003, steps=16, dtype="bfloat16"))
-    rounded, _ = train("", Case(rate=0.003, steps=16, dtype="bfloat16", float8=True))
+    plain, _ = train("", Case(rate=0.003, steps=40, dtype="bfloat16"))
+    rounded, _ = train("", Case(rate=0.003, steps=40, dtype="bfloat16", float8=True))
     torch.set_num_threads(threads)
-    assert rounded != plain and plain[-1] < 0.8 * plain[0]
+    assert rounded != plain and plain[-1] < 0.65 * plain[0]
     assert rounded == pytest.approx(plain, rel=0.03)
 
 
