@@ -25,6 +25,8 @@ class Run:
             max_model_len=settings["context"],
             max_num_seqs=settings["sequences"],
             max_num_batched_tokens=settings["context"] * 4,
+            # Of the memory, for the cache: other engines are loaded beside this one.
+            gpu_memory_utilization=0.3,
             enable_prefix_caching=False,
             disable_log_stats=True,
         ).llm_engine
