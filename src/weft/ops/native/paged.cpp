@@ -11,6 +11,8 @@
 //
 // Cache: keys [blocks, G, D, 16], values [blocks, G, 16, P], of bf16, fp32 or int8; with int8 one scale for each
 // key and value vector, fp32 [blocks, G, 16]. q, out [N, H, D]; k, v [N, G, D].
+#include <omp.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -104,21 +106,41 @@ inline void put(const X *x, int8_t *out, long stride, long D, float *scale) {
     for (long d = 0; d < D; d++) out[d * stride] = (int8_t)std::nearbyint(widen(x[d]) * inverse);
 }
 
+// In a line of the caches.
+template <typename T>
+constexpr long VECTORS = std::max<long>(1, 64 / (LANES * sizeof(T)));
+
+// The blocks of 64 keys and their values; where the keys of the tile that comes next lie, to be fetched.
+template <typename T>
+struct Tile {
+    static constexpr int MANY = TILE / BLOCK;
+    const T *k[MANY], *v[MANY], *ahead[MANY];
+    int blocks;  // that hold keys which are seen
+};
+
 // s[i][64] = q[i] . k over D for NQ queries and NB blocks of keys from block `from` of the tile on.
 template <int NQ, int NB, typename T>
-inline void dots(const float *q, long D, const T *const *k, int from, float *s) {
+inline void dots(const float *q, long D, const Tile<T> &tile, int from, float *s) {
     Vector sum[NQ][NB];
     for (int i = 0; i < NQ; i++)
         for (int b = 0; b < NB; b++) sum[i][b] = Vector{};
-    for (long d = 0; d < D; d++) {
+    auto one = [&](long d) {
         Vector key[NB];
 #pragma GCC unroll 8
-        for (int b = 0; b < NB; b++) key[b] = load(k[from + b] + d * BLOCK);
+        for (int b = 0; b < NB; b++) key[b] = load(tile.k[from + b] + d * BLOCK);
 #pragma GCC unroll 8
         for (int i = 0; i < NQ; i++)
 #pragma GCC unroll 8
             for (int b = 0; b < NB; b++) sum[i][b] += q[i * D + d] * key[b];
+    };
+    long d = 0;
+    for (; d + VECTORS<T> <= D; d += VECTORS<T>) {
+#pragma GCC unroll 8
+        for (int b = 0; b < NB; b++) __builtin_prefetch(tile.v[from + b] + d * BLOCK);
+#pragma GCC unroll 8
+        for (long e = 0; e < VECTORS<T>; e++) one(d + e);
     }
+    for (; d < D; d++) one(d);
 #pragma GCC unroll 8
     for (int i = 0; i < NQ; i++)
 #pragma GCC unroll 8
@@ -127,17 +149,21 @@ inline void dots(const float *q, long D, const T *const *k, int from, float *s) 
 
 // o[i] += sum over keys j of [j0, j1) of s[i][j] * v[j], for NQ queries and NV vectors from dimension d on.
 template <int NQ, int NV, typename T>
-inline void mix(const float *s, const T *const *v, long P, int j0, int j1, long d, float *o) {
+inline void mix(const float *s, const Tile<T> &tile, long P, int j0, int j1, long d, float *o) {
     Vector sum[NQ][NV];
 #pragma GCC unroll 8
     for (int i = 0; i < NQ; i++)
 #pragma GCC unroll 8
         for (int n = 0; n < NV; n++) sum[i][n] = load(o + i * P + d + n * LANES);
     for (int j = j0; j < j1; j++) {
-        const T *row = v[j / BLOCK] + (j % BLOCK) * P + d;
+        const long at = (j % BLOCK) * P + d;
+        const T *row = tile.v[j / BLOCK] + at, *ahead = tile.ahead[j / BLOCK] + at;
         Vector value[NV];
 #pragma GCC unroll 8
-        for (int n = 0; n < NV; n++) value[n] = load(row + n * LANES);
+        for (int n = 0; n < NV; n++) {
+            value[n] = load(row + n * LANES);
+            if (n % VECTORS<T> == 0) __builtin_prefetch(ahead + n * LANES);
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < NQ; i++)
 #pragma GCC unroll 8
@@ -151,42 +177,45 @@ inline void mix(const float *s, const T *const *v, long P, int j0, int j1, long 
 
 // Few queries take more keys (or dimensions) at once: the chains of sums must outnumber the latency of one.
 template <int NQ, typename T>
-void scores(const float *q, long D, const T *const *k, float *s) {
+void scores(const float *q, long D, const Tile<T> &tile, float *s) {
     constexpr int NB = NQ > 4 ? 2 : 4;
-    for (int from = 0; from < TILE / BLOCK; from += NB) dots<NQ, NB>(q, D, k, from, s);
+    int from = 0;
+    for (; from + NB <= tile.blocks; from += NB) dots<NQ, NB>(q, D, tile, from, s);
+    if (NB > 2 && from + 2 <= tile.blocks) dots<NQ, 2>(q, D, tile, from, s), from += 2;
+    if (from < tile.blocks) dots<NQ, 1>(q, D, tile, from, s);
 }
 template <int NQ, typename T>
-void mixture(const float *s, const T *const *v, long P, int j0, int j1, float *o) {
+void mixture(const float *s, const Tile<T> &tile, long P, int j0, int j1, float *o) {
     constexpr int NV = NQ > 4 ? 2 : 4;
     long d = 0;
-    for (; d + NV * LANES <= P; d += NV * LANES) mix<NQ, NV>(s, v, P, j0, j1, d, o);
-    for (; d < P; d += LANES) mix<NQ, 1>(s, v, P, j0, j1, d, o);
+    for (; d + NV * LANES <= P; d += NV * LANES) mix<NQ, NV>(s, tile, P, j0, j1, d, o);
+    for (; d < P; d += LANES) mix<NQ, 1>(s, tile, P, j0, j1, d, o);
 }
 
 template <typename T>
-void scores(int queries, const float *q, long D, const T *const *k, float *s) {
+void scores(int queries, const float *q, long D, const Tile<T> &tile, float *s) {
     switch (queries) {
-        case 1: return scores<1>(q, D, k, s);
-        case 2: return scores<2>(q, D, k, s);
-        case 3: return scores<3>(q, D, k, s);
-        case 4: return scores<4>(q, D, k, s);
-        case 5: return scores<5>(q, D, k, s);
-        case 6: return scores<6>(q, D, k, s);
-        case 7: return scores<7>(q, D, k, s);
-        default: return scores<8>(q, D, k, s);
+        case 1: return scores<1>(q, D, tile, s);
+        case 2: return scores<2>(q, D, tile, s);
+        case 3: return scores<3>(q, D, tile, s);
+        case 4: return scores<4>(q, D, tile, s);
+        case 5: return scores<5>(q, D, tile, s);
+        case 6: return scores<6>(q, D, tile, s);
+        case 7: return scores<7>(q, D, tile, s);
+        default: return scores<8>(q, D, tile, s);
     }
 }
 template <typename T>
-void mixture(int queries, const float *s, const T *const *v, long P, int j0, int j1, float *o) {
+void mixture(int queries, const float *s, const Tile<T> &tile, long P, int j0, int j1, float *o) {
     switch (queries) {
-        case 1: return mixture<1>(s, v, P, j0, j1, o);
-        case 2: return mixture<2>(s, v, P, j0, j1, o);
-        case 3: return mixture<3>(s, v, P, j0, j1, o);
-        case 4: return mixture<4>(s, v, P, j0, j1, o);
-        case 5: return mixture<5>(s, v, P, j0, j1, o);
-        case 6: return mixture<6>(s, v, P, j0, j1, o);
-        case 7: return mixture<7>(s, v, P, j0, j1, o);
-        default: return mixture<8>(s, v, P, j0, j1, o);
+        case 1: return mixture<1>(s, tile, P, j0, j1, o);
+        case 2: return mixture<2>(s, tile, P, j0, j1, o);
+        case 3: return mixture<3>(s, tile, P, j0, j1, o);
+        case 4: return mixture<4>(s, tile, P, j0, j1, o);
+        case 5: return mixture<5>(s, tile, P, j0, j1, o);
+        case 6: return mixture<6>(s, tile, P, j0, j1, o);
+        case 7: return mixture<7>(s, tile, P, j0, j1, o);
+        default: return mixture<8>(s, tile, P, j0, j1, o);
     }
 }
 
@@ -254,19 +283,31 @@ struct Worker {
         return (row * cache.H + task.group * R + at % R) * cache.D;
     }
 
-    void run(const Task &task) {
+    // `next` is what this thread will probably be given afterwards.
+    void run(const Task &task, const Task &next) {
         long D = cache.D;
         int position[QUERIES], from[QUERIES];
         for (int i = 0; i < task.queries; i++) {
             const X *row = q + offset(task, i);
             for (long d = 0; d < D; d++) query[i * D + d] = widen(row[d]) * cache.scale;
             position[i] = step.past[task.item] + (task.first + i) / R;
-            from[i] = cache.window ? std::max<long>(0, position[i] - cache.window + 1) : 0;
+            from[i] = lowest(position[i]);
         }
-        int lowest = from[0], end = position[task.queries - 1] + 1;
+        int begin = from[0] / TILE * TILE, end = position[task.queries - 1] + 1;
         Softmax softmax[QUERIES];
         std::fill(mixed.begin(), mixed.end(), 0.0f);
-        for (int j0 = lowest / TILE * TILE; j0 < end; j0 += TILE) tile(task, j0, lowest, end, position, from, softmax);
+        for (int j0 = begin; j0 < end; j0 += TILE) {
+            Tile<T> tile;
+            tile.blocks = std::min<int>(Tile<T>::MANY, (end - j0 + BLOCK - 1) / BLOCK);
+            const bool last = j0 + TILE >= end;
+            const Task &then = last ? next : task;
+            const int there = last ? lowest(step.past[next.item] + next.first / R) / TILE * TILE : j0 + TILE;
+            for (int b = 0; b < Tile<T>::MANY; b++) {
+                tile.k[b] = keys + at(task, j0, b) * D * BLOCK, tile.v[b] = values + at(task, j0, b) * BLOCK * P;
+                tile.ahead[b] = keys + at(then, there, b) * D * BLOCK;
+            }
+            take(task, tile, j0, from, position, softmax);
+        }
         for (int i = 0; i < task.queries; i++) {
             float inverse = 1.0f / total(softmax[i].sum);
             X *row = out + offset(task, i);
@@ -274,19 +315,20 @@ struct Worker {
         }
     }
 
-    void tile(const Task &task, int j0, int lowest, int end, const int *position, const int *from, Softmax *softmax) {
-        constexpr int MANY = TILE / BLOCK;
-        const T *k[MANY], *v[MANY];
-        const float *ks[MANY], *vs[MANY];
-        const int32_t *table = step.tables + (long)task.item * step.width;
-        for (int b = 0; b < MANY; b++) {
-            // Past the end stands the tile's first block: its scores are computed and not looked at.
-            int place = j0 + b * BLOCK < end ? j0 / BLOCK + b : j0 / BLOCK;
-            long at = table[place] * cache.G + task.group;
-            k[b] = keys + at * cache.D * BLOCK, v[b] = values + at * BLOCK * P;
-            if (key_scales) ks[b] = key_scales + at * BLOCK, vs[b] = value_scales + at * BLOCK;
-        }
-        scores(task.queries, query.data(), cache.D, k, score.data());
+    int lowest(int position) const { return cache.window ? std::max<long>(0, position - cache.window + 1) : 0; }
+
+    // Block `b` of the tile at j0, of the task's group. Where the sequence ends stands the tile's first block,
+    // which is not looked at.
+    long at(const Task &task, int j0, int b) const {
+        const int end = step.past[task.item] + step.count[task.item], place = j0 / BLOCK + (j0 + b * BLOCK < end ? b : 0);
+        return step.tables[(long)task.item * step.width + place] * cache.G + task.group;
+    }
+
+    void take(const Task &task, const Tile<T> &tile, int j0, const int *from, const int *position, Softmax *softmax) {
+        const float *ks[Tile<T>::MANY], *vs[Tile<T>::MANY];
+        for (int b = 0; key_scales && b < Tile<T>::MANY; b++)
+            ks[b] = key_scales + at(task, j0, b) * BLOCK, vs[b] = value_scales + at(task, j0, b) * BLOCK;
+        scores(task.queries, query.data(), cache.D, tile, score.data());
         for (int i = 0; i < task.queries; i++) {
             float kept = softmax[i].take(&score[i * TILE], from[i] - j0, position[i] + 1 - j0,
                                          key_scales ? ks : nullptr, key_scales ? vs : nullptr);
@@ -294,7 +336,8 @@ struct Worker {
                 for (long d = 0; d < P; d++) mixed[i * P + d] *= kept;
         }
         // Places that no sequence has written may hold anything, even NaN: they are not multiplied by zero.
-        mixture(task.queries, score.data(), v, P, std::max(lowest - j0, 0), std::min(end - j0, TILE), mixed.data());
+        const int first = std::max(from[0] - j0, 0), end = std::min(position[task.queries - 1] + 1 - j0, TILE);
+        mixture(task.queries, score.data(), tile, P, first, end, mixed.data());
     }
 };
 
@@ -321,8 +364,9 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
                     c.value_scales ? c.value_scales[layer] + scale : nullptr);
             }
         Worker<X, T> worker(c, step, layer, q, out);
-#pragma omp for schedule(dynamic)
-        for (long t = 0; t < (long)tasks.size(); t++) worker.run(tasks[t]);
+        const long count = tasks.size(), unit = std::max(1L, count / (omp_get_num_threads() * 8));
+#pragma omp for schedule(dynamic, unit)
+        for (long t = 0; t < count; t++) worker.run(tasks[t], tasks[std::min(t + 1, count - 1)]);
     }
 }
 
