@@ -13,10 +13,14 @@ from weft.core.errors import ResourceError, UsageError
 from weft.core.hardware import usable_cores
 from weft.core.registry import nearest
 from weft.engine import LLM, Completion, SamplingParams
+from weft.engine.runner import prepare
 from weft.engine.weights import for_inference
 from weft.eval.protocol import GenerateRequest, Generation
 from weft.models import Decoder
 from weft.tokenizer import Tokenizer
+
+CACHE_DTYPES = {None: None, "int8": torch.int8}
+"""What keys and values may be kept in; None is the format of the work."""
 
 DEFAULT_LENGTH = 50
 DEFAULT_TEMPERATURE = 0.8
@@ -42,10 +46,17 @@ class Model:
     """
 
     def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, *, max_sequences: int = 8, ends: Sequence[int] = ()
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        max_sequences: int = 8,
+        ends: Sequence[int] = (),
+        **engine: Any,
     ):
+        """``engine``: more of what :class:`weft.engine.LLM` takes."""
         self.tokenizer = tokenizer
-        self.llm = LLM(model, tokenizer, max_sequences=max_sequences, ends=ends)
+        self.llm = LLM(model, tokenizer, max_sequences=max_sequences, ends=ends, **engine)
 
     @overload
     def generate(
@@ -55,6 +66,7 @@ class Model:
         num_samples: int = ...,
         *,
         max_new_tokens: int | None = ...,
+        adapter: str | None = ...,
         **settings: Unpack[Settings],
     ) -> list[str]: ...
 
@@ -66,6 +78,7 @@ class Model:
         num_samples: int = ...,
         *,
         max_new_tokens: int | None = ...,
+        adapter: str | None = ...,
         **settings: Unpack[Settings],
     ) -> list[list[int]]: ...
 
@@ -76,6 +89,7 @@ class Model:
         num_samples: int = 1,
         *,
         max_new_tokens: int | None = None,
+        adapter: str | None = None,
         **settings: Unpack[Settings],
     ) -> list[str] | list[list[int]]:
         """Continue ``prompt`` ``num_samples`` times; each result begins with the prompt.
@@ -83,11 +97,11 @@ class Model:
         A text gives texts, token ids give token ids. ``max_length`` counts tokens in total, the prompt's
         and the start-of-document token included, as in Hugging Face's ``generate``; ``max_new_tokens``
         counts only the new ones; give one of them (neither: ``max_length=50``). Samples with a seed are
-        the same every time and differ from each other. Raises UsageError for settings that make no sense
-        and for prompts too long for ``max_length`` or the model.
+        the same every time and differ from each other. ``adapter`` names a loaded LoRA adapter. Raises
+        UsageError for settings that make no sense and for prompts too long for ``max_length`` or the model.
         """
         completions = self.complete(
-            prompt, max_length, num_samples, max_new_tokens=max_new_tokens, **settings
+            prompt, max_length, num_samples, max_new_tokens=max_new_tokens, adapter=adapter, **settings
         )
         if isinstance(prompt, str):
             return [prompt + completion.text for completion in completions]
@@ -100,6 +114,7 @@ class Model:
         num_samples: int = 1,
         *,
         max_new_tokens: int | None = None,
+        adapter: str | None = None,
         **settings: Unpack[Settings],
     ) -> list[Completion]:
         """As :meth:`generate`, with the new text and tokens alone, and why each ended."""
@@ -107,7 +122,8 @@ class Model:
             raise UsageError(f"num_samples = {num_samples} must be at least 1.")
         tokens = self.llm.encode(prompt)
         params = _params(_new_tokens(len(tokens), max_length, max_new_tokens), settings)
-        return self.llm.generate([tokens] * num_samples, [params.sample(i) for i in range(num_samples)])
+        each = [params.sample(i) for i in range(num_samples)]
+        return self.llm.generate([tokens] * num_samples, each, adapter=adapter)
 
     def stream(
         self,
@@ -115,12 +131,13 @@ class Model:
         max_length: int | None = None,
         *,
         max_new_tokens: int | None = None,
+        adapter: str | None = None,
         **settings: Unpack[Settings],
     ) -> Iterator[str]:
         """The new text of one sample, in pieces as they come; lengths and errors as :meth:`generate`."""
         tokens = self.llm.encode(prompt)
         params = _params(_new_tokens(len(tokens), max_length, max_new_tokens), settings)
-        return self.llm.stream(tokens, params)
+        return self.llm.stream(tokens, params, adapter=adapter)
 
     def generate_until(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
         """Evaluation's third method (:class:`weft.eval.protocol.LanguageModel`), done by the engine."""
@@ -141,6 +158,7 @@ class Model:
         messages: Sequence[Mapping[str, str]],
         *,
         max_new_tokens: int | None = None,
+        adapter: str | None = None,
         **settings: Unpack[Settings],
     ) -> str:
         """The assistant's answer to ``messages`` (each with ``role`` and ``content``), as ChatML turns.
@@ -148,19 +166,49 @@ class Model:
         Without ``max_new_tokens`` it may fill the context. DataError when the tokenizer has no ChatML.
         """
         params = _params(max_new_tokens, settings)
-        return self.llm.generate([self.llm.encode_chat(messages)], params)[0].text
+        return self.llm.generate([self.llm.encode_chat(messages)], params, adapter=adapter)[0].text
+
+    def load_adapter(self, name: str, folder: str | Path) -> None:
+        """Read the LoRA adapter in the PEFT ``folder``; requests name it ``name`` from now on.
+
+        UsageError when the model was loaded without ``adapters``, or the name is in use; CheckpointError for
+        an adapter that is damaged or of another model.
+        """
+        self.llm.adapters.load(name, folder)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. UsageError for an unknown name."""
+        self.llm.unload_adapter(name)
 
 
 def load(
-    path: str | Path, dtype: str | None = None, device: str | None = None, *, max_sequences: int = 8
+    path: str | Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    *,
+    max_sequences: int = 8,
+    adapters: Mapping[str, str | Path] | None = None,
+    draft: str | Path | None = None,
+    speculation: bool = True,
+    cache_dtype: str | None = None,
 ) -> Model:
     """Open a checkpoint folder for use.
 
     ``dtype`` is that of the weights, "float32", "bfloat16", "int8" or "int4" (None: bf16 where the
     processor computes in it, else fp32). ``device`` is
     "cpu", "cuda" or "cuda:1" (None: the GPU when there is one). ``max_sequences`` are worked on at once.
+
+    ``adapters`` are LoRA adapters by name, PEFT folders; an empty mapping has none yet and lets them come
+    later, which takes a second copy of the weights. ``draft`` is a small checkpoint of the same tokenizer
+    that guesses tokens ahead; ``speculation`` False guesses none, not even from the text itself; neither
+    changes an answer. ``cache_dtype`` "int8" halves the memory of keys and values and changes answers a
+    little (``bench/cache_int8.py`` measures it).
     Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
     """
+    if cache_dtype not in CACHE_DTYPES:
+        raise UsageError(f"cache_dtype = {cache_dtype!r} is not a choice; write int8, or leave it out.")
+    if draft is not None and not speculation:
+        raise UsageError("A draft model without speculation would do nothing; leave one of the two out.")
     place = _device(device)
     # PyTorch counts cores that a container's quota forbids, and threads beyond the quota wait for each other.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
@@ -168,7 +216,22 @@ def load(
     model = for_inference(load_model(folder), place, dtype)
     ends = read_generation(folder).get("eos_token_id") or []
     known = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
-    return Model(model, Tokenizer.load(folder), max_sequences=max_sequences, ends=known)
+    # Packed matrices take no low-rank part: requests with an adapter go through plain layers.
+    work = model.embedding.weight.dtype
+    adapted = None if adapters is None else prepare(load_model(folder), place, work)
+    loaded = Model(
+        model,
+        Tokenizer.load(folder),
+        max_sequences=max_sequences,
+        ends=known,
+        adapted=adapted,
+        draft=None if draft is None else for_inference(load_model(resolve(draft)), place, dtype),
+        speculation=speculation,
+        cache_dtype=CACHE_DTYPES[cache_dtype],
+    )
+    for name, adapter in (adapters or {}).items():
+        loaded.load_adapter(name, adapter)
+    return loaded
 
 
 def _device(name: str | None) -> torch.device:

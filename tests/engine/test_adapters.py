@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from lora import TARGETS, write
 from safetensors.torch import save_file
 
 from weft.core.errors import CheckpointError, UsageError
@@ -14,28 +15,7 @@ from weft.engine import LLM, SamplingParams
 from weft.engine.runner import prepare
 
 GREEDY = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True, logprobs=3)
-TARGETS = {
-    "model.layers.{}.self_attn.q_proj": ("attention.q", 32, 32),
-    "model.layers.{}.self_attn.v_proj": ("attention.v", 32, 16),
-    "model.layers.{}.mlp.down_proj": ("feed_forward.down", 64, 32),
-}
 PROMPT = list(range(60, 95))
-
-
-def write(folder, seed, rank=4, alpha=8, **changes):
-    """A PEFT adapter of the tiny decoder."""
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for pattern, (_, inputs, outputs) in TARGETS.items():
-        for layer in range(2):
-            key = f"base_model.model.{pattern.format(layer)}"
-            tensors[f"{key}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator) * 0.2
-            tensors[f"{key}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator) * 0.2
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": ["q_proj"], **changes}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return tensors
 
 
 def merged(model, tensors, scale=2.0):

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from weft.engine import SamplingParams
 
 
+ADAPTER = "adapter"
+"""The name under which the one adapter of the command is loaded."""
+
+
 @weft_command("generate")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--prompt", help="The text to continue; without it and --prompt-file, standard input.")
@@ -34,6 +38,10 @@ if TYPE_CHECKING:
     "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
+@click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter, a PEFT folder.")
+@click.option("--draft", type=click.Path(path_type=Path), help="A small checkpoint that guesses ahead.")
+@click.option("--speculate/--no-speculate", default=True, help="Guess tokens ahead; answers are the same.")
+@click.option("--cache-dtype", type=click.Choice(["int8"]), help="Keep keys and values in half the memory.")
 def command(
     checkpoint: Path,
     prompt: str | None,
@@ -42,6 +50,10 @@ def command(
     max_new_tokens: int,
     dtype: str | None,
     device: str | None,
+    adapter: Path | None,
+    draft: Path | None,
+    speculate: bool,
+    cache_dtype: str | None,
     **settings: Any,
 ) -> Record:
     """Continue a prompt with CHECKPOINT, a training run or a Hugging Face folder.
@@ -55,14 +67,24 @@ def command(
     if num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} must be at least 1.")
     params = SamplingParams(max_tokens=max_new_tokens, **settings)
-    model = load(checkpoint, dtype, device, max_sequences=min(num_samples, 16))
+    model = load(
+        checkpoint,
+        dtype,
+        device,
+        max_sequences=min(num_samples, 16),
+        adapters=None if adapter is None else {ADAPTER: adapter},
+        draft=draft,
+        speculation=speculate,
+        cache_dtype=cache_dtype,
+    )
+    chosen = None if adapter is None else ADAPTER
     started = time.perf_counter()
     # With `--json -` standard output belongs to the record.
     out = sys.stderr if click.get_current_context().params["json_file"] == "-" else sys.stdout
     if num_samples == 1:
-        samples = [_stream(model, text, params, out)]
+        samples = [_stream(model, text, params, out, chosen)]
     else:
-        samples = _batch(model, text, params, num_samples, out)
+        samples = _batch(model, text, params, num_samples, out, chosen)
     seconds = time.perf_counter() - started
     tokens = sum(sample["tokens"] for sample in samples)
     return {
@@ -89,8 +111,8 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
         raise UsageError(f"{file} cannot be read ({error.strerror}); check the path.") from None
 
 
-def _stream(model: Model, text: str, params: SamplingParams, out: TextIO) -> Record:
-    sequence = model.llm.add(text, params)
+def _stream(model: Model, text: str, params: SamplingParams, out: TextIO, adapter: str | None) -> Record:
+    sequence = model.llm.add(text, params, adapter=adapter)
     pieces = []
     click.echo(text, out, nl=False)
     while not sequence.finished:
@@ -102,8 +124,11 @@ def _stream(model: Model, text: str, params: SamplingParams, out: TextIO) -> Rec
     return _record("".join(pieces), sequence.generated_length, sequence.finish_reason)
 
 
-def _batch(model: Model, text: str, params: SamplingParams, count: int, out: TextIO) -> list[Record]:
-    samples = model.llm.generate([text] * count, [params.sample(index) for index in range(count)])
+def _batch(
+    model: Model, text: str, params: SamplingParams, count: int, out: TextIO, adapter: str | None
+) -> list[Record]:
+    each = [params.sample(index) for index in range(count)]
+    samples = model.llm.generate([text] * count, each, adapter=adapter)
     for number, sample in enumerate(samples, 1):
         click.echo(f"--- sample {number} of {count}\n{text}{sample.text}\n", out)
     return [_record(sample.text, len(sample.tokens), sample.finish_reason) for sample in samples]

@@ -29,6 +29,21 @@ from weft.cli.command import Record, weft_command
     "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="[MODEL:]NAME=FOLDER",
+    help="A LoRA adapter (PEFT folder), asked for as model NAME; of the first model unless MODEL is named.",
+)
+@click.option(
+    "--adapter-root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Let /v1/load_lora_adapter load adapters below this folder.",
+)
+@click.option("--draft", help="A small checkpoint that guesses ahead for the first model.")
+@click.option("--speculate/--no-speculate", default=True, help="Guess tokens ahead; answers are the same.")
+@click.option("--cache-dtype", type=click.Choice(["int8"]), help="Keep keys and values in half the memory.")
 def command(
     checkpoints: tuple[str, ...],
     host: str,
@@ -44,6 +59,11 @@ def command(
     tls_key: Path | None,
     dtype: str | None,
     device: str | None,
+    adapters: tuple[str, ...],
+    adapter_root: Path | None,
+    draft: str | None,
+    speculate: bool,
+    cache_dtype: str | None,
 ) -> Record:
     """Serve training runs or Hugging Face folders until Ctrl-C or SIGTERM.
 
@@ -65,8 +85,20 @@ def command(
         raise UsageError("TLS needs both --tls-certificate and --tls-key.")
     tls = Tls(tls_certificate, tls_key) if tls_certificate and tls_key else None
     named = _named(checkpoints, name)
+    shared = _adapters(adapters, named)
+    first = next(iter(named))
     options = {
-        each: EngineOptions(checkpoint, dtype, device, max_sequences) for each, checkpoint in named.items()
+        each: EngineOptions(
+            checkpoint,
+            dtype,
+            device,
+            max_sequences,
+            adapters=shared[each] or ({} if adapter_root else None),
+            draft=draft if each == first else None,
+            speculation=speculate,
+            cache_dtype=cache_dtype,
+        )
+        for each, checkpoint in named.items()
     }
     listener = bind(host, port)
     scheme = "https" if tls else "http"
@@ -83,7 +115,13 @@ def command(
             tls.check()
         run(
             Service(
-                lambda: Models(options, patience=patience, most=max_loaded, idle_seconds=idle_unload),
+                lambda: Models(
+                    options,
+                    patience=patience,
+                    most=max_loaded,
+                    idle_seconds=idle_unload,
+                    adapter_root=adapter_root,
+                ),
                 listener,
                 Limits(waiting=max_waiting),
                 store,
@@ -109,4 +147,23 @@ def _named(checkpoints: tuple[str, ...], name: str | None) -> dict[str, str]:
         if own in found:
             raise UsageError(f"Two models are called {own!r}; name them with NAME=CHECKPOINT.")
         found[own] = folder
+    return found
+
+
+def _adapters(arguments: tuple[str, ...], named: dict[str, str]) -> dict[str, dict[str, str]]:
+    """The folders of the adapters of each model, by name."""
+    from weft.core.errors import UsageError
+
+    found: dict[str, dict[str, str]] = {model: {} for model in named}
+    taken = set(named)
+    for argument in arguments:
+        name, separator, folder = argument.partition("=")
+        model, colon, own = name.rpartition(":")
+        model, name = (model, own) if colon else (next(iter(named)), name)
+        if not (separator and name and folder) or model not in named:
+            raise UsageError(f"--adapter {argument} is not NAME=FOLDER or MODEL:NAME=FOLDER of a model here.")
+        if name in taken:
+            raise UsageError(f"Two models or adapters are called {name!r}; give another name.")
+        taken.add(name)
+        found[model][name] = folder
     return found

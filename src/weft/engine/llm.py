@@ -277,14 +277,18 @@ class LLM:
             sequence.finish_reason = "abort"
 
     def generate(
-        self, prompts: Items[Prompt], params: SamplingParams | Items[SamplingParams]
+        self,
+        prompts: Items[Prompt],
+        params: SamplingParams | Items[SamplingParams],
+        *,
+        adapter: str | None = None,
     ) -> list[Completion]:
         """An answer to each prompt, in order, all worked on together; ``params`` for all or one for each."""
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
         sequences: list[Sequence] = []
         try:
             for prompt, settings in zip(prompts, each, strict=True):
-                sequences.append(self.add(prompt, settings))
+                sequences.append(self.add(prompt, settings, adapter=adapter))
             while not all(sequence.finished for sequence in sequences):
                 self.step()
         finally:
@@ -292,9 +296,9 @@ class LLM:
                 self.abort(sequence)
         return [Completion.of(sequence, sequence.take()) for sequence in sequences]
 
-    def stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[str]:
+    def stream(self, prompt: Prompt, params: SamplingParams, *, adapter: str | None = None) -> Iterator[str]:
         """The answer in pieces as they come; leaving the loop early aborts the request."""
-        sequence = self.add(prompt, params)
+        sequence = self.add(prompt, params, adapter=adapter)
         try:
             while not sequence.finished:
                 self.step()

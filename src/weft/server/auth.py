@@ -14,14 +14,14 @@ from weft.server.ledger import Ledger
 
 _RELOAD_SECONDS = 2.0
 _OPEN = ("/", "/health", "/page/index.html", "/page/style.css")
-_ADMIN = ("/metrics", "/admin/")
+_ADMIN = ("/metrics", "/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
 class Gate:
     """ASGI middleware: puts the caller's key (or None without keys) into ``scope["state"]["key"]``.
 
     The page's own files and /health are open, because a page must load before anybody can type a key into
-    it; they say nothing about the models. ``admin`` is needed for /metrics and /admin, ``use`` for the rest.
+    it; they say nothing about the models. ``admin`` is needed for /metrics, /admin and the routes of adapters, ``use`` for the rest.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys | None, ledger: Ledger | None):

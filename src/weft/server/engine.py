@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,16 @@ _ERRORS = {UsageError.exit_code: UsageError, ResourceError.exit_code: Checkpoint
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What an engine process loads. ``dtype`` and ``device`` as in :func:`weft.load`."""
+    """What an engine process loads, as :func:`weft.load` takes it."""
 
     checkpoint: str
     dtype: str | None = None
     device: str | None = None
     max_sequences: int = 16
+    adapters: dict[str, str] | None = None
+    draft: str | None = None
+    speculation: bool = True
+    cache_dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,18 @@ class Engine:
     def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:
         """Ask for the embedding of checked token ids; it comes as :meth:`Answer.vector`."""
         return self._ask(owner, {"op": "embed", "tokens": list(tokens)})
+
+    async def change_adapter(self, name: str, folder: str | None) -> None:
+        """Load the adapter in ``folder`` under ``name``, or unload it (None); after a restart it is the same.
+
+        Raises EngineFault (400) when the engine cannot do that.
+        """
+        await self._ask("", {"op": "adapter", "name": name, "folder": folder}).vector()
+        adapters = dict(self.options.adapters or {})
+        adapters.pop(name, None)
+        if folder is not None:
+            adapters[name] = folder
+        self.options = replace(self.options, adapters=adapters)
 
     def abort(self, answer: Answer) -> None:
         """End an answer before the next step; one that is finished stays as it is."""
@@ -221,6 +237,8 @@ class Engine:
                 answer.accept()
         elif op == "vector":
             self._deliver(message["id"], message["data"])
+        elif op == "done":
+            self._deliver(message["id"], "")
         elif op == "error":
             status = 400 if message["refused"] else 500
             for name in message["ids"]:

@@ -80,6 +80,8 @@ class Host:
                 self._abort(message["id"])
             elif message["op"] == "embed":
                 self._embeddings.append(message)
+            elif message["op"] == "adapter":
+                self._change_adapter(message)
             elif message["op"] == "stop":
                 self._stopping = True
 
@@ -99,6 +101,15 @@ class Host:
             self._names[id(sequence)] = message["id"]
             self._told[message["id"]] = 0
             self._send({"op": "taken", "id": message["id"]})
+
+    def _change_adapter(self, message: Message) -> None:
+        try:
+            seam.change_adapter(self._llm, message["name"], message["folder"])
+        except WeftError as error:
+            # Whatever is wrong with an adapter, the engine is as it was.
+            self._send({"op": "error", "ids": [message["id"]], "error": str(error), "refused": True})
+        else:
+            self._send({"op": "done", "id": message["id"]})
 
     def _abort(self, name: int) -> None:
         self._embeddings = deque(item for item in self._embeddings if item["id"] != name)
@@ -173,7 +184,7 @@ def main(descriptor: int) -> None:
         if order is None:
             return
         try:
-            options = {key: order[key] for key in ("dtype", "device", "max_sequences")}
+            options = {key: value for key, value in order.items() if key not in ("op", "checkpoint")}
             llm = load(order["checkpoint"], **options).llm
         except (WeftError, MemoryError, RuntimeError) as error:
             # RuntimeError is what torch says when there is no memory.

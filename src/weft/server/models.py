@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from weft.checkpoint.huggingface import resolve
 from weft.core.errors import WeftError
@@ -31,6 +32,11 @@ class Served:
         """Encodes for this model."""
         assert self._prompts is not None, "the model is loaded first"
         return self._prompts
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """Folders of the LoRA adapters by the names that requests give."""
+        return self.engine.options.adapters or {}
 
     @property
     def wanted(self) -> bool:
@@ -64,9 +70,12 @@ class Models:
         patience: Patience | None = None,
         most: int | None = None,
         idle_seconds: float | None = None,
+        adapter_root: Path | None = None,
     ):
+        """``adapter_root``: the folder below which adapters that are loaded over HTTP must lie."""
         self._served = {name: Served(name, each, patience or Patience()) for name, each in options.items()}
         self._most, self._idle_seconds = most, idle_seconds
+        self._adapter_root = adapter_root
         self._room = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -75,16 +84,55 @@ class Models:
         return list(self._served.values())
 
     def find(self, name: str | None) -> Served:
-        """The model of this name, or the first. Raises ApiError 404."""
+        """The model of this name, or that of an adapter of this name, or the first. Raises ApiError 404."""
         if name is None:
             return next(iter(self._served.values()))
-        if name not in self._served:
-            known = ", ".join(repr(one) for one in self._served)
-            guess = nearest(name, self._served)
-            hint = f"did you mean {guess!r}?" if guess else f"this server has {known}."
-            message = f"There is no model {name!r} here; {hint}"
-            raise ApiError(404, message, param="model", code="model_not_found")
-        return self._served[name]
+        if name in self._served:
+            return self._served[name]
+        owners = {adapter: one for one in self._served.values() for adapter in one.adapters}
+        if name in owners:
+            return owners[name]
+        names = [*self._served, *owners]
+        guess = nearest(name, names)
+        hint = f"did you mean {guess!r}?" if guess else f"this server has {', '.join(map(repr, names))}."
+        message = f"There is no model {name!r} here; {hint}"
+        raise ApiError(404, message, param="model", code="model_not_found")
+
+    def adapter(self, name: str | None) -> str | None:
+        """``name`` where it is that of an adapter and of no model."""
+        if name is None or name in self._served:
+            return None
+        return name if any(name in one.adapters for one in self._served.values()) else None
+
+    async def load_adapter(self, name: str, folder: str, model: str | None) -> Served:
+        """Load the adapter in ``folder``, below the root for adapters. Raises ApiError 400, 403, 404, 503."""
+        if self._adapter_root is None:
+            raise ApiError(
+                403, "This server loads no adapters over HTTP; start it with --adapter-root FOLDER."
+            )
+        root = self._adapter_root.resolve()
+        place = (root / folder).resolve()
+        if not place.is_relative_to(root):
+            raise ApiError(403, f"{folder} is not below {root}, where adapters may lie.", param="lora_path")
+        if name in self._served or self.adapter(name) is not None:
+            raise ApiError(400, f"The name {name!r} is in use here; give another.", param="lora_name")
+        served = await self.get(model)
+        try:
+            await served.engine.change_adapter(name, str(place))
+        except EngineFault as fault:
+            raise ApiError(fault.status, str(fault), param="lora_path") from None
+        return served
+
+    async def unload_adapter(self, name: str) -> Served:
+        """Forget an adapter. Raises ApiError 404 for an unknown one, 400 while a request uses it."""
+        if self.adapter(name) is None:
+            raise ApiError(404, f"There is no adapter {name!r} here.", param="lora_name")
+        served = await self.get(name)
+        try:
+            await served.engine.change_adapter(name, None)
+        except EngineFault as fault:
+            raise ApiError(fault.status, str(fault), param="lora_name") from None
+        return served
 
     async def start(self) -> None:
         """Load the first model. Raises WeftError when it cannot be loaded."""

@@ -309,3 +309,16 @@ class DetokenizeRequest(Strict):
 
     model: str | None = None
     tokens: list[int]
+
+
+class UnloadAdapter(Strict):
+    """POST /v1/unload_lora_adapter, named as in vLLM."""
+
+    lora_name: str = Field(min_length=1, max_length=256)
+
+
+class LoadAdapter(UnloadAdapter):
+    """POST /v1/load_lora_adapter; ``lora_path`` counts from the server's folder for adapters."""
+
+    lora_path: str = Field(min_length=1, max_length=4096)
+    model: str | None = None

@@ -44,6 +44,14 @@ def add(llm: LLM, tokens: list[int], params: SamplingParams, owner: str, adapter
     return llm.add(tokens, params, owner=owner, adapter=adapter)
 
 
+def change_adapter(llm: LLM, name: str, folder: str | None) -> None:
+    """Load an adapter, or unload it where ``folder`` is None. WeftError when that cannot be done."""
+    if folder is None:
+        llm.unload_adapter(name)
+    else:
+        llm.adapters.load(name, folder)
+
+
 def logprobs(sequence: Sequence, start: int) -> list[Logprob] | None:
     """Of the new tokens from the ``start``-th on; None when the request did not ask for them."""
     if sequence.params.logprobs is None:

@@ -37,6 +37,7 @@ class _Job:
     tools: frozenset[str] = frozenset()
     echoes: list[str] = field(default_factory=list)
     logprobs: bool = False
+    adapter: str | None = None
 
 
 def add(app: FastAPI, front: Front) -> None:
@@ -73,6 +74,7 @@ def add(app: FastAPI, front: Front) -> None:
             best_of,
             echoes=[echo for echo in echoes for _ in range(best_of)],
             logprobs=body.logprobs is not None,
+            adapter=front.models.adapter(body.model),
         )
         return await _answer(request, job, front)
 
@@ -93,7 +95,18 @@ def add(app: FastAPI, front: Front) -> None:
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         settings = _settings(body, served, body.limit, logprobs, constraint)
         names = frozenset(tool.function.name for tool in offered)
-        job = _Job("chat", body, served, [prompt], settings, n, n, names, logprobs=bool(body.logprobs))
+        job = _Job(
+            "chat",
+            body,
+            served,
+            [prompt],
+            settings,
+            n,
+            n,
+            names,
+            logprobs=bool(body.logprobs),
+            adapter=front.models.adapter(body.model),
+        )
         return await _answer(request, job, front)
 
 
@@ -104,7 +117,7 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
     try:
         for prompt in job.prompts:
             answers += [
-                engine.submit(prompt, {**job.settings, "sample": index}, owner)
+                engine.submit(prompt, {**job.settings, "sample": index}, owner, job.adapter)
                 for index in range(job.best_of)
             ]
     except EngineFault:
@@ -115,7 +128,7 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
     choices = Choices(
         job.shape,
         f"{job.shape}-{secrets.token_hex(12)}",
-        job.served.name,
+        job.adapter or job.served.name,
         job.served.prompts.tokenizer,
         prompt_tokens,
         answers,

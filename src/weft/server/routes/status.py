@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from weft.server.errors import ApiError
 from weft.server.front import Front, owner_of
 from weft.server.models import Served
+from weft.server.schema import LoadAdapter, UnloadAdapter
 
 
 def add(app: FastAPI, front: Front) -> None:
@@ -24,11 +25,14 @@ def add(app: FastAPI, front: Front) -> None:
 def _add_models(app: FastAPI, front: Front) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_record(served) for served in front.models.all()]}
+        found = front.models.all()
+        records = [_record(served) for served in found]
+        records += [_record(served, adapter) for served in found for adapter in served.adapters]
+        return {"object": "list", "data": records}
 
     @app.get("/v1/models/{model_id:path}")
     async def one_model(model_id: str) -> dict[str, Any]:
-        return _record(front.models.find(model_id))
+        return _record(front.models.find(model_id), front.models.adapter(model_id))
 
 
 def _add_health(app: FastAPI, front: Front) -> None:
@@ -77,13 +81,26 @@ def _add_admin(app: FastAPI, front: Front) -> None:
         _log(request, front, "unload", name)
         return _record(served)
 
+    @app.post("/v1/load_lora_adapter")
+    async def load_adapter(request: Request, body: LoadAdapter) -> dict[str, Any]:
+        served = await front.models.load_adapter(body.lora_name, body.lora_path, body.model)
+        _log(request, front, "load adapter", body.lora_name)
+        return _record(served, body.lora_name)
 
-def _record(served: Served) -> dict[str, Any]:
+    @app.post("/v1/unload_lora_adapter")
+    async def unload_adapter(request: Request, body: UnloadAdapter) -> dict[str, Any]:
+        served = await front.models.unload_adapter(body.lora_name)
+        _log(request, front, "unload adapter", body.lora_name)
+        return _record(served)
+
+
+def _record(served: Served, adapter: str | None = None) -> dict[str, Any]:
     return {
-        "id": served.name,
+        "id": adapter or served.name,
         "object": "model",
         "created": served.created,
         "owned_by": "weft",
+        "parent": served.name if adapter else None,
         "max_model_len": served.engine.facts.get("context"),
         "loaded": served.engine.up,
         "supported": served.engine.facts.get("supported", []),

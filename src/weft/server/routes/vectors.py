@@ -91,6 +91,8 @@ async def _vectors(
         message = f"{len(inputs)} texts came; {front.limits.documents} are allowed in one request."
         raise ApiError(400, message, param=param)
     front.models.find(model)
+    if front.models.adapter(model) is not None:
+        raise ApiError(400, f"{model} is an adapter, and vectors come from whole models.", param="model")
     front.admission.request(key_of(request))
     served = await front.models.get(model)
     encode = served.prompts.text
