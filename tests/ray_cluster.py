@@ -30,16 +30,16 @@ def two_nodes(folder: Path) -> Iterator[str]:
     ]
     nodes = []
     for start in starts:
-        log = (folder / f"node{len(nodes)}.log").open("wb")
-        nodes.append(
-            subprocess.Popen(
-                [*ray, "start", *start, *common],
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
+        with (folder / f"node{len(nodes)}.log").open("wb") as log:
+            nodes.append(
+                subprocess.Popen(
+                    [*ray, "start", *start, *common],
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                )
             )
-        )
         time.sleep(8)
         assert nodes[-1].poll() is None, (folder / f"node{len(nodes) - 1}.log").read_text()
     (folder / "second").write_text(str(nodes[1].pid))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
-from lora import write
 
 import weft
+from lora import write
 from weft.checkpoint.huggingface import save_model
 from weft.cli.generate import command
 from weft.core.errors import CheckpointError, UsageError

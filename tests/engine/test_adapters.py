@@ -7,9 +7,9 @@ import json
 
 import pytest
 import torch
-from lora import TARGETS, write
 from safetensors.torch import save_file
 
+from lora import TARGETS, write
 from weft.core.errors import CheckpointError, UsageError
 from weft.engine import LLM, SamplingParams
 from weft.engine.runner import prepare

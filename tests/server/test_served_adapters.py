@@ -6,9 +6,9 @@ import os
 import signal
 
 import pytest
-from lora import write
 from servers import running, until
 
+from lora import write
 from weft.cli.serve import _adapters
 from weft.core.errors import UsageError
 from weft.server.engine import EngineOptions, Patience

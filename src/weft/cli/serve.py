@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -41,6 +43,21 @@ from weft.cli.command import Record, weft_command
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Let /v1/load_lora_adapter load adapters below this folder.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["weft", "vllm"]),
+    default="weft",
+    show_default=True,
+    help="What computes: Weft's own engine, or vLLM behind the same front.",
+)
+@click.option("--engine-python", metavar="PYTHON", help="The interpreter that has vLLM; by default this one.")
+@click.option(
+    "--engine-setting",
+    "engine_settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An argument of vLLM's engine, for instance tensor_parallel_size=4.",
+)
 @click.option("--draft", help="A small checkpoint that guesses ahead for the first model.")
 @click.option("--speculate/--no-speculate", default=True, help="Guess tokens ahead; answers are the same.")
 @click.option("--cache-dtype", type=click.Choice(["int8"]), help="Keep keys and values in half the memory.")
@@ -61,6 +78,9 @@ def command(
     device: str | None,
     adapters: tuple[str, ...],
     adapter_root: Path | None,
+    engine: Literal["weft", "vllm"],
+    engine_python: str | None,
+    engine_settings: tuple[str, ...],
     draft: str | None,
     speculate: bool,
     cache_dtype: str | None,
@@ -70,6 +90,7 @@ def command(
     The first model is loaded at once, others when they are first asked for. As soon as the store has keys
     (`weft key add`), every request needs one.
     """
+    from weft.checkpoint.safe_folder import resolve
     from weft.core.errors import UsageError
     from weft.server.engine import EngineOptions, Patience
     from weft.server.limits import Limits
@@ -86,6 +107,16 @@ def command(
     tls = Tls(tls_certificate, tls_key) if tls_certificate and tls_key else None
     named = _named(checkpoints, name)
     shared = _adapters(adapters, named)
+    settings = _engine_settings(engine_settings)
+    if engine == "weft" and (engine_python or settings):
+        raise UsageError("--engine-python and --engine-setting belong to --engine vllm.")
+    if engine == "vllm":
+        if adapters or adapter_root or draft or cache_dtype:
+            raise UsageError(
+                "--engine vllm takes no adapters, no draft and no --cache-dtype; leave them out."
+            )
+        # Another engine knows folders only, not training runs.
+        named = {each: str(resolve(checkpoint)) for each, checkpoint in named.items()}
     first = next(iter(named))
     options = {
         each: EngineOptions(
@@ -97,6 +128,9 @@ def command(
             draft=draft if each == first else None,
             speculation=speculate,
             cache_dtype=cache_dtype,
+            kind=engine,
+            python=engine_python,
+            settings=settings,
         )
         for each, checkpoint in named.items()
     }
@@ -166,4 +200,20 @@ def _adapters(arguments: tuple[str, ...], named: dict[str, str]) -> dict[str, di
             raise UsageError(f"Two models or adapters are called {name!r}; give another name.")
         taken.add(name)
         found[model][name] = folder
+    return found
+
+
+def _engine_settings(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments of another engine: numbers, true and false as such, all else as text."""
+    from weft.core.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--engine-setting {argument} is not KEY=VALUE.")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
     return found

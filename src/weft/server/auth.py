@@ -21,7 +21,8 @@ class Gate:
     """ASGI middleware: puts the caller's key (or None without keys) into ``scope["state"]["key"]``.
 
     The page's own files and /health are open, because a page must load before anybody can type a key into
-    it; they say nothing about the models. ``admin`` is needed for /metrics, /admin and the routes of adapters, ``use`` for the rest.
+    it; they say nothing about the models. ``admin`` is needed for /metrics, /admin and the routes of
+    adapters, ``use`` for the rest.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys | None, ledger: Ledger | None):

@@ -16,9 +16,9 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from weft.core.errors import CheckpointError, ResourceError, UsageError, WeftError
 from weft.server.answer import Answer, EngineFault, plain
@@ -26,12 +26,17 @@ from weft.server.wire import Message, Unpacker, pack
 
 _log = logging.getLogger("weft.server")
 _CHUNK = 2**18
+_PACKAGE = str(Path(__file__).parents[2])
 _ERRORS = {UsageError.exit_code: UsageError, ResourceError.exit_code: CheckpointError}
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What an engine process loads, as :func:`weft.load` takes it."""
+    """What an engine process loads, as :func:`weft.load` takes it.
+
+    ``kind`` "vllm" serves it through vLLM, which the interpreter ``python`` must have (None: this one), and
+    ``settings`` are then more arguments of its engine.
+    """
 
     checkpoint: str
     dtype: str | None = None
@@ -41,6 +46,15 @@ class EngineOptions:
     draft: str | None = None
     speculation: bool = True
     cache_dtype: str | None = None
+    kind: Literal["weft", "vllm"] = "weft"
+    python: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def command(self) -> list[str]:
+        """The engine process, without the number of its socket."""
+        module = "weft.server.host" if self.kind == "weft" else "weft.server.host_vllm"
+        return [self.python or sys.executable, "-m", module]
 
 
 @dataclass(frozen=True)
@@ -188,10 +202,22 @@ class Engine:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
-            command = [sys.executable, "-m", "weft.server.host", str(theirs.fileno())]
-            process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL
-            )
+            # Another interpreter finds this package where this one has it.
+            path = os.pathsep.join(filter(None, (_PACKAGE, os.environ.get("PYTHONPATH"))))
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self.options.command,
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env=os.environ if self.options.python is None else os.environ | {"PYTHONPATH": path},
+                )
+            except OSError as error:
+                ours.close()
+                message = (
+                    f"{self.options.python} cannot be run ({error.strerror}); give a Python interpreter."
+                )
+                raise UsageError(message) from None
         self.pid = process.pid
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._send({"op": "load", **asdict(self.options)})

@@ -7,6 +7,7 @@ A setting that :class:`~weft.engine.SamplingParams` does not have is reported as
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from weft.engine import LLM, SamplingParams
 from weft.engine.params import Grammar
 from weft.engine.sequence import Sequence
 from weft.ops.attention import PackedRows
-from weft.server.wire import Logprob
+from weft.server.wire import Logprob, Message
 
 
 def supported() -> list[str]:
@@ -39,17 +40,61 @@ def sampling(fields: dict[str, Any]) -> SamplingParams:
     return SamplingParams(**given).sample(index)
 
 
-def add(llm: LLM, tokens: list[int], params: SamplingParams, owner: str, adapter: str | None) -> Sequence:
-    """Queue a request in the engine, for the key ``owner``."""
-    return llm.add(tokens, params, owner=owner, adapter=adapter)
+class LlmWorker:
+    """An :class:`weft.engine.LLM` as a :class:`weft.server.loop.Worker`; its requests are sequences."""
 
+    def __init__(self, llm: LLM):
+        self._llm = llm
+        self._told: weakref.WeakKeyDictionary[Sequence, int] = weakref.WeakKeyDictionary()
 
-def change_adapter(llm: LLM, name: str, folder: str | None) -> None:
-    """Load an adapter, or unload it where ``folder`` is None. WeftError when that cannot be done."""
-    if folder is None:
-        llm.unload_adapter(name)
-    else:
-        llm.adapters.load(name, folder)
+    def add(self, message: Message) -> Sequence:
+        """Queue a request, for the key ``owner``."""
+        params = sampling(message["params"])
+        owner, adapter = message["owner"], message.get("adapter")
+        return self._llm.add(message["tokens"], params, owner=owner, adapter=adapter)
+
+    def abort(self, request: Sequence) -> None:
+        """End it now."""
+        self._llm.abort(request)
+
+    def step(self) -> list[Sequence]:
+        """One step of the model."""
+        return self._llm.step()
+
+    def news(self, request: Sequence) -> Message:
+        """Its new text, and the log probabilities of its new tokens."""
+        start, self._told[request] = self._told.get(request, 0), request.generated_length
+        item: Message = {"text": request.take(), "tokens": request.generated_length}
+        if (found := logprobs(request, start)) is not None:
+            item["logprobs"] = found
+        if request.finish_reason is not None:
+            item["finish"] = request.finish_reason
+        return item
+
+    def position(self, request: Sequence) -> int:
+        """Tokens that are there, and that are computed."""
+        return len(request.tokens) + request.cached
+
+    def stats(self) -> dict[str, int]:
+        """Running and waiting requests, free and all blocks, and what has been done."""
+        return dict(dataclasses.asdict(self._llm.stats()))
+
+    @torch.inference_mode()
+    def embed(self, tokens: list[int]) -> bytes:
+        """The mean of the last hidden states of all ``tokens``, at length 1."""
+        model = self._llm.runner.model
+        ids = torch.tensor([tokens], device=model.embedding.weight.device)
+        rows = PackedRows(torch.zeros_like(ids, dtype=torch.int32), model.config.sliding_window)
+        hidden: Tensor = model(ids, rows)[0].float().mean(0)
+        vector = torch.nn.functional.normalize(hidden, dim=0).cpu()
+        return vector.numpy().astype("<f4").tobytes()
+
+    def change_adapter(self, name: str, folder: str | None) -> None:
+        """Load an adapter, or unload it where ``folder`` is None. WeftError when that cannot be done."""
+        if folder is None:
+            self._llm.unload_adapter(name)
+        else:
+            self._llm.adapters.load(name, folder)
 
 
 def logprobs(sequence: Sequence, start: int) -> list[Logprob] | None:
@@ -60,23 +105,3 @@ def logprobs(sequence: Sequence, start: int) -> list[Logprob] | None:
         [entry.token, entry.logprob, [[token, value] for token, value in entry.top]]
         for entry in sequence.logprobs[start:]
     ]
-
-
-def position(sequence: Sequence) -> int:
-    """A number that grows whenever the engine has done something for ``sequence``."""
-    return len(sequence.tokens) + sequence.cached
-
-
-def stats(llm: LLM) -> dict[str, int]:
-    """Counts of the moment: running and waiting requests, free and all blocks, and what has been done."""
-    return dict(dataclasses.asdict(llm.stats()))
-
-
-@torch.inference_mode()
-def embed(llm: LLM, tokens: list[int]) -> Tensor:
-    """fp32 [E]: the mean of the last hidden states of all ``tokens``, at length 1."""
-    model = llm.runner.model
-    ids = torch.tensor([tokens], device=model.embedding.weight.device)
-    rows = PackedRows(torch.zeros_like(ids, dtype=torch.int32), model.config.sliding_window)
-    hidden: Tensor = model(ids, rows)[0].float().mean(0)
-    return torch.nn.functional.normalize(hidden, dim=0).cpu()

@@ -1,0 +1,211 @@
+"""What an engine process does with the messages of one socket, whichever engine it is.
+
+Commands come in and pieces go out as :mod:`weft.server.wire` says. Nothing here needs torch, so that the
+processes of other engines can run it in environments of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Hashable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from weft.core.errors import UsageError, WeftError
+from weft.server.wire import Message, Unpacker, pack
+
+BEAT_SECONDS = 1.0
+"""An idle engine says that often that it lives."""
+
+_CHUNK = 2**18
+_log = logging.getLogger("weft.engine")
+
+Request = TypeVar("Request", bound=Hashable)
+
+
+class Worker(Protocol[Request]):
+    """An engine as the loop sees it; ``Request`` is what it calls a request under way."""
+
+    def add(self, message: Message) -> Request:
+        """Queue what an ``add`` message asks for. Raises WeftError when it cannot be done."""
+        ...
+
+    def abort(self, request: Request) -> None:
+        """End it before the next step; its finish reason is then "abort"."""
+        ...
+
+    def step(self) -> Iterable[Request]:
+        """Work a little on everything under way; the requests that have news."""
+        ...
+
+    def news(self, request: Request) -> Message:
+        """``text``, all ``tokens`` so far, and where there are any ``logprobs`` and ``finish``; told once."""
+        ...
+
+    def position(self, request: Request) -> int:
+        """A number that grows whenever something has been done for it."""
+        ...
+
+    def stats(self) -> dict[str, int]:
+        """Counts of the moment."""
+        ...
+
+    def embed(self, tokens: list[int]) -> bytes:
+        """A vector as little-endian float32. Raises WeftError when this engine makes none."""
+        ...
+
+    def change_adapter(self, name: str, folder: str | None) -> None:
+        """Load an adapter, or unload it where ``folder`` is None. WeftError when that cannot be done."""
+        ...
+
+
+class Host(Generic[Request]):
+    """An engine that obeys the messages of one socket."""
+
+    def __init__(self, worker: Worker[Request], wire: socket.socket, unpacker: Unpacker):
+        self._worker, self._wire, self._unpacker = worker, wire, unpacker
+        self._requests: dict[int, Request] = {}
+        self._names: dict[Request, int] = {}
+        self._embeddings: deque[Message] = deque()
+        self._stopping = False
+        self._said = 0.0
+        self._reached = 0
+
+    def run(self) -> None:
+        """Work until the server says stop or is gone."""
+        self._obey(self._unpacker.feed(b""))
+        while self._listen():
+            if self._embeddings:
+                self._embed(self._embeddings.popleft())
+            if not self._requests:
+                self._beat()
+                continue
+            try:
+                advanced = self._worker.step()
+            except Exception as error:
+                self._fail(error)
+            else:
+                self._publish(advanced)
+
+    def _listen(self) -> bool:
+        """Take in what has come; wait for it when there is nothing else to do. False at the end."""
+        busy = bool(self._requests or self._embeddings)
+        ready, _, _ = select.select([self._wire], [], [], 0 if busy else BEAT_SECONDS)
+        if ready:
+            data = self._wire.recv(_CHUNK)
+            if not data:
+                return False
+            self._obey(self._unpacker.feed(data))
+        return not self._stopping
+
+    def _obey(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if message["op"] == "add":
+                self._add(message)
+            elif message["op"] == "abort":
+                self._abort(message["id"])
+            elif message["op"] == "embed":
+                self._embeddings.append(message)
+            elif message["op"] == "adapter":
+                self._change_adapter(message)
+            elif message["op"] == "stop":
+                self._stopping = True
+
+    def _add(self, message: Message) -> None:
+        try:
+            request = self._worker.add(message)
+        except WeftError as error:
+            self._send_error([message["id"]], error)
+        except Exception as error:
+            _log.error("A request could not be taken", exc_info=error)
+            self._send_error([message["id"]], error)
+        else:
+            self._requests[message["id"]] = request
+            self._names[request] = message["id"]
+            self._send({"op": "taken", "id": message["id"]})
+
+    def _change_adapter(self, message: Message) -> None:
+        try:
+            self._worker.change_adapter(message["name"], message["folder"])
+        except WeftError as error:
+            # Whatever is wrong with an adapter, the engine is as it was.
+            self._send({"op": "error", "ids": [message["id"]], "error": str(error), "refused": True})
+        else:
+            self._send({"op": "done", "id": message["id"]})
+
+    def _abort(self, name: int) -> None:
+        self._embeddings = deque(item for item in self._embeddings if item["id"] != name)
+        if (request := self._requests.get(name)) is not None:
+            self._worker.abort(request)
+            self._publish([request])
+
+    def _publish(self, advanced: Iterable[Request]) -> None:
+        items: list[dict[str, Any]] = []
+        for request in advanced:
+            name = self._names.get(request)
+            if name is None:
+                continue
+            items.append({"id": name, **self._worker.news(request)})
+            if "finish" in items[-1]:
+                self._forget(name)
+        reached = sum(map(self._worker.position, self._requests.values()))
+        moved, self._reached = bool(items) or reached != self._reached, reached
+        self._send({"op": "pieces", "items": items, "moved": moved, "stats": self._worker.stats()})
+
+    def _embed(self, message: Message) -> None:
+        try:
+            vector = self._worker.embed(message["tokens"])
+        except WeftError as error:
+            self._send_error([message["id"]], error)
+        except Exception as error:
+            _log.error("An embedding failed", exc_info=error)
+            self._send_error([message["id"]], error)
+        else:
+            data = base64.b64encode(vector).decode("ascii")
+            self._send({"op": "vector", "id": message["id"], "data": data})
+
+    def _fail(self, error: Exception) -> None:
+        """Answer everything under way with the error; the engine goes on with nothing."""
+        if not isinstance(error, WeftError):
+            _log.error("A step of the engine failed", exc_info=error)
+        for request in self._requests.values():
+            self._worker.abort(request)
+        self._send_error(list(self._requests), error)
+        for name in list(self._requests):
+            self._forget(name)
+
+    def _forget(self, name: int) -> None:
+        del self._names[self._requests.pop(name)]
+
+    def _send_error(self, names: list[int], error: Exception) -> None:
+        known = isinstance(error, WeftError)
+        text = str(error) if known else "The engine failed on this request; the log says more."
+        self._send({"op": "error", "ids": names, "error": text, "refused": isinstance(error, UsageError)})
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._said >= BEAT_SECONDS:
+            self._send({"op": "beat", "stats": self._worker.stats()})
+
+    def _send(self, message: Message) -> None:
+        self._said = time.monotonic()
+        self._wire.sendall(pack(message))
+
+
+def first_message(wire: socket.socket, unpacker: Unpacker) -> Message | None:
+    """What the server says first: what to load. None when it is gone already."""
+    while data := wire.recv(_CHUNK):
+        for message in unpacker.feed(data):
+            return message
+    return None
+
+
+def prepare_process() -> None:
+    """The server ends an engine through the socket; a Ctrl-C meant for it reaches the whole group."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="weft engine: %(message)s")
