@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,8 @@ from weft.cli.command import Record, weft_command
     show_default=True,
     help="What computes: Weft's own engine, or vLLM behind the same front.",
 )
+@click.option("--replicas", type=click.IntRange(min=1), help="Engines of each model, under Ray Serve.")
+@click.option("--ray", "ray_address", help="The Ray cluster for --replicas; by default one is started here.")
 @click.option("--engine-python", metavar="PYTHON", help="The interpreter that has vLLM; by default this one.")
 @click.option(
     "--engine-setting",
@@ -79,6 +82,8 @@ def command(
     adapters: tuple[str, ...],
     adapter_root: Path | None,
     engine: Literal["weft", "vllm"],
+    replicas: int | None,
+    ray_address: str | None,
     engine_python: str | None,
     engine_settings: tuple[str, ...],
     draft: str | None,
@@ -92,10 +97,11 @@ def command(
     """
     from weft.checkpoint.safe_folder import resolve
     from weft.core.errors import UsageError
-    from weft.server.engine import EngineOptions, Patience
+    from weft.server.engine import Engine, EngineOptions, Patience
     from weft.server.limits import Limits
     from weft.server.listen import Tls, bind
     from weft.server.models import Models
+    from weft.server.replicas import Fleet
     from weft.server.run import Service, run
 
     if max_sequences < 1 or max_waiting < 0 or (max_loaded or 1) < 1 or stall_seconds <= 0:
@@ -142,7 +148,10 @@ def command(
         names = ", ".join(named)
         click.echo(f"{names} is served on {address} (page) and {address}/v1 (API); Ctrl-C ends it.", err=True)
 
+    if ray_address is not None and replicas is None:
+        raise UsageError("--ray belongs to --replicas; say how many.")
     patience = Patience(stall=stall_seconds)
+    fleet = None if replicas is None else partial(Fleet, replicas=replicas, address=ray_address)
     started = time.monotonic()
     with listener:
         if tls is not None:
@@ -155,6 +164,7 @@ def command(
                     most=max_loaded,
                     idle_seconds=idle_unload,
                     adapter_root=adapter_root,
+                    backend=fleet or Engine,
                 ),
                 listener,
                 Limits(waiting=max_waiting),

@@ -11,6 +11,7 @@ from weft.checkpoint.huggingface import resolve
 from weft.core.errors import WeftError
 from weft.core.registry import nearest
 from weft.server.answer import EngineFault
+from weft.server.backend import Backend, MakeBackend
 from weft.server.engine import Engine, EngineOptions, Patience
 from weft.server.errors import ApiError
 from weft.server.prompts import Prompts
@@ -20,8 +21,8 @@ from weft.tokenizer import Tokenizer
 class Served:
     """One model: its engine, and what encodes for it once it is loaded."""
 
-    def __init__(self, name: str, options: EngineOptions, patience: Patience):
-        self.name, self.engine = name, Engine(options, patience)
+    def __init__(self, name: str, engine: Backend):
+        self.name, self.engine = name, engine
         self.created = int(time.time())
         self.used = time.monotonic()
         self.lock = asyncio.Lock()
@@ -71,9 +72,13 @@ class Models:
         most: int | None = None,
         idle_seconds: float | None = None,
         adapter_root: Path | None = None,
+        backend: MakeBackend = Engine,
     ):
-        """``adapter_root``: the folder below which adapters that are loaded over HTTP must lie."""
-        self._served = {name: Served(name, each, patience or Patience()) for name, each in options.items()}
+        """``adapter_root``: the folder below which adapters that are loaded over HTTP must lie; ``backend``:
+        what makes the engine of each model."""
+        self._served = {
+            name: Served(name, backend(each, patience or Patience())) for name, each in options.items()
+        }
         self._most, self._idle_seconds = most, idle_seconds
         self._adapter_root = adapter_root
         self._room = asyncio.Lock()
