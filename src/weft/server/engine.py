@@ -124,6 +124,8 @@ class Engine:
             waiting.cancel()
         if self.failure is not None:
             raise self.failure
+        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
+            self._keeper.result()
         if not self.up:
             raise EngineFault("The model is not loaded yet; try again later.", 503)
 
@@ -210,7 +212,7 @@ class Engine:
                     str(theirs.fileno()),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
-                    env=os.environ if self.options.python is None else os.environ | {"PYTHONPATH": path},
+                    env=dict(os.environ) | ({"PYTHONPATH": path} if self.options.python else {}),
                 )
             except OSError as error:
                 ours.close()

@@ -1,0 +1,276 @@
+"""Engines on a Ray cluster: N replicas under Ray Serve, asked as if they were one engine.
+
+Ray Serve places them, replaces those that die, and sends each request to the less busy of two; front, keys
+and page stay where they are. Each replica runs :class:`weft.server.engine.Engine` on its node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from weft.core.errors import ResourceError, WeftError
+from weft.server.answer import Answer, EngineFault, plain
+from weft.server.engine import Engine, EngineOptions, Patience
+from weft.server.wire import Message
+
+HEALTH_SECONDS = 10.0
+
+
+class Replica:
+    """What runs on a node: an engine process and who speaks with it."""
+
+    def __init__(self, options: EngineOptions, patience: Patience):
+        self._engine = Engine(options, patience)
+        self._name = uuid.uuid4().hex
+
+    async def facts(self) -> Message:
+        """Wait until the model is loaded, and give :attr:`Engine.facts`; ``failed`` says why it is not."""
+        self._engine.start()
+        try:
+            await self._engine.ready()
+        except (WeftError, EngineFault) as error:
+            return {"failed": str(error)}
+        return self._engine.facts
+
+    async def ask(self, message: Message) -> AsyncIterator[Message]:
+        """The pieces of an answer, or a vector; aborted when the caller goes away."""
+        self._engine.start()
+        answer: Answer | None = None
+        try:
+            await self._engine.ready()
+            answer = self._submitted(message)
+            await answer.taken()
+            yield self._told({"taken": True})
+            if message["op"] == "embed":
+                yield self._told({"vector": await answer.vector()})
+                return
+            async for piece in answer.pieces():
+                record = {"text": piece.text, "tokens": piece.tokens}
+                record |= {} if piece.finish_reason is None else {"finish": piece.finish_reason}
+                record |= {} if piece.logprobs is None else {"logprobs": piece.logprobs}
+                yield self._told({"piece": record})
+        except EngineFault as fault:
+            yield self._told({"fault": str(fault), "status": fault.status})
+        except WeftError as error:
+            yield self._told({"fault": str(error), "status": 503})
+        finally:
+            if answer is not None:
+                self._engine.abort(answer)
+
+    async def check_health(self) -> None:
+        """Ray replaces a replica whose engine cannot load, or has stopped moving for too long."""
+        if self._engine.failure is not None:
+            raise self._engine.failure
+
+    def _submitted(self, message: Message) -> Answer:
+        if message["op"] == "embed":
+            return self._engine.embed(message["tokens"], message["owner"])
+        given = (message["tokens"], message["params"], message["owner"], message["adapter"])
+        return self._engine.submit(*given)
+
+    def _told(self, item: Message) -> Message:
+        stats = {**self._engine.stats, "restarts": self._engine.restarts}
+        return {**item, "replica": self._name, "stats": stats}
+
+
+class Fleet:
+    """Replicas of one model, with the face of one :class:`weft.server.engine.Engine`."""
+
+    pid = None
+
+    def __init__(
+        self, options: EngineOptions, patience: Patience | None = None, *, replicas: int, address: str | None
+    ):
+        self.options, self.patience = options, patience or Patience()
+        self.facts: Message = {}
+        self.failure: WeftError | None = None
+        self._replicas, self._address = replicas, address
+        self._name = f"weft-{uuid.uuid4().hex[:12]}"
+        self._handle: Any = None
+        self._starting: asyncio.Task[None] | None = None
+        self._names = itertools.count(1)
+        self._open: dict[int, tuple[Answer, asyncio.Task[None]]] = {}
+        self._told: dict[str, dict[str, int]] = {}
+        self._moved = time.monotonic()
+
+    @property
+    def up(self) -> bool:
+        """Whether a replica has loaded the model."""
+        return bool(self.facts)
+
+    @property
+    def active(self) -> int:
+        """Answers that are not finished."""
+        return len(self._open)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counts of all replicas that have answered, as each said last."""
+        total: Counter[str] = Counter()
+        for counts in self._told.values():
+            total.update({name: count for name, count in counts.items() if name != "restarts"})
+        return dict(total)
+
+    @property
+    def restarts(self) -> int:
+        """Engine processes that were replaced on their nodes."""
+        return sum(counts.get("restarts", 0) for counts in self._told.values())
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long nothing has come though there is work; 0 without work."""
+        return time.monotonic() - self._moved if self._open else 0.0
+
+    def held_by(self, owner: str) -> int:
+        """Answers that are not finished, of one owner."""
+        return sum(answer.owner == owner for answer, _ in self._open.values())
+
+    def start(self) -> None:
+        """Ask Ray Serve for the replicas."""
+        if self._starting is None or (self._starting.done() and not self.up):
+            self.failure = None
+            self._starting = asyncio.ensure_future(self._start())
+
+    async def ready(self) -> None:
+        """Wait until one of them can be asked. Raises what made loading fail, or EngineFault (503)."""
+        assert self._starting is not None, "start() comes first"
+        await asyncio.wait({self._starting}, timeout=self.patience.load)
+        if self.failure is not None:
+            raise self.failure
+        if not self.up:
+            raise EngineFault("The model is not loaded yet; try again later.", 503)
+
+    async def stop(self) -> None:
+        """End the replicas; answers still open get an EngineFault."""
+        for answer, _ in list(self._open.values()):
+            self.abort(answer)
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+            self._starting = None
+        if self._handle is not None:
+            self._handle = None
+            await asyncio.to_thread(_undeploy, self._name)
+        self.facts = {}
+
+    def submit(
+        self, tokens: Sequence[int], params: dict[str, Any], owner: str = "", adapter: str | None = None
+    ) -> Answer:
+        """As :meth:`weft.server.engine.Engine.submit`."""
+        message = {"op": "add", "tokens": list(tokens), "params": params, "owner": owner, "adapter": adapter}
+        return self._ask(owner, message)
+
+    def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:
+        """As :meth:`weft.server.engine.Engine.embed`."""
+        return self._ask(owner, {"op": "embed", "tokens": list(tokens), "owner": owner})
+
+    def abort(self, answer: Answer) -> None:
+        """End an answer; one that is finished stays as it is."""
+        found = self._open.pop(answer.name, None)
+        if found is not None:
+            found[1].cancel()
+            answer.put(EngineFault("The request was aborted.", 499))
+
+    async def change_adapter(self, name: str, folder: str | None) -> None:
+        """Refused: replicas that come later would not know it."""
+        raise EngineFault("With --replicas adapters are given at the start, with --adapter.", 400)
+
+    def _ask(self, owner: str, message: Message) -> Answer:
+        if self._handle is None:
+            raise EngineFault("The replicas are starting; try again later.", 503)
+        if not self._open:
+            self._moved = time.monotonic()
+        answer = Answer(next(self._names), owner)
+        self._open[answer.name] = answer, asyncio.ensure_future(self._pump(answer, message))
+        return answer
+
+    async def _pump(self, answer: Answer, message: Message) -> None:
+        stream = self._handle.options(method_name="ask", stream=True).remote(message)
+        try:
+            async for item in stream:
+                self._moved = time.monotonic()
+                self._told[item["replica"]] = item["stats"]
+                self._receive(answer, item)
+            if not answer.done:
+                answer.put(EngineFault("The replica ended before its answer did; try again.", 503))
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        except Exception:
+            # Ray says by many exceptions that a replica or its node is gone.
+            answer.put(EngineFault("The replica that worked on this request is gone; try again.", 503))
+        finally:
+            self._open.pop(answer.name, None)
+
+    def _receive(self, answer: Answer, item: Message) -> None:
+        if "piece" in item:
+            answer.put(plain(item["piece"]))
+        elif "vector" in item:
+            answer.put(str(item["vector"]))
+        elif "fault" in item:
+            answer.put(EngineFault(item["fault"], item["status"]))
+        else:
+            answer.accept()
+
+    async def _start(self) -> None:
+        try:
+            self._handle = await asyncio.to_thread(self._deploy)
+            facts = await self._handle.facts.remote()
+        except WeftError as error:
+            self.failure = error
+            return
+        except Exception as error:
+            self.failure = ResourceError(f"Ray Serve cannot start the replicas: {str(error).splitlines()[0]}")
+            return
+        if "failed" in facts:
+            self.failure = ResourceError(facts["failed"])
+            return
+        self.facts = {**facts, "sequences": facts["sequences"] * self._replicas}
+
+    def _deploy(self) -> Any:
+        serve = _connected(self._address)
+        gpu = self.options.device is not None and self.options.device.startswith("cuda")
+        deployment = serve.deployment(
+            Replica,
+            num_replicas=self._replicas,
+            # The queue is the front's; here nobody waits.
+            max_ongoing_requests=10_000,
+            health_check_period_s=HEALTH_SECONDS,
+            ray_actor_options={"num_gpus": 1} if gpu else {"num_cpus": 1},
+        )
+        application = deployment.bind(self.options, self.patience)
+        return serve.run(application, name=self._name, route_prefix=None)
+
+
+def _connected(address: str | None) -> Any:
+    """``ray.serve`` on the cluster at ``address``, or on one started here. Raises ResourceError."""
+    # Ray would look for a package manager's environment, and find the wrong one.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        import ray
+        from ray import serve
+    except ImportError:
+        raise ResourceError("--replicas needs the ray package: pip install 'weft[ray]'.") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=None if address else False)
+        except (ConnectionError, RuntimeError) as error:
+            raise ResourceError(f"There is no Ray cluster at {address}: {error}.") from None
+    serve.start(proxy_location="Disabled")
+    return serve
+
+
+def _undeploy(name: str) -> None:
+    from ray import serve
+
+    # The cluster may be gone already.
+    with contextlib.suppress(Exception):
+        serve.delete(name)
