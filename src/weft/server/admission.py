@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from weft.server.engine import Engine
+from weft.server.backend import Backend
 from weft.server.errors import ApiError
 from weft.server.keys import Key
 from weft.server.ledger import Ledger
@@ -34,7 +34,7 @@ class Admission:
                 message = f"This key has used its {key.tokens_per_day} tokens of the day ({used})."
                 raise self._refusal(message, self._ledger.seconds_to_midnight(), "quota_exceeded")
 
-    def answers(self, engine: Engine, count: int, key: Key | None) -> None:
+    def answers(self, engine: Backend, count: int, key: Key | None) -> None:
         """``count`` answers more in the queue of a model, for ``key``."""
         sequences = int(engine.facts["sequences"])
         places = sequences + self._limits.waiting
@@ -59,7 +59,7 @@ class Admission:
             )
         self._buckets[key_id] = (left - 1, now)
 
-    def _wait(self, engine: Engine) -> int:
+    def _wait(self, engine: Backend) -> int:
         """Seconds until places are likely free: in proportion to the queue, within a minute."""
         rounds = engine.active / max(1, int(engine.facts["sequences"]))
         return min(60, max(1, round(self._limits.retry_after_seconds * rounds / 2)))

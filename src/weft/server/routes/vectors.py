@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from weft.server.answer import EngineFault
-from weft.server.engine import Engine
+from weft.server.backend import Backend
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of, owner_of
 from weft.server.models import Served
@@ -111,7 +111,7 @@ async def _vectors(
     return None if found is None else (served, np.stack(found), tokens)
 
 
-async def _all(engine: Engine, prompts: list[list[int]], owner: str) -> list[Vectors]:
+async def _all(engine: Backend, prompts: list[list[int]], owner: str) -> list[Vectors]:
     found = []
     for prompt in prompts:
         answer = engine.embed(prompt, owner)
