@@ -120,3 +120,11 @@ def test_extreme_temperatures_and_scores_stay_numbers(temperature):
     assert torch.isfinite(weights).all() and float(weights[0]) == 1.0
     draws = [replace(draw_of(temperature=temperature), number=number) for number in (0.0, 0.999)]
     assert draw_rows(scores.unsqueeze(0), [0, 0], draws) == [0, 0]
+
+
+@pytest.mark.parametrize("path", [lambda s, d: draw_rows(s.unsqueeze(0), [0], [d])[0], draw_plain])
+@pytest.mark.parametrize("top_p", [1e-320, 1e-45, 1e-8])
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"min_p": 1.0}])
+def test_a_nucleus_too_small_for_a_float_is_the_best_token(path, top_p, more):
+    scores = torch.randn(500, generator=torch.Generator().manual_seed(4))
+    assert path(scores, draw_of(top_p=top_p, number=0.99, **more)) == int(scores.argmax())

@@ -91,4 +91,6 @@ def _nucleus(weights: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
         if width == size or float(before[-1]) >= top_p:
             break
     kept = before < top_p
+    # The best one stays even where top_p is too small for a float, which is then 0.
+    kept[0] = True
     return largest[kept], places[kept]

@@ -129,8 +129,9 @@ int64_t draw(const float *scores, long V, Filters f, float *weight, Stretch *str
     }
     size_t count = 0;
     double kept = 0.0;
-    while (count < some.size() && (f.top_p >= 1.0f || kept < f.top_p * total) && some[count].weight >= f.min_p)
-        kept += some[count++].weight;
+    auto wanted = [&] { return (f.top_p >= 1.0f || kept < f.top_p * total) && some[count].weight >= f.min_p; };
+    // The best one stays even where top_p is too small for a float, which is then 0.
+    while (count < some.size() && (count == 0 || wanted())) kept += some[count++].weight;
     double target = f.number * kept, sum = 0.0;
     for (size_t i = 0; i < count; i++)
         if ((sum += some[i].weight) > target) return some[i].token;
