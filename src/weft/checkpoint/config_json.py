@@ -7,40 +7,22 @@ Defaults for absent keys are those of the ``transformers`` configuration classes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from weft.checkpoint.safe_folder import CONFIG, read_json
-from weft.core.errors import CheckpointError, UsageError
-from weft.core.registry import lookup
+from weft.checkpoint.fields import TOKEN_IDS, Table, flag, integer, number
+from weft.core.errors import CheckpointError
 from weft.models.config import DecoderConfig, RopeScaling
 from weft.models.families import FAMILIES, Family
 
-Table = Mapping[str, Any]
-
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _EXPERT_SIZES = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step")
-_LARGEST = 2**31 - 1
 
 
-def read_config(folder: Path) -> DecoderConfig:
-    """The shape of the model in ``folder``; CheckpointError for what Weft cannot compute exactly."""
-    table = read_json(folder, CONFIG)
-    try:
-        return parse(table)
-    except (UsageError, CheckpointError) as error:
-        raise CheckpointError(f"{folder / CONFIG} cannot be used: {error}") from error
-
-
-def parse(table: Table) -> DecoderConfig:
+def parse(table: Table, architecture: str) -> DecoderConfig:
     """A parsed config.json as a DecoderConfig; CheckpointError or UsageError say what does not fit."""
-    architecture = _architecture(table)
     family = FAMILIES[architecture]
     _refuse_foreign_parts(table)
-    sizes: dict[str, Any] = {name: _integer(table, name) for name in _SIZES}
+    sizes: dict[str, Any] = {name: integer(table, name) for name in _SIZES}
     heads = sizes["num_attention_heads"]
     # Llama's first release has no such key; the other families do not agree on a default.
     groups = heads if architecture == "LlamaForCausalLM" else None
@@ -48,16 +30,16 @@ def parse(table: Table) -> DecoderConfig:
     return DecoderConfig(
         **sizes,
         architecture=architecture,
-        num_key_value_heads=_integer(table, "num_key_value_heads", groups),
-        head_dim=_integer(table, "head_dim", size),
-        max_position_embeddings=_integer(table, "max_position_embeddings"),
-        rope_theta=_number(_rope(table), "rope_theta", _number(table, "rope_theta", 10000.0)),
+        num_key_value_heads=integer(table, "num_key_value_heads", groups),
+        head_dim=integer(table, "head_dim", size),
+        max_position_embeddings=integer(table, "max_position_embeddings"),
+        rope_theta=number(_rope(table), "rope_theta", number(table, "rope_theta", 10000.0)),
         rope_scaling=_rope_scaling(table),
-        rms_norm_eps=_number(table, "rms_norm_eps", 1e-6),
-        initializer_range=_number(table, "initializer_range", 0.02),
-        tie_word_embeddings=_flag(table, "tie_word_embeddings"),
+        rms_norm_eps=number(table, "rms_norm_eps", 1e-6),
+        initializer_range=number(table, "initializer_range", 0.02),
+        tie_word_embeddings=flag(table, "tie_word_embeddings"),
         qk_norm=family.qk_norm,
-        attention_bias=_flag(table, "attention_bias")
+        attention_bias=flag(table, "attention_bias")
         if family.attention_bias is None
         else family.attention_bias,
         sliding_window=_sliding_window(table, family, sizes["num_hidden_layers"]),
@@ -103,18 +85,9 @@ def write_config(config: DecoderConfig, dtype: str, token_ids: Table) -> dict[st
     return table
 
 
-def _architecture(table: Table) -> str:
-    named = table.get("architectures")
-    if isinstance(named, list) and named:
-        lookup(FAMILIES, str(named[0]), "architecture that Weft reads")
-        return str(named[0])
-    by_type = {family.model_type: name for name, family in FAMILIES.items()}
-    return lookup(by_type, str(table.get("model_type")), "model type that Weft reads")
-
-
 def _refuse_foreign_parts(table: Table) -> None:
     """Everything of the families that changes the numbers and that the decoder does not have."""
-    if _flag(table, "mlp_bias"):
+    if flag(table, "mlp_bias"):
         raise CheckpointError(
             "mlp_bias = true puts biases on the feed-forward matrices, which is not supported."
         )
@@ -125,7 +98,7 @@ def _refuse_foreign_parts(table: Table) -> None:
             "its weights are quantised (quantization_config); use the unquantised checkpoint."
         )
     for source in (table, _rope(table)):
-        if _number(source, "partial_rotary_factor", 1.0) != 1.0:
+        if number(source, "partial_rotary_factor", 1.0) != 1.0:
             raise CheckpointError(
                 "partial_rotary_factor rotates part of each head only, which is not supported."
             )
@@ -147,15 +120,15 @@ def _rope_scaling(table: Table) -> RopeScaling | None:
     if kind == "default":
         return None
     if kind == "linear":
-        return RopeScaling(factor=_number(rope, "factor"), rope_type="linear")
+        return RopeScaling(factor=number(rope, "factor"), rope_type="linear")
     if kind != "llama3":
         raise CheckpointError(f"RoPE scaling of type {kind!r} is not supported; llama3 and linear are.")
-    context = _integer(rope, "original_max_position_embeddings", _integer(table, "max_position_embeddings"))
+    context = integer(rope, "original_max_position_embeddings", integer(table, "max_position_embeddings"))
     return RopeScaling(
-        factor=_number(rope, "factor"),
-        low_freq_factor=_number(rope, "low_freq_factor"),
-        high_freq_factor=_number(rope, "high_freq_factor"),
-        original_max_position_embeddings=_integer(table, "original_max_position_embeddings", context),
+        factor=number(rope, "factor"),
+        low_freq_factor=number(rope, "low_freq_factor"),
+        high_freq_factor=number(rope, "high_freq_factor"),
+        original_max_position_embeddings=integer(table, "original_max_position_embeddings", context),
     )
 
 
@@ -179,14 +152,14 @@ def _sliding_window(table: Table, family: Family, layers: int) -> int | None:
     # transformers windows every Mistral that does not say null, and only those Qwens that ask for it; of
     # these the mixtures of experts know no layers that are exempt.
     asks = qwen or family.model_type == "qwen3_moe"
-    asked = _flag(table, "use_sliding_window") if asks else family.sliding_window
+    asked = flag(table, "use_sliding_window") if asks else family.sliding_window
     windowed = asked and table.get("sliding_window", 4096) is not None
     kinds = {"sliding_attention"} if windowed else {"full_attention"}
     types = table.get("layer_types")
     if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
         raise CheckpointError(f"layer_types = {types!r} must be a list of names.")
     if windowed and qwen:
-        full = min(_integer(table, "max_window_layers", 28), layers)
+        full = min(integer(table, "max_window_layers", 28), layers)
         own = ["full_attention"] * full + ["sliding_attention"] * (layers - full)
         kinds = set(own if types is None else types)
     elif types:
@@ -196,7 +169,7 @@ def _sliding_window(table: Table, family: Family, layers: int) -> int | None:
             f"it mixes layers of {' and '.join(sorted(kinds))}, which is not supported (sliding_window, "
             "max_window_layers, layer_types)."
         )
-    return _integer(table, "sliding_window", 4096) if kinds == {"sliding_attention"} else None
+    return integer(table, "sliding_window", 4096) if kinds == {"sliding_attention"} else None
 
 
 def _experts(table: Table) -> dict[str, Any]:
@@ -205,40 +178,10 @@ def _experts(table: Table) -> dict[str, Any]:
     if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
         raise CheckpointError(f"mlp_only_layers = {layers!r} must be a list of whole numbers.")
     return {
-        "num_experts": _integer(table, "num_experts", _integer(table, "num_local_experts", 128)),
-        "num_experts_per_tok": _integer(table, "num_experts_per_tok", 8),
-        "moe_intermediate_size": _integer(table, "moe_intermediate_size", 768),
-        "decoder_sparse_step": _integer(table, "decoder_sparse_step", 1),
-        "norm_topk_prob": _flag(table, "norm_topk_prob"),
+        "num_experts": integer(table, "num_experts", integer(table, "num_local_experts", 128)),
+        "num_experts_per_tok": integer(table, "num_experts_per_tok", 8),
+        "moe_intermediate_size": integer(table, "moe_intermediate_size", 768),
+        "decoder_sparse_step": integer(table, "decoder_sparse_step", 1),
+        "norm_topk_prob": flag(table, "norm_topk_prob"),
         "mlp_only_layers": tuple(layers),
     }
-
-
-def _integer(table: Table, name: str, default: int | None = None) -> int:
-    value = table.get(name)
-    value = default if value is None else value
-    if value is None:
-        raise CheckpointError(f"it lacks {name}.")
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
-        raise CheckpointError(f"{name} = {value!r} must be a whole number up to {_LARGEST}.")
-    return value
-
-
-def _number(table: Table, name: str, default: float | None = None) -> float:
-    value = table.get(name)
-    value = default if value is None else value
-    if value is None:
-        raise CheckpointError(f"it lacks {name}.")
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise CheckpointError(f"{name} = {value!r} must be a number.")
-    try:
-        return float(value)
-    except OverflowError:
-        raise CheckpointError(f"{name} is too large to be a number.") from None
-
-
-def _flag(table: Table, name: str) -> bool:
-    value = table.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise CheckpointError(f"{name} = {value!r} must be true or false.")
-    return bool(value)

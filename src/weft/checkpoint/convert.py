@@ -15,11 +15,12 @@ from weft.checkpoint.huggingface import (
     GENERATION,
     MAX_SHARD_BYTES,
     TOKENIZER_FILES,
-    load_model,
+    load_any,
     read_generation,
     resolve,
     write_model,
 )
+from weft.checkpoint.kinds import Model
 from weft.checkpoint.safe_folder import CONFIG, inside
 from weft.checkpoint.weights import INDEX, read_headers
 from weft.core import manifest
@@ -62,7 +63,7 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, comma
     record = manifest.read(out)
     if record is not None and manifest.is_done(out, command=command, config=dump(config), inputs=inputs):
         return record
-    model = load_model(folder)
+    model = load_any(folder)
     with atomic_directory(out) as temporary:
         files = _write(temporary, model, folder, config)
         return manifest.write(
@@ -81,8 +82,13 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, comma
         )
 
 
-def _write(out: Path, model: Decoder, folder: Path, config: ConvertConfig) -> tuple[str, ...]:
+def _write(out: Path, model: Model, folder: Path, config: ConvertConfig) -> tuple[str, ...]:
     if config.format == "gguf":
+        if not isinstance(model, Decoder):
+            raise UsageError(
+                f"{folder} holds a {model.config.architecture}, and only decoders are written as GGUF; export it "
+                "as a Hugging Face folder."
+            )
         write_gguf(out / GGUF_FILE, model, folder, config.dtype or "float16")
         return (GGUF_FILE,)
     return write_model(

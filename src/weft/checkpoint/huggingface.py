@@ -1,4 +1,4 @@
-"""Hugging Face folders as checkpoints: a decoder from one, and one from a decoder.
+"""Hugging Face folders as checkpoints: a model from one, and one from a model.
 
 ``transformers``, vLLM and llama.cpp open what is written here with no code of ours. What is read may
 come from anywhere: only safetensors and JSON are opened, nothing is run, and every name and shape is
@@ -17,20 +17,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from weft.checkpoint.config_json import TOKEN_IDS, read_config, write_config
+from weft.checkpoint.fields import TOKEN_IDS
+from weft.checkpoint.kinds import KINDS, Config, Kind, Model, read_config, read_decoder_config
 from weft.checkpoint.safe_folder import CONFIG, inside, read_json, resolve
-from weft.checkpoint.spread import Box, Spread, whole
+from weft.checkpoint.spread import Box, Spread
 from weft.checkpoint.weights import Planned, StoredTensor, read_headers, read_tensors, some, write_tensors
 from weft.core.errors import CheckpointError
 from weft.core.files import write_text_atomic
-from weft.models.config import DecoderConfig
-from weft.models.decoder import Decoder, rope_frequencies
+from weft.models.decoder import Decoder
 from weft.models.moe import routers
-from weft.models.names import foreign, foreign_parts, stacked, whole_name
+from weft.models.names import stacked, whole_name
 from weft.parallel.company import Company
 from weft.tokenizer.encode import Tokenizer
 
-__all__ = ["load_model", "open_folder", "resolve", "save_model", "write_model"]
+__all__ = ["load_any", "load_model", "open_decoder", "open_folder", "resolve", "save_model", "write_model"]
 
 GENERATION = "generation_config.json"
 MAX_SHARD_BYTES = 2 * 10**9
@@ -50,10 +50,10 @@ TOKENIZER_FILES = (
 
 
 class Held(Protocol):
-    """A decoder, or what one rank holds of it under the names of the whole."""
+    """A model, or what one rank holds of it under the names of the whole."""
 
     @property
-    def config(self) -> DecoderConfig:
+    def config(self) -> Config:
         """The shape of the whole."""
         ...
 
@@ -62,24 +62,34 @@ class Held(Protocol):
         ...
 
 
-def load_model(
+def load_any(
     folder: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
-) -> Decoder:
-    """The decoder in a Hugging Face folder or a training run, its weights in ``dtype`` (None: as stored).
+) -> Model:
+    """The model in a Hugging Face folder or a training run, its weights in ``dtype`` (None: as stored).
 
     Tensors are read one after another, so the peak of memory is the model and one tensor. Raises
     CheckpointError for anything missing, damaged, unsafe or outside the supported families.
     """
     opened = open_folder(folder)
-    model, config = opened.empty, opened.config
+    model = opened.empty
     for part, tensor in read_tensors({part: opened.headers[part] for part in opened.ours}):
         name, expert = opened.ours[part]
         _assign(model, name, expert, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
     for router in routers(model).values():
         router.reset(device)
-    if config.tie_word_embeddings:
+    if opened.config.tie_word_embeddings and hasattr(model, "output"):
         model.output.weight = model.embedding.weight
-    model.inverse_frequencies = rope_frequencies(config).to(device)
+    model.reset_buffers()
+    return model.to(device)
+
+
+def load_model(
+    folder: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Decoder:
+    """As :func:`load_any`, for a decoder; CheckpointError when the folder holds another kind of model."""
+    read_decoder_config(resolve(folder))
+    model = load_any(folder, dtype, device)
+    assert isinstance(model, Decoder)
     return model
 
 
@@ -87,22 +97,23 @@ def load_model(
 class Opened:
     """A Hugging Face folder of which everything was checked and nothing read yet.
 
-    ``empty``: its decoder without memory; ``ours``: its names to ours, and the expert's
+    ``empty``: its model without memory; ``ours``: its names to ours, and the expert's
     number where ours holds all of them; ``headers``: where tensors lie.
     """
 
-    empty: Decoder
+    empty: Model
     ours: dict[str, tuple[str, int | None]]
     headers: dict[str, StoredTensor]
 
     @property
-    def config(self) -> DecoderConfig:
+    def config(self) -> Config:
         """The shape of the model."""
         return self.empty.config
 
     def parts(self, name: str) -> dict[str, Box]:
         """The stored tensors that make up our parameter ``name``, and which box of it each is."""
-        return dict(_parts(self.config, name, self.empty.get_parameter(name).shape))
+        shape = self.empty.get_parameter(name).shape
+        return dict(KINDS[self.config.architecture].parts(self.config, name, shape))
 
 
 def open_folder(folder: str | Path) -> Opened:
@@ -110,16 +121,25 @@ def open_folder(folder: str | Path) -> Opened:
     folder = resolve(folder)
     config = read_config(folder)
     _refuse_tokenizer_code(folder)
+    kind = KINDS[config.architecture]
     headers = {name: stored for name, stored in read_headers(folder).items() if not _is_derived(name)}
     model = _empty_model(folder, config, len(headers))
     ours = {
         part: (name, expert if stacked(name) else None)
-        for name, _ in model.named_parameters()
-        for expert, part in enumerate(foreign_parts(name, config.num_experts))
+        for name, parameter in model.named_parameters()
+        for expert, (part, _) in enumerate(kind.parts(config, name, parameter.shape))
     }
-    _check_tied(folder, config, headers)
+    _check_tied(folder, kind, config, headers)
     _check_names(folder, model, ours, headers)
     return Opened(model, ours, headers)
+
+
+def open_decoder(folder: str | Path) -> tuple[Opened, Decoder]:
+    """As :func:`open_folder`, with its empty decoder; CheckpointError for another kind of model."""
+    read_decoder_config(resolve(folder))
+    opened = open_folder(folder)
+    assert isinstance(opened.empty, Decoder)
+    return opened, opened.empty
 
 
 def save_model(
@@ -176,7 +196,7 @@ def write_model(
 
 def _write_tables(
     folder: Path,
-    shape: DecoderConfig,
+    shape: Config,
     tokenizer: Tokenizer | str | Path | None,
     stored: torch.dtype,
     generation: Mapping[str, Any] | None,
@@ -190,7 +210,7 @@ def _write_tables(
         )
     if generation is None:
         generation = {} if end is None else {"eos_token_id": end, "pad_token_id": end}
-    config = write_config(shape, str(stored).removeprefix("torch."), generation)
+    config = KINDS[shape.architecture].write(shape, str(stored).removeprefix("torch."), generation)
     write_text_atomic(folder / CONFIG, _pretty(config))
     known = {key: value for key, value in generation.items() if value is not None}
     write_text_atomic(folder / GENERATION, _pretty(known))
@@ -210,24 +230,15 @@ def _own_parameters(model: Held) -> dict[str, Tensor]:
     return {whole_name(name, model.config): parameter for name, parameter in model.named_parameters()}
 
 
-def _planned(config: DecoderConfig, spread: Spread, dtype: torch.dtype | None) -> Iterator[Planned]:
+def _planned(config: Config, spread: Spread, dtype: torch.dtype | None) -> Iterator[Planned]:
     """Every tensor of a Hugging Face folder, in the order of the whole model's parameters."""
+    kind = KINDS[config.architecture]
     with torch.device("meta"):
-        model = Decoder(config)
+        model = kind.build(config)
     for name, parameter in model.named_parameters():
-        for stored, part in _parts(config, name, parameter.shape):
+        for stored, part in kind.parts(config, name, parameter.shape):
             size = tuple(parameter.shape[1:] if stacked(name) else parameter.shape)
             yield Planned(stored, name, part, size, dtype or spread.dtype(name))
-
-
-def _parts(config: DecoderConfig, name: str, shape: torch.Size) -> Iterator[tuple[str, Box]]:
-    """The stored tensors that make up our parameter ``name``, and the box of it that each is."""
-    full = whole(tuple(shape))
-    if not stacked(name):
-        yield foreign(name), full
-        return
-    for expert, stored in enumerate(foreign_parts(name, config.num_experts)):
-        yield stored, ((expert, 1), *full[1:])
 
 
 def _check_biases(model: Held) -> None:
@@ -247,9 +258,11 @@ def _is_derived(name: str) -> bool:
     return name.endswith("rotary_emb.inv_freq")
 
 
-def _empty_model(folder: Path, config: DecoderConfig, tensors: int) -> Decoder:
-    """A decoder without memory, once the files can hold as many layers as the config claims."""
-    for claimed, what in ((config.num_hidden_layers, "layers"), (config.num_experts, "experts")):
+def _empty_model(folder: Path, config: Config, tensors: int) -> Model:
+    """A model without memory, once the files can hold as many layers as the config claims."""
+    claims = (("num_hidden_layers", "layers"), ("num_layers", "layers"), ("num_decoder_layers", "layers"))
+    for name, what in (*claims, ("num_experts", "experts")):
+        claimed = getattr(config, name, 0)
         if claimed > tensors:
             raise CheckpointError(
                 f"{folder / CONFIG} claims {claimed} {what} and the weights hold only {tensors} tensors; "
@@ -257,28 +270,29 @@ def _empty_model(folder: Path, config: DecoderConfig, tensors: int) -> Decoder:
             )
     try:
         with torch.device("meta"):
-            return Decoder(config)
+            return KINDS[config.architecture].build(config)
     except (RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{folder / CONFIG} claims sizes that no machine can hold.") from error
 
 
-def _check_tied(folder: Path, config: DecoderConfig, headers: dict[str, StoredTensor]) -> None:
-    """A tied output matrix may be stored a second time, if it is the same; that copy is dropped."""
-    output, embedding = foreign("output.weight"), foreign("embedding.weight")
-    if not config.tie_word_embeddings or output not in headers or embedding not in headers:
-        return
-    pair = dict(read_tensors({name: headers[name] for name in (output, embedding)}))
-    if not torch.equal(pair[output], pair[embedding]):
-        raise CheckpointError(
-            f"{folder / CONFIG} ties the embeddings and the weights hold two different ones ({output}); set "
-            "tie_word_embeddings = false if the second is meant."
-        )
-    del headers[output]
+def _check_tied(folder: Path, kind: Kind, config: Config, headers: dict[str, StoredTensor]) -> None:
+    """What is the embedding may be stored a second time, if it is the same; those copies are dropped."""
+    tied = (kind.output,) if config.tie_word_embeddings else ()
+    for copy in (*tied, *kind.copies):
+        if copy not in headers or kind.embedding not in headers:
+            continue
+        pair = dict(read_tensors({name: headers[name] for name in (copy, kind.embedding)}))
+        if not torch.equal(pair[copy], pair[kind.embedding]):
+            raise CheckpointError(
+                f"{folder / CONFIG} ties the embeddings and the weights hold two different ones ({copy}); set "
+                "tie_word_embeddings = false if the second is meant."
+            )
+        del headers[copy]
 
 
 def _check_names(
     folder: Path,
-    model: Decoder,
+    model: Model,
     ours: Mapping[str, tuple[str, int | None]],
     headers: Mapping[str, StoredTensor],
 ) -> None:
@@ -305,7 +319,7 @@ def _check_names(
 
 
 @torch.no_grad()
-def _assign(model: Decoder, name: str, expert: int | None, tensor: Tensor) -> None:
+def _assign(model: Model, name: str, expert: int | None, tensor: Tensor) -> None:
     """Let ``tensor`` be the parameter ``name``, or the part of it that belongs to ``expert``."""
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weft.checkpoint.huggingface import Held, open_folder
+from weft.checkpoint.huggingface import Held, open_decoder, open_folder
 from weft.checkpoint.spread import box, common, within
 from weft.checkpoint.weights import read_parts
 from weft.core.errors import CheckpointError
@@ -22,7 +22,7 @@ from weft.ops.local import local
 
 def empty_model(folder: str | Path, device: torch.device) -> Decoder:
     """The decoder of ``folder`` with parameters on the meta device, to be laid out and then filled."""
-    model = open_folder(folder).empty
+    _, model = open_decoder(folder)
     model.inverse_frequencies = rope_frequencies(model.config).to(device)
     for router in routers(model).values():
         router.reset(device)

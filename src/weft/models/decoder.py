@@ -62,7 +62,11 @@ class Decoder(nn.Module):
         self.output = Output(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.output.weight = self.embedding.weight
-        self.register_buffer("inverse_frequencies", rope_frequencies(config), persistent=False)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """What follows from the configuration: the rotary frequencies."""
+        self.register_buffer("inverse_frequencies", rope_frequencies(self.config), persistent=False)
 
     @property
     def number_format(self) -> str:

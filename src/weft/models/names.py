@@ -1,4 +1,4 @@
-"""How the parameters of a decoder are called in Hugging Face checkpoints, as data."""
+"""How parameters are called in Hugging Face checkpoints, as data."""
 
 from __future__ import annotations
 
@@ -35,6 +35,57 @@ EXPERTS: dict[str, str] = {
     "blocks.{}.feed_forward.experts.down": "model.layers.{}.mlp.experts.{}.down_proj.weight",
 }
 """Ours, one tensor for all experts, to theirs, one for each; the second ``{}`` is the expert's number."""
+
+
+ENCODER: dict[str, str] = {
+    "embedding.weight": "model.embeddings.tok_embeddings.weight",
+    "embedding_norm": "model.embeddings.norm",
+    "norm": "model.final_norm",
+    "head.dense": "head.dense",
+    "head.norm": "head.norm",
+    "output": "decoder",
+    "classifier": "classifier",
+    "blocks.{}.attention_norm": "model.layers.{}.attn_norm",
+    "blocks.{}.attention.qkv": "model.layers.{}.attn.Wqkv",
+    "blocks.{}.attention.o": "model.layers.{}.attn.Wo",
+    "blocks.{}.feed_forward_norm": "model.layers.{}.mlp_norm",
+    "blocks.{}.feed_forward.gate_up": "model.layers.{}.mlp.Wi",
+    "blocks.{}.feed_forward.down": "model.layers.{}.mlp.Wo",
+}
+"""Modules of ModernBERT; a parameter's own name (weight, bias) is the same in both."""
+
+ENCODER_DECODER: dict[str, str] = {
+    "embedding.weight": "shared.weight",
+    "output": "lm_head",
+    "encoder.relative": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
+    "decoder.relative": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias",
+    "encoder.norm": "encoder.final_layer_norm",
+    "decoder.norm": "decoder.final_layer_norm",
+    **{
+        f"{stack}.blocks.{{}}.{ours}": f"{stack}.block.{{}}.layer.{theirs}"
+        for stack, last in (("encoder", 1), ("decoder", 2))
+        for ours, theirs in (
+            ("attention_norm", "0.layer_norm"),
+            *((f"attention.{letter}", f"0.SelfAttention.{letter}") for letter in "qkvo"),
+            ("cross_norm", "1.layer_norm"),
+            *((f"cross.{letter}", f"1.EncDecAttention.{letter}") for letter in "qkvo"),
+            ("feed_forward_norm", f"{last}.layer_norm"),
+            ("feed_forward.gate", f"{last}.DenseReluDense.wi_0"),
+            ("feed_forward.up", f"{last}.DenseReluDense.wi_1"),
+            ("feed_forward.down", f"{last}.DenseReluDense.wo"),
+        )
+    },
+}
+"""Modules of T5."""
+
+
+def translated(table: dict[str, str], name: str) -> str:
+    """The parameter ``name`` as ``table`` of modules calls it."""
+    if name in table:
+        return table[name]
+    module, _, leaf = name.rpartition(".")
+    pattern, layer = _pattern(module)
+    return f"{table[pattern].format(layer)}.{leaf}"
 
 
 def foreign(name: str) -> str:

@@ -68,7 +68,7 @@ def attention(
     if not native(q_BTHD):
         return attention_sdpa(q_BTHD, k_BTGD, v_BTGD, document_start_BT, window)
     first, end = packed_spans(document_start_BT, window)
-    out: Tensor = _Native.apply(q_BTHD, k_BTGD, v_BTGD, first, end)  # type: ignore[no-untyped-call]
+    out: Tensor = NativeAttention.apply(q_BTHD, k_BTGD, v_BTGD, first, end)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -81,7 +81,9 @@ def packed_spans(document_start_BT: Tensor, window: int | None) -> tuple[Tensor,
     return first, (index + 1).expand_as(first)
 
 
-class _Native(torch.autograd.Function):
+class NativeAttention(torch.autograd.Function):
+    """The native kernel: (q, k, v, first, end) -> out; each query sees the keys [first, end), int32 [B, T]."""
+
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor, end: Tensor) -> Tensor:
         out, lse = native_forward(q, k, v, first, end)

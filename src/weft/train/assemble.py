@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from weft.checkpoint.huggingface import load_model, open_folder
+from weft.checkpoint.huggingface import load_model, open_decoder
 from weft.checkpoint.saver import Saver
 from weft.checkpoint.slices import empty_model, fill_model
 from weft.core import config
@@ -90,7 +90,7 @@ def _derive(run: TrainRun, place: Place, say: Say) -> None:
 
 def _choices(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
     if run.model.start is not None:
-        return [open_folder(run.model.start).config]
+        return [open_decoder(run.model.start)[1].config]
     return dial.sizes(run, vocab_size)
 
 

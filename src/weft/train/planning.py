@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from weft.checkpoint.config_json import read_config
+from weft.checkpoint.kinds import read_decoder_config
 from weft.core.errors import ConfigError
 from weft.core.hardware import probe
 from weft.models import DecoderConfig
@@ -88,7 +88,7 @@ def here(processes: int) -> Cluster:
 def shape_of(run: TrainRun, vocabulary: int | None = None) -> DecoderConfig:
     """The decoder that ``run`` would train; ConfigError where the run file does not say its width."""
     if run.model.start is not None:
-        return read_config(Path(run.model.start))
+        return read_decoder_config(Path(run.model.start))
     size = vocabulary or vocabulary_of(run)
     shape = dial.fixed_size(run.model, size, run.data.sequence_length)
     if shape is None:
