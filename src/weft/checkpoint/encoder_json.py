@@ -1,7 +1,7 @@
 """config.json of ModernBERT to EncoderConfig and back.
 
-Both spellings of the layers are read: ``global_attn_every_n_layers`` and the two rope bases (transformers 4), and
-``layer_types`` and ``rope_parameters`` (transformers 5). The first is written, which both read.
+Both spellings of the layers are read: ``global_attn_every_n_layers`` and the two rope bases (transformers 4),
+and ``layer_types`` and ``rope_parameters`` (transformers 5). The first is written, which both read.
 """
 
 from __future__ import annotations

@@ -284,8 +284,8 @@ def _check_tied(folder: Path, kind: Kind, config: Config, headers: dict[str, Sto
         pair = dict(read_tensors({name: headers[name] for name in (copy, kind.embedding)}))
         if not torch.equal(pair[copy], pair[kind.embedding]):
             raise CheckpointError(
-                f"{folder / CONFIG} ties the embeddings and the weights hold two different ones ({copy}); set "
-                "tie_word_embeddings = false if the second is meant."
+                f"{folder / CONFIG} ties the embeddings and the weights hold two different ones ({copy}); "
+                "set tie_word_embeddings = false if the second is meant."
             )
         del headers[copy]
 

@@ -75,7 +75,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual block; a decoder's has attention to the source between its own and the feed-forward."""
+    """Pre-norm residual block; a decoder's attends to the source before the feed-forward."""
 
     def __init__(self, config: EncoderDecoderConfig, *, decoder: bool):
         super().__init__()
@@ -96,7 +96,7 @@ class Block(nn.Module):
         cross_bias: Tensor | None = None,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """[B, T, E] -> [B, T, E]; ``source``: keys and values of the source, ``past``: of what was written."""
+        """[B, T, E] -> [B, T, E]; ``source`` and ``past``: keys and values, of what was written too."""
         normed = self.attention_norm(x_BTE)
         keys = self.attention.keys(normed) if past is None else past
         x_BTE = x_BTE + self._dropped(self.attention.mix(normed, keys, bias))
@@ -153,7 +153,7 @@ class EncoderDecoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw fresh weights: normal, by one over the root of the inputs; T5's q also holds the score's scale.
+        """Draw fresh weights: normal, by one over the root of the inputs; q also holds the scores' scale.
 
         Matrices that write to the residual stream start at zero, as in the other families.
         """
@@ -205,7 +205,7 @@ class EncoderDecoder(nn.Module):
         return scores
 
     def begin(self, source_NS: Tensor, lengths_N: Tensor, most: int) -> Writing:
-        """Read sources (int64 [N, S], padded behind ``lengths``) to write at most ``most`` tokens for each."""
+        """Read sources (int64 [N, S], padded behind ``lengths``) to write up to ``most`` tokens for each."""
         padding = torch.arange(source_NS.shape[1], device=source_NS.device) >= lengths_N.unsqueeze(-1)
         encoded = self.encode(source_NS, -padding.long())
         cross = encoded.new_zeros(len(source_NS), 1, 1, source_NS.shape[1])
@@ -242,7 +242,7 @@ class EncoderDecoder(nn.Module):
 
 @dataclass
 class Writing:
-    """What :meth:`EncoderDecoder.step` needs of N sequences: keys and values [N, H, S or L, D], and biases."""
+    """What a step needs of N sequences: keys and values [N, H, S or L, D], and biases."""
 
     sources: list[tuple[Tensor, Tensor]]
     cross: Tensor

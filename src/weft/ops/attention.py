@@ -82,7 +82,7 @@ def packed_spans(document_start_BT: Tensor, window: int | None) -> tuple[Tensor,
 
 
 class NativeAttention(torch.autograd.Function):
-    """The native kernel: (q, k, v, first, end) -> out; each query sees the keys [first, end), int32 [B, T]."""
+    """The native kernel: (q, k, v, first, end) -> out; queries see the keys [first, end), int32 [B, T]."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor, end: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Attention that looks both ways within a document, over packed rows: a plain reference and the fast paths.
+"""Attention that looks both ways within a document, over packed rows: a plain reference and fast paths.
 
-Dimensions: B batch rows, T positions, H heads, D head size. Position i of a row sees j when both belong to the
-same document and, with a reach, ``|i - j| <= reach``.
+Dimensions: B batch rows, T positions, H heads, D head size. Position i of a row sees j when both belong to
+the same document and, with a reach, ``|i - j| <= reach``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def both_ways(q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, first: Tensor, end
 class BothWays:
     """What each position of packed rows sees; the attention context of an encoder.
 
-    ``document_start`` int32 [B, T] as in :class:`weft.data.batch.Batch`: padding positions are documents of one
-    token each, so every position sees at least itself.
+    ``document_start`` int32 [B, T] as in :class:`weft.data.batch.Batch`: padding positions are documents of
+    one token each, so every position sees at least itself.
     """
 
     def __init__(self, document_start_BT: Tensor):

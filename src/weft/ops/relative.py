@@ -1,4 +1,4 @@
-"""Relative position buckets (T5, arXiv:1910.10683, section 2.1): near distances one by one, far ones together.
+"""Relative position buckets (T5, arXiv:1910.10683, section 2.1): near distances apart, far ones together.
 
 Dimensions: S queries, U keys, H heads, B batch rows, D head size.
 """
@@ -15,8 +15,8 @@ from torch import Tensor
 def buckets(query_S: Tensor, key_U: Tensor, count: int, farthest: int, *, both_ways: bool) -> Tensor:
     """int64 [S, U]: the bucket, of ``count``, of each key seen from each query (int64 positions).
 
-    Half of the buckets hold one distance each, the others grow by a constant factor up to ``farthest``, beyond
-    which all share the last. Both ways, keys ahead have half of all buckets for themselves; else they are at
+    Half of the buckets hold one distance each, the others grow by a constant factor up to ``farthest``,
+    beyond which all share the last. Both ways, keys ahead have half of all buckets for themselves; else they are at
     distance 0.
     """
     offset = key_U.unsqueeze(0) - query_S.unsqueeze(1)
