@@ -86,8 +86,8 @@ def _write(out: Path, model: Model, folder: Path, config: ConvertConfig) -> tupl
     if config.format == "gguf":
         if not isinstance(model, Decoder):
             raise UsageError(
-                f"{folder} holds a {model.config.architecture}, and only decoders are written as GGUF; export "
-                "it as a Hugging Face folder."
+                f"{folder} holds a {model.config.architecture}, and only decoders are written as GGUF; "
+                "export it as a Hugging Face folder."
             )
         write_gguf(out / GGUF_FILE, model, folder, config.dtype or "float16")
         return (GGUF_FILE,)

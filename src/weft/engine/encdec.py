@@ -50,8 +50,8 @@ class Beams:
     def __post_init__(self) -> None:
         if min(self.max_tokens, self.beams, self.alternatives) < 1 or self.alternatives > self.beams:
             raise UsageError(
-                f"max_tokens = {self.max_tokens}, beams = {self.beams} and alternatives = {self.alternatives} "
-                "must be at least 1, and alternatives no more than beams."
+                f"max_tokens = {self.max_tokens}, beams = {self.beams} and alternatives = "
+                f"{self.alternatives} must be at least 1, and alternatives no more than beams."
             )
 
 
@@ -86,7 +86,7 @@ class _Search:
     def take(self, length: int, best: Iterable[Candidate], written: Tensor) -> list[Candidate]:
         """Of the ``best`` continuations to ``length`` tokens the K that go on; those that end are kept.
 
-        ``written`` int64 [K, length - 1]: what the beams hold. Sets :attr:`done` when no beam can win any more.
+        ``written`` int64 [K, length - 1]: what the beams hold. Sets :attr:`done` when no beam can win.
         """
         ahead: list[Candidate] = []
         for rank, (total, beam, token) in enumerate(best):

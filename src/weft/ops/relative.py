@@ -16,8 +16,8 @@ def buckets(query_S: Tensor, key_U: Tensor, count: int, farthest: int, *, both_w
     """int64 [S, U]: the bucket, of ``count``, of each key seen from each query (int64 positions).
 
     Half of the buckets hold one distance each, the others grow by a constant factor up to ``farthest``,
-    beyond which all share the last. Both ways, keys ahead have half of all buckets for themselves; else they are at
-    distance 0.
+    beyond which all share the last. Both ways, keys ahead have half of all buckets for themselves; else they
+    are at distance 0.
     """
     offset = key_U.unsqueeze(0) - query_S.unsqueeze(1)
     ahead = torch.zeros_like(offset)
