@@ -227,7 +227,10 @@ def read_generation(folder: Path) -> dict[str, Any]:
 
 def _own_parameters(model: Held) -> dict[str, Tensor]:
     """What this rank holds by its name in the whole model; a tied output matrix is the embedding."""
-    return {whole_name(name, model.config): parameter for name, parameter in model.named_parameters()}
+    return {
+        whole_name(name, tied=model.config.tie_word_embeddings): parameter
+        for name, parameter in model.named_parameters()
+    }
 
 
 def _planned(config: Config, spread: Spread, dtype: torch.dtype | None) -> Iterator[Planned]:

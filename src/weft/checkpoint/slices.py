@@ -40,7 +40,10 @@ def fill_model(folder: str | Path, model: Held) -> None:
     opened = open_folder(folder)
     if opened.config != model.config:
         raise CheckpointError(f"{folder} holds a model of another shape than the one to be filled.")
-    own = [(whole_name(name, model.config), p.detach()) for name, p in model.named_parameters()]
+    own = [
+        (whole_name(name, tied=model.config.tie_word_embeddings), p.detach())
+        for name, p in model.named_parameters()
+    ]
     for name, tensor in own:
         wanted: dict[str, tuple[slice, ...]] = {}
         targets: dict[str, Tensor] = {}

@@ -44,7 +44,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """[B, S, H * D] -> [B, H, S, D]."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def keys(self, x_BUE: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, H, U, D]."""
@@ -105,6 +105,11 @@ class Block(nn.Module):
             x_BTE = x_BTE + self._dropped(self.cross.mix(self.cross_norm(x_BTE), source, cross_bias))
         return x_BTE + self._dropped(self.feed_forward(self.feed_forward_norm(x_BTE)))
 
+    def source(self, encoded_BSE: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, H, S, D] of the source, for a decoder's block."""
+        assert self.cross is not None
+        return self.cross.keys(encoded_BSE)
+
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
 
@@ -120,12 +125,18 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(Block(config, decoder=decoder) for _ in range(layers))
         self.norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks in turn."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def bias(self, query_S: Tensor, key_U: Tensor) -> Tensor:
         """fp32 [1, H, S, U] for int64 positions."""
         config = self.config
         count, farthest = config.relative_attention_num_buckets, config.relative_attention_max_distance
         found = buckets(query_S, key_U, count, farthest, both_ways=not self.decoder)
-        return self.relative(found).permute(2, 0, 1).unsqueeze(0).float()
+        bias: Tensor = self.relative(found)
+        return bias.permute(2, 0, 1).unsqueeze(0).float()
 
 
 class EncoderDecoder(nn.Module):
@@ -184,8 +195,8 @@ class EncoderDecoder(nn.Module):
             pairs.target_pair.unsqueeze(-1) >= 0
         )
         cross = x_BTE.new_zeros(other.unsqueeze(1).shape).masked_fill(other.unsqueeze(1), HIDDEN)
-        for block in self.decoder.blocks:
-            x_BTE = block(x_BTE, bias, block.cross.keys(encoded), cross)
+        for block in self.decoder.layers:
+            x_BTE = block(x_BTE, bias, block.source(encoded), cross)
         return self._finished(x_BTE)
 
     def encode(self, source_BS: Tensor, pair_BS: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -210,7 +221,7 @@ class EncoderDecoder(nn.Module):
         encoded = self.encode(source_NS, -padding.long())
         cross = encoded.new_zeros(len(source_NS), 1, 1, source_NS.shape[1])
         cross = cross.masked_fill(padding[:, None, None], HIDDEN)
-        sources = [block.cross.keys(encoded) for block in self.decoder.blocks]
+        sources = [block.source(encoded) for block in self.decoder.layers]
         shape = (len(source_NS), self.config.num_heads, most, self.config.d_kv)
         past = [(encoded.new_empty(shape), encoded.new_empty(shape)) for _ in self.decoder.blocks]
         index = torch.arange(most, device=source_NS.device)
@@ -222,7 +233,7 @@ class EncoderDecoder(nn.Module):
         x_NTE = self._embed(tokens_N.unsqueeze(1), writing.cross.dtype)
         bias = writing.bias[:, :, place : place + 1, : place + 1]
         for block, source, (keys, values) in zip(
-            self.decoder.blocks, writing.sources, writing.past, strict=True
+            self.decoder.layers, writing.sources, writing.past, strict=True
         ):
             k, v = block.attention.keys(block.attention_norm(x_NTE))
             keys[:, :, place], values[:, :, place] = k[:, :, 0], v[:, :, 0]

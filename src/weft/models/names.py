@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from weft.models.config import DecoderConfig
-
 DECODER: dict[str, str] = {
     "embedding.weight": "model.embed_tokens.weight",
     "norm.weight": "model.norm.weight",
@@ -112,12 +110,12 @@ def _pattern(name: str) -> tuple[str, str]:
     return (name, "") if layer is None else (name.replace(layer.group(), "{}", 1), layer.group())
 
 
-def whole_name(name: str, config: DecoderConfig) -> str:
+def whole_name(name: str, *, tied: bool) -> str:
     """The name that a part of the decoder gives a parameter, as the whole decoder calls it.
 
     A pipeline stage that has the output matrix of tied embeddings, and not the embedding, calls its copy
     by that.
     """
-    if config.tie_word_embeddings and name == "output.weight":
+    if tied and name == "output.weight":
         return "embedding.weight"
     return name
