@@ -18,14 +18,8 @@ import pytest
 from servers import Server, running, until
 
 from weft.server.engine import EngineOptions
-from weft.server.schema import (
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    EmbeddingRequest,
-    RerankRequest,
-    TokenizeRequest,
-)
+from weft.server.inputs import DetokenizeRequest, EmbeddingRequest, RerankRequest, TokenizeRequest
+from weft.server.schema import ChatRequest, CompletionRequest
 
 ROUTES = {
     "/v1/completions": (CompletionRequest, {"prompt": "今天", "max_tokens": 3}),

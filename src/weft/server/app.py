@@ -38,7 +38,7 @@ def create_app(
         yield
         await models.stop()
 
-    app = FastAPI(title="Weft", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="Weft", docs_url=None, redoc_url=None, lifespan=lifespan, responses=errors.DOCUMENTED)
     errors.install(app)
     # The last one added is the first that sees a request: no byte of a body is read before the key is known.
     app.add_middleware(BodyLimit, limits=limits)

@@ -8,11 +8,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from weft.core.errors import DataError, UsageError
-from weft.server import schema
+from weft.server import inputs, schema
 from weft.server.answer import EngineFault
 
 _KNOWN = sorted(
@@ -21,15 +22,37 @@ _KNOWN = sorted(
         for model in (
             schema.CompletionRequest,
             schema.ChatRequest,
-            schema.EmbeddingRequest,
-            schema.RerankRequest,
-            schema.TokenizeRequest,
-            schema.DetokenizeRequest,
+            inputs.EmbeddingRequest,
+            inputs.RerankRequest,
+            inputs.TokenizeRequest,
+            inputs.DetokenizeRequest,
+            inputs.LoadAdapter,
         )
         for name in model.model_fields
     }
 )
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong: one sentence, its kind, and the field that it is about."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every answer of 400 and above."""
+
+    error: ErrorDetail
+
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    "default": {"model": ErrorBody, "description": "What is wrong, in OpenAI's form."}
+}
+"""For /openapi.json: the errors that any route may give."""
 
 
 class ApiError(Exception):

@@ -30,7 +30,9 @@ _ENGINE = (
 )
 
 
-def _neutral(*values: object) -> AfterValidator:
+def neutral(*values: object) -> AfterValidator:
+    """Accepts None and ``values``, which change nothing."""
+
     def check(value: Any) -> Any:
         if value is not None and value not in values:
             raise ValueError("this server cannot do this; leave the field out")
@@ -115,7 +117,7 @@ class CompletionRequest(Sampling):
     prompt: str | list[str] | list[int] | list[list[int]]
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool | None = None
-    suffix: Annotated[str | None, _neutral("")] = None
+    suffix: Annotated[str | None, neutral("")] = None
     best_of: int | None = Field(default=None, ge=1)
 
     def prompts(self) -> list[str | list[int]]:
@@ -171,7 +173,7 @@ class ChatMessage(Strict):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
-    refusal: Annotated[str | None, _neutral("")] = None
+    refusal: Annotated[str | None, neutral("")] = None
 
     def plain(self) -> dict[str, Any]:
         """The message as templates know it. Raises ValueError when something is missing or misplaced."""
@@ -252,73 +254,14 @@ class ChatRequest(Sampling):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     tools: list[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: Annotated[bool | None, _neutral(True)] = None
+    parallel_tool_calls: Annotated[bool | None, neutral(True)] = None
     response_format: ResponseFormat | None = None
-    store: Annotated[bool | None, _neutral(False)] = None
-    metadata: Annotated[dict[str, Any] | None, _neutral({})] = None
-    service_tier: Annotated[str | None, _neutral("auto", "default")] = None
-    modalities: Annotated[list[str] | None, _neutral(["text"])] = None
+    store: Annotated[bool | None, neutral(False)] = None
+    metadata: Annotated[dict[str, Any] | None, neutral({})] = None
+    service_tier: Annotated[str | None, neutral("auto", "default")] = None
+    modalities: Annotated[list[str] | None, neutral(["text"])] = None
 
     @property
     def limit(self) -> int | None:
         """New tokens at most; ``max_tokens`` is the older name."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-
-class EmbeddingRequest(Strict):
-    """POST /v1/embeddings."""
-
-    model: str | None = None
-    input: str | list[str] | list[int] | list[list[int]]
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int | None, _neutral()] = None
-    user: str | None = Field(default=None, max_length=512)
-
-    def inputs(self) -> list[str | list[int]]:
-        """Every input by itself."""
-        if isinstance(self.input, str):
-            return [self.input]
-        if all(isinstance(item, int) for item in self.input):
-            return [cast("list[int]", self.input)] if self.input else []
-        return cast("list[str | list[int]]", self.input)
-
-
-class RerankRequest(Strict):
-    """POST /v1/rerank, in the form that Cohere and Jina use."""
-
-    model: str | None = None
-    query: str
-    documents: list[str] = Field(min_length=1)
-    top_n: int | None = Field(default=None, ge=1)
-    return_documents: bool | None = None
-    user: str | None = Field(default=None, max_length=512)
-
-
-class TokenizeRequest(Strict):
-    """POST /tokenize: a ``prompt``, or ``messages`` with the chat template around them."""
-
-    model: str | None = None
-    prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
-    add_special_tokens: bool | None = None
-    add_generation_prompt: bool | None = None
-
-
-class DetokenizeRequest(Strict):
-    """POST /detokenize."""
-
-    model: str | None = None
-    tokens: list[int]
-
-
-class UnloadAdapter(Strict):
-    """POST /v1/unload_lora_adapter, named as in vLLM."""
-
-    lora_name: str = Field(min_length=1, max_length=256)
-
-
-class LoadAdapter(UnloadAdapter):
-    """POST /v1/load_lora_adapter; ``lora_path`` counts from the server's folder for adapters."""
-
-    lora_path: str = Field(min_length=1, max_length=4096)
-    model: str | None = None

@@ -20,6 +20,7 @@ from weft.server.models import Served
 from weft.server.schema import ChatRequest, CompletionRequest, Sampling
 from weft.server.stream import EventStream, unless_gone
 
+_STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 _FIELDS = {"grammar": "response_format"}
 
 
@@ -43,7 +44,7 @@ class _Job:
 def add(app: FastAPI, front: Front) -> None:
     """Both routes."""
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=_STREAMS)
     async def completions(request: Request, body: CompletionRequest) -> Response:
         _check_request(body, front)
         raw = body.prompts()
@@ -78,7 +79,7 @@ def add(app: FastAPI, front: Front) -> None:
         )
         return await _answer(request, job, front)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=_STREAMS)
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
         _check_request(body, front)
         n = body.n or 1

@@ -7,12 +7,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from weft.server.errors import ApiError
 from weft.server.front import Front, owner_of
+from weft.server.inputs import LoadAdapter, UnloadAdapter
 from weft.server.models import Served
-from weft.server.schema import LoadAdapter, UnloadAdapter
 
 
 def add(app: FastAPI, front: Front) -> None:
@@ -55,7 +55,7 @@ def _add_health(app: FastAPI, front: Front) -> None:
 
 
 def _add_admin(app: FastAPI, front: Front) -> None:
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(front.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 

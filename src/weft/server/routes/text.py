@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of
-from weft.server.schema import DetokenizeRequest, TokenizeRequest
+from weft.server.inputs import DetokenizeRequest, TokenizeRequest
 
 
 def add(app: FastAPI, front: Front) -> None:

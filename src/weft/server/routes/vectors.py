@@ -22,8 +22,8 @@ from weft.server.answer import EngineFault
 from weft.server.backend import Backend
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of, owner_of
+from weft.server.inputs import EmbeddingRequest, RerankRequest
 from weft.server.models import Served
-from weft.server.schema import EmbeddingRequest, RerankRequest
 from weft.server.stream import unless_gone
 
 Vectors = npt.NDArray[np.float32]

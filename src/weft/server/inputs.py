@@ -1,0 +1,68 @@
+"""The fields of requests that write no text: vectors, token ids, adapters; see :mod:`weft.server.schema`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+
+from weft.server.schema import ChatMessage, Strict, neutral
+
+
+class EmbeddingRequest(Strict):
+    """POST /v1/embeddings."""
+
+    model: str | None = None
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int | None, neutral()] = None
+    user: str | None = Field(default=None, max_length=512)
+
+    def inputs(self) -> list[str | list[int]]:
+        """Every input by itself."""
+        if isinstance(self.input, str):
+            return [self.input]
+        if all(isinstance(item, int) for item in self.input):
+            return [cast("list[int]", self.input)] if self.input else []
+        return cast("list[str | list[int]]", self.input)
+
+
+class RerankRequest(Strict):
+    """POST /v1/rerank, in the form that Cohere and Jina use."""
+
+    model: str | None = None
+    query: str
+    documents: list[str] = Field(min_length=1)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool | None = None
+    user: str | None = Field(default=None, max_length=512)
+
+
+class TokenizeRequest(Strict):
+    """POST /tokenize: a ``prompt``, or ``messages`` with the chat template around them."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+
+
+class DetokenizeRequest(Strict):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: list[int]
+
+
+class UnloadAdapter(Strict):
+    """POST /v1/unload_lora_adapter, named as in vLLM."""
+
+    lora_name: str = Field(min_length=1, max_length=256)
+
+
+class LoadAdapter(UnloadAdapter):
+    """POST /v1/load_lora_adapter; ``lora_path`` counts from the server's folder for adapters."""
+
+    lora_path: str = Field(min_length=1, max_length=4096)
+    model: str | None = None
