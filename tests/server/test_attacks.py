@@ -15,10 +15,10 @@ import threading
 import pytest
 from servers import ENDLESS, running, until
 
+from weft.engine.repetition import expanded
 from weft.server import keys as keys_module
 from weft.server.engine import EngineOptions
 from weft.server.keys import Keys
-from weft.server.repetition import expanded
 from weft.server.store import Store
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from weft.core.errors import UsageError
+from weft.engine.repetition import expanded
 
 MASK64 = 2**64 - 1
 MOST_LOGPROBS = 64
@@ -19,6 +20,8 @@ SMALLEST_TEMPERATURE = 1e-5
 GrammarKind = Literal["json_schema", "json_object", "regex", "lark", "choice"]
 MOST_GRAMMAR = 65_536
 """Characters of a grammar."""
+MOST_WRITTEN = 100_000
+"""Characters of a grammar with its counted repetitions written out, which bounds the compiler's work."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Grammar:
         if len(self.text) > MOST_GRAMMAR:
             raise UsageError(
                 f"The grammar has {len(self.text)} characters and may have {MOST_GRAMMAR}; make it smaller."
+            )
+        written = expanded(self.text)
+        if written > MOST_WRITTEN:
+            raise UsageError(
+                f"The grammar's repetitions, written out, have {written} characters; {MOST_WRITTEN} are "
+                "allowed."
             )
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from weft.engine.repetition import expanded
 from weft.server.errors import ApiError
 from weft.server.limits import Limits
-from weft.server.repetition import expanded
 from weft.server.schema import ChatRequest, NamedTool, ResponseFormat, Tool
 
 Constraint = dict[str, str]
