@@ -9,6 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.ops.kernels import address, pointwise, whole
+from weft.ops.linear import rows_matter
+
+_VECTORS = 64
+"""A multiple of the numbers that PyTorch works on at once, on any processor."""
 
 
 def swiglu_plain(gate: Tensor, up: Tensor) -> Tensor:
@@ -19,6 +23,10 @@ def swiglu_plain(gate: Tensor, up: Tensor) -> Tensor:
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """The fastest path this machine has for :func:`swiglu_plain`."""
     if pointwise(gate) is None:
+        if rows_matter(gate):
+            # PyTorch computes what its vectors leave over in another way, so nothing is left over.
+            room = (0, -gate.shape[-1] % _VECTORS)
+            return swiglu_plain(F.pad(gate, room), F.pad(up, room))[..., : gate.shape[-1]]
         return swiglu_plain(gate, up)
     out: Tensor = _Fused.apply(gate.contiguous(), up.contiguous())  # type: ignore[no-untyped-call]
     return out
