@@ -182,7 +182,7 @@ def send(server: Server, chance: random.Random) -> str:
     status = int(received[9:12])
     # 499 is written into logs when the client has hung up.
     assert status < 500, (whole, received)
-    if b"text/event-stream" not in received:
+    if b"text/event-stream" not in received.partition(b"\r\n\r\n")[0]:
         return str(status)
     assert b'"server_error"' not in received, (whole, received)
     assert b"data: [DONE]" in received or not ended, (whole, received)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.models.config import DecoderConfig
+from weft.models.families import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Size:
     ) -> DecoderConfig:
         """The decoder of this size; ``mixture`` holds the fields of DecoderConfig about experts."""
         heads = self.width // self.head_dim
+        family = FAMILIES[architecture]
         return DecoderConfig(
             vocab_size=vocab_size,
             hidden_size=self.width,
@@ -35,6 +37,8 @@ class Size:
             num_key_value_heads=heads,
             head_dim=self.head_dim,
             architecture=architecture,
+            qk_norm=family.qk_norm,
+            attention_bias=bool(family.attention_bias),
             max_position_embeddings=context,
             **(mixture or {}),
         )
