@@ -152,21 +152,24 @@ def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams:
 
 @weft_command("data supervised")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of shards to make.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @click.option(
     "--tokenizer", type=click.Path(path_type=Path), required=True, help="Its chat template is used."
 )
 @click.option("--form", type=click.Choice(["chat", "pairs"]), default="chat", show_default=True)
 @click.option("--fields", default="source,target", show_default=True, help="Of pairs: source and target.")
 def supervised(files: tuple[Path, ...], out: Path, tokenizer: Path, form: str, fields: str) -> Record:
-    """Encode conversations (OpenAI, ShareGPT, Alpaca) or pairs as shards that know their answers."""
+    """Encode conversations (OpenAI, ShareGPT, Alpaca) or pairs as shards that know their answers.
+
+    `weft train objective.name=sft data.path=OUT` learns from them.
+    """
     from weft.data import supervised as examples
     from weft.tokenizer import Tokenizer
 
     # click has checked the word already.
     chosen = cast(Literal["chat", "pairs"], form)
     settings = examples.SupervisedConfig(form=chosen, fields=tuple(fields.split(",")))
-    figures = examples.write(files, Tokenizer.load(tokenizer), out, settings)["figures"]
+    figures = examples.prepare(files, Tokenizer.load(tokenizer), out, settings)["figures"]
     for split in ("train", "valid", "test"):
         click.echo(
             f"{split:<8}{figures[split]['documents']:>12,} examples{figures[split]['tokens']:>14,} tokens"

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from weft.core import config, manifest
 from weft.core.errors import DataError
-from weft.core.files import atomic_directory, hash_file
+from weft.core.files import atomic_directory, disk_errors, hash_file
 from weft.data.config import SplitConfig
 from weft.data.conversations import parse
 from weft.data.examples import Record, records
@@ -60,6 +60,16 @@ class SupervisedConfig:
     def __post_init__(self) -> None:
         if len(self.fields) != 2:
             raise DataError(f"A pair has two fields, not {list(self.fields)}; name source and target.")
+
+
+def prepare(
+    files: Sequence[str | Path], tokenizer: Tokenizer, out: Path, settings: SupervisedConfig | None = None
+) -> dict[str, Any]:
+    """A folder that training reads: the examples as ``out/shards``, see :func:`write`, and the tokenizer."""
+    record = write(files, tokenizer, out / "shards", settings)
+    with disk_errors(out):
+        tokenizer.save(out / "tokenizer")
+    return record
 
 
 def write(

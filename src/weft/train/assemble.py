@@ -112,8 +112,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     assert settings.batch_tokens and settings.steps and run.optimizer.learning_rate
     loader = rows.open_rows(run, place.folder, place.shards, max(1, settings.batch_tokens // length))
     loader.check_tokenizer(place.tokenizer)
-    # The split may be small: whole documents tell more there than full rows.
-    validation = Loader(place.shards, "valid", length, 8, 0, max_padding=1.0)
+    validation = rows.open_validation(run, place.shards)
     mesh = Mesh.build(run.parallel, place.world)
     if run.model.start is not None and not run.parallel.alone:
         # Each rank reads its parts below, when it is known which they are.

@@ -108,6 +108,18 @@ class BalanceSection:
 
 
 @dataclass(frozen=True)
+class ObjectiveSection:
+    """What is learnt from the data folder.
+
+    ``pretrain``: every next token; ``sft``: the answers of supervised examples only, where ``long`` says
+    what becomes of an example longer than a row.
+    """
+
+    name: Literal["pretrain", "sft"] = "pretrain"
+    long: Literal["drop", "cut"] = "drop"
+
+
+@dataclass(frozen=True)
 class TrainRun:
     """One training run, complete.
 
@@ -117,6 +129,7 @@ class TrainRun:
     """
 
     data: DataSection = field(default_factory=DataSection)
+    objective: ObjectiveSection = field(default_factory=ObjectiveSection)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     model: ModelSection = field(default_factory=ModelSection)
@@ -126,6 +139,8 @@ class TrainRun:
     parallel: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
+        if self.objective.name == "sft" and self.mixture.sources:
+            raise ConfigError("objective.name = sft learns from data.path alone; leave mixture.sources out.")
         if self.train.budget is not None:
             duration(self.train.budget)
         duration(self.train.timeout)

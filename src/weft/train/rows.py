@@ -11,6 +11,7 @@ from weft.core import config
 from weft.core.errors import ConfigError, DataError
 from weft.core.files import write_text_atomic
 from weft.data.ahead import Ahead
+from weft.data.answers import AnswerLoader
 from weft.data.cache import BlockCache
 from weft.data.config import MixtureConfig
 from weft.data.loader import Loader
@@ -25,10 +26,21 @@ FILE = "mixture.json"
 def open_rows(run: TrainRun, folder: Path, shards: Path, rows: int) -> Loader | MixedLoader:
     """The loader of a run whose batches have ``rows`` rows; ``folder`` holds its history, if any."""
     length, seed = run.data.sequence_length, run.train.seed
+    if run.objective.name == "sft":
+        return AnswerLoader(shards, "train", length, rows, seed, long=run.objective.long)
     if not run.mixture.sources:
         return Loader(shards, "train", length, rows, seed)
     cache = BlockCache.of(run.stream) if any(map(is_remote, run.mixture.sources)) else None
     return MixedLoader(history(folder) or [(0, run.mixture)], "train", length, rows, seed, cache=cache)
+
+
+def open_validation(run: TrainRun, shards: Path) -> Loader:
+    """The loader of the validation rows, of which the same targets count as in training."""
+    length = run.data.sequence_length
+    if run.objective.name == "sft":
+        return AnswerLoader(shards, "valid", length, 8, 0, long=run.objective.long)
+    # The split may be small: whole documents tell more there than full rows.
+    return Loader(shards, "valid", length, 8, 0, max_padding=1.0)
 
 
 def ahead(run: TrainRun, loader: Loader | MixedLoader, rank: int = 0, ranks: int = 1) -> Ahead:

@@ -34,7 +34,7 @@ from weft.parallel.world import World, joined
 from weft.tokenizer import Tokenizer
 from weft.train import planning, rows
 from weft.train.assemble import Place, Say, assemble, resolve
-from weft.train.config import TrainRun, TrainSection
+from weft.train.config import ObjectiveSection, TrainRun, TrainSection
 from weft.train.faults.guard import Guard, guarded, patience, refuse_again, watchers
 from weft.train.hooks import Console, Hook, MetricsLog, TensorBoard
 from weft.train.loop import Trainer
@@ -193,9 +193,11 @@ def _fixed(run: TrainRun) -> str:
     """The run file without what may change while the run goes on: mixture, block cache, layout, patience."""
     free = dataclasses.replace(run.train, timeout=TrainSection.timeout, elastic=TrainSection.elastic)
     tables = re.split(r"\n(?=\[)", config.dump(dataclasses.replace(run, train=free)))
-    return "\n".join(
-        table for table in tables if not table.startswith(("[mixture]", "[stream]", "[parallel]"))
-    )
+    left_out = ["[mixture]", "[stream]", "[parallel]"]
+    if run.objective == ObjectiveSection():
+        # Runs begun before there was a choice have no such table, and can still be continued.
+        left_out.append("[objective]")
+    return "\n".join(table for table in tables if not table.startswith(tuple(left_out)))
 
 
 def _single(folder: Path) -> bool:
