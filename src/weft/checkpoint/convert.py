@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from weft.checkpoint import peft
 from weft.checkpoint.gguf import FILE as GGUF_FILE
 from weft.checkpoint.gguf import write_gguf
 from weft.checkpoint.gguf_numbers import KINDS
@@ -21,6 +22,7 @@ from weft.checkpoint.huggingface import (
     write_model,
 )
 from weft.checkpoint.kinds import Model
+from weft.checkpoint.peft import merge
 from weft.checkpoint.safe_folder import CONFIG, inside
 from weft.checkpoint.weights import INDEX, read_headers
 from weft.core import manifest
@@ -40,12 +42,13 @@ class ConvertConfig:
     """What a conversion may change.
 
     ``dtype`` is a name of DTYPES or None for as stored, and in ``format`` "gguf" a name of KINDS, where None
-    is float16.
+    is float16. ``adapter`` is a LoRA adapter, a PEFT folder, to be merged into the weights.
     """
 
     dtype: str | None = None
     max_shard_bytes: int = MAX_SHARD_BYTES
     format: str = "huggingface"
+    adapter: str | None = None
 
 
 def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, command: str) -> dict[str, Any]:
@@ -59,11 +62,17 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig, *, comma
     if config.dtype is not None:
         lookup(known, config.dtype, f"dtype of the format {config.format}")
     _check_out(folder, out)
-    inputs = _hashes(folder)
+    inputs = _hashes(folder) | _adapter_hashes(config.adapter)
     record = manifest.read(out)
     if record is not None and manifest.is_done(out, command=command, config=dump(config), inputs=inputs):
         return record
     model = load_any(folder)
+    if config.adapter is not None:
+        if not isinstance(model, Decoder):
+            raise UsageError(
+                f"{folder} holds a {model.config.architecture}; adapters are merged into decoders."
+            )
+        merge(model, Path(config.adapter))
     with atomic_directory(out) as temporary:
         files = _write(temporary, model, folder, config)
         return manifest.write(
@@ -131,6 +140,17 @@ def _hashes(folder: Path) -> dict[str, str]:
             f"{error.filename} cannot be read: {error.strerror}; check the folder."
         ) from error
     return hashes
+
+
+def _adapter_hashes(adapter: str | None) -> dict[str, str]:
+    """What is read of an adapter. CheckpointError when it is not one."""
+    if adapter is None:
+        return {}
+    files = {name: Path(adapter) / name for name in (peft.CONFIG, peft.WEIGHTS)}
+    missing = [str(file) for file in files.values() if not file.is_file()]
+    if missing:
+        raise CheckpointError(f"There is no {missing[0]}; give the folder of a LoRA adapter.")
+    return {f"adapter/{name}": hash_file(file) for name, file in files.items()}
 
 
 def describe(record: dict[str, Any], out: Path) -> str:

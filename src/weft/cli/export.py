@@ -36,10 +36,14 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
     help="Numbers to store; by default those of the checkpoint, in GGUF float16. q8_0, q4_0: GGUF alone.",
 )
 @click.option("--shard-size", callback=_bytes, default="2GB", show_default=True, help="Largest weights file.")
-def command(checkpoint: Path, out: Path, form: str, dtype: str | None, shard_size: int) -> dict[str, object]:
+@click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter to merge into the weights.")
+def command(
+    checkpoint: Path, out: Path, form: str, dtype: str | None, shard_size: int, adapter: Path | None
+) -> dict[str, object]:
     """Write a run or a CHECKPOINT for other programs: transformers, vLLM, llama.cpp."""
     from weft.checkpoint.convert import ConvertConfig, convert, describe
 
-    record = convert(checkpoint, out, ConvertConfig(dtype, shard_size, form), command="export")
+    merged = None if adapter is None else str(adapter)
+    record = convert(checkpoint, out, ConvertConfig(dtype, shard_size, form, merged), command="export")
     click.echo(describe(record, out), err=True)
     return {"out": str(out), "manifest": record}

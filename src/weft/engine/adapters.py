@@ -6,50 +6,17 @@ Read are stock PEFT folders: ``adapter_config.json`` and ``adapter_model.safeten
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weft.checkpoint.safe_folder import inside, read_json, refuse_pickles
-from weft.core.errors import CheckpointError, UsageError
+from weft.checkpoint.peft import LowRank, read_adapter
+from weft.core.errors import UsageError
 from weft.core.registry import lookup
 from weft.models import Decoder
 from weft.models.layers import Linear
-from weft.models.names import foreign
-from weft.ops.linear import linear
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_MUST: dict[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-}
-"""What an adapter's configuration may say about what is not done here."""
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """Adds ``scale * x A^T B^T`` to the product of one matrix; A [R, in], B [out, R], R the rank."""
-
-    a: Tensor
-    b: Tensor
-    scale: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out] in the dtype of ``x``."""
-        return linear(linear(x, self.a, None), self.b, None) * self.scale
 
 
 class Adapters:
@@ -76,7 +43,7 @@ class Adapters:
         """
         if name in self._loaded:
             raise UsageError(f"An adapter named {name!r} is loaded already; unload it first.")
-        self._loaded[name] = _read(Path(folder), self.model)
+        self._loaded[name] = read_adapter(Path(folder), self.model)
 
     def unload(self, name: str) -> None:
         """Forget an adapter (see :meth:`weft.engine.LLM.unload_adapter`). UsageError for an unknown name."""
@@ -104,63 +71,3 @@ class Adapters:
                     output[:, rows] += low_rank(inputs[0][:, rows])
 
         return add
-
-
-def _read(folder: Path, model: Decoder) -> dict[str, LowRank]:
-    """The matrices by the names that the decoder's layers have."""
-    if not folder.is_dir():
-        raise CheckpointError(f"There is no adapter at {folder}; give a folder with an {CONFIG}.")
-    refuse_pickles(folder)
-    config = read_json(folder, CONFIG)
-    for key, allowed in _MUST.items():
-        if config.get(key) not in allowed:
-            raise CheckpointError(
-                f"{folder} is an adapter with {key} = {config[key]!r}, which is not supported."
-            )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
-        raise CheckpointError(f"{folder / CONFIG} gives no rank r and lora_alpha; copy the adapter again.")
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    ours = {
-        foreign(f"{name}.weight").removesuffix(".weight"): (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, Linear) and name != "output"
-    }
-    pairs = _pairs(folder)
-    found: dict[str, LowRank] = {}
-    for key, pair in pairs.items():
-        if key not in ours or set(pair) != {"A", "B"}:
-            raise CheckpointError(
-                f"{folder} holds {key}, which is not a matrix of this model with its A and B."
-            )
-        name, module = ours[key]
-        want = ((rank, module.in_features), (module.out_features, rank))
-        if (pair["A"].shape, pair["B"].shape) != want:
-            raise CheckpointError(
-                f"{folder} holds A {tuple(pair['A'].shape)} and B {tuple(pair['B'].shape)} for {key}, but "
-                f"this model needs {want[0]} and {want[1]}: it is an adapter of another model."
-            )
-        a, b = (pair[letter].to(module.weight.device, module.weight.dtype) for letter in "AB")
-        found[name] = LowRank(a, b, scale)
-    return found
-
-
-def _pairs(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """A and B by Hugging Face's name of their matrix."""
-    try:
-        tensors = load_file(inside(folder, WEIGHTS))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} cannot be read ({error}); copy the adapter again."
-        ) from None
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
-        if match is None or not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{folder / WEIGHTS} holds {key}, which is no sound matrix of a LoRA adapter."
-            )
-        pairs.setdefault(match.group(1), {})[match.group(2)] = tensor
-    if not pairs:
-        raise CheckpointError(f"{folder / WEIGHTS} holds no matrices; copy the adapter again.")
-    return pairs

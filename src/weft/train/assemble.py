@@ -26,7 +26,7 @@ from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.world import World
 from weft.tokenizer import Tokenizer
-from weft.train import dial, rows
+from weft.train import dial, lora, rows
 from weft.train.balance import Balance
 from weft.train.calibrate import Speed, measure
 from weft.train.config import TrainRun
@@ -114,11 +114,13 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     loader.check_tokenizer(place.tokenizer)
     validation = rows.open_validation(run, place.shards)
     mesh = Mesh.build(run.parallel, place.world)
-    if run.model.start is not None and not run.parallel.alone:
+    if run.model.start is not None and not run.parallel.alone and not run.lora.rank:
         # Each rank reads its parts below, when it is known which they are.
         whole = empty_model(run.model.start, place.world.device)
     else:
         whole = fresh_model(run, loader.vocab_size, place.world.device)
+    if run.lora.rank:
+        lora.apply(whole, run, place.arithmetic.dtype)
     micro = settings.micro_rows or loader.batch_rows
     run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
     backend = "inductor" if settings.compile else None

@@ -120,6 +120,33 @@ class ObjectiveSection:
 
 
 @dataclass(frozen=True)
+class LoraSection:
+    """Low-rank adapters in place of whole weights; ``rank`` 0 trains all. See :mod:`weft.train.lora`.
+
+    ``targets``: ends of the names of the matrices that get one. ``base``: what the frozen matrices beside
+    them are kept in, the arithmetic's format or ``int8``.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = (
+        *("attention.q", "attention.k", "attention.v", "attention.o"),
+        *("feed_forward.gate", "feed_forward.up", "feed_forward.down"),
+    )
+    base: Literal["arithmetic", "int8"] = "arithmetic"
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or not 0.0 <= self.dropout < 1.0 or not 0.0 < self.alpha < float("inf"):
+            raise ConfigError(
+                f"lora.rank = {self.rank} must be at least 0, lora.alpha = {self.alpha} positive, and "
+                f"lora.dropout = {self.dropout} at least 0 and less than 1."
+            )
+        if not self.targets:
+            raise ConfigError("lora.targets is empty; name the matrices that get an adapter.")
+
+
+@dataclass(frozen=True)
 class TrainRun:
     """One training run, complete.
 
@@ -133,6 +160,7 @@ class TrainRun:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     model: ModelSection = field(default_factory=ModelSection)
+    lora: LoraSection = field(default_factory=LoraSection)
     train: TrainSection = field(default_factory=TrainSection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     balance: BalanceSection = field(default_factory=BalanceSection)

@@ -84,9 +84,13 @@ def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Grou
     ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
     muon, adamw = _Grouped(), _Grouped()
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         # What looks tokens or experts up has rows that mean something each, and stays with AdamW.
         table = name.startswith(("embedding.", "output.")) or name.endswith(".router.weight")
-        turned = config.name == "muon" and parameter.ndim > 1 and not table
+        # Nor are the halves of a low-rank product matrices of their own.
+        low = name.endswith((".lora_a", ".lora_b"))
+        turned = config.name == "muon" and parameter.ndim > 1 and not table and not low
         scale = rate(name, parameter, "muon" if turned else "adamw", ratio)
         if turned:
             muon.add(parameter, config.weight_decay, scale)

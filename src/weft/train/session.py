@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from weft.checkpoint.huggingface import save_model
+from weft.checkpoint.huggingface import Held, save_model
 from weft.core import config, manifest
 from weft.core.errors import ConfigError, DataError, ResourceError, WeftError
 from weft.core.files import disk_errors, write_text_atomic
@@ -32,9 +32,9 @@ from weft.parallel.company import Company
 from weft.parallel.elastic import fitted
 from weft.parallel.world import World, joined
 from weft.tokenizer import Tokenizer
-from weft.train import planning, rows
+from weft.train import lora, planning, rows
 from weft.train.assemble import Place, Say, assemble, resolve
-from weft.train.config import ObjectiveSection, TrainRun, TrainSection
+from weft.train.config import LoraSection, ObjectiveSection, TrainRun, TrainSection
 from weft.train.faults.guard import Guard, guarded, patience, refuse_again, watchers
 from weft.train.hooks import Console, Hook, MetricsLog, TensorBoard
 from weft.train.loop import Trainer
@@ -140,7 +140,10 @@ def _finish(trainer: Trainer, place: Place, say: Say) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:
             stack.enter_context(trainer.average.swapped_in(trainer.model.module))
-        save_model(folder, trainer.model.module, place.tokenizer, dtype=torch.float32, company=place.company)
+        module: Held = trainer.model.module
+        if trainer.run.lora.rank:
+            module = lora.finish(trainer.model.module, trainer.run, place.folder, place.company)
+        save_model(folder, module, place.tokenizer, dtype=torch.float32, company=place.company)
     return place.company.first(lambda: _record(trainer, place, dropped, say))
 
 
@@ -151,6 +154,7 @@ def _record(trainer: Trainer, place: Place, dropped: float, say: Say) -> dict[st
     tokens = sum(record["tokens"] for record in records)
     figures = {
         "parameters": trainer.model.config.parameters,
+        "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "steps": len(records),
         "tokens": tokens,
         "seconds": seconds,
@@ -194,9 +198,9 @@ def _fixed(run: TrainRun) -> str:
     free = dataclasses.replace(run.train, timeout=TrainSection.timeout, elastic=TrainSection.elastic)
     tables = re.split(r"\n(?=\[)", config.dump(dataclasses.replace(run, train=free)))
     left_out = ["[mixture]", "[stream]", "[parallel]"]
-    if run.objective == ObjectiveSection():
-        # Runs begun before there was a choice have no such table, and can still be continued.
-        left_out.append("[objective]")
+    # Runs begun before there was a choice have no such table, and can still be continued.
+    left_out += ["[objective]"] if run.objective == ObjectiveSection() else []
+    left_out += ["[lora]"] if run.lora == LoraSection() else []
     return "\n".join(table for table in tables if not table.startswith(tuple(left_out)))
 
 
