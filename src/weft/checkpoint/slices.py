@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weft.checkpoint.huggingface import Held, open_decoder, open_folder
+from weft.checkpoint.huggingface import Held
+from weft.checkpoint.opened import open_decoder, open_folder
 from weft.checkpoint.spread import box, common, within
 from weft.checkpoint.weights import read_parts
 from weft.core.errors import CheckpointError

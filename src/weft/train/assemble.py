@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from weft.checkpoint.huggingface import load_model, open_decoder
+from weft.checkpoint.huggingface import load_model
+from weft.checkpoint.opened import open_decoder
 from weft.checkpoint.saver import Saver
 from weft.checkpoint.slices import empty_model, fill_model
 from weft.core import config
