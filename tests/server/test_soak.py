@@ -78,7 +78,7 @@ async def _clients(server: Server, seconds: float, kill_every: float) -> Counter
             told[await _request(server, chance)] += 1
 
     async def killer() -> None:
-        while time.monotonic() < ends - 10:
+        while time.monotonic() + kill_every < ends - 10:
             await asyncio.sleep(kill_every)
             if (pid := server.engine().pid) is not None:
                 with contextlib.suppress(ProcessLookupError):
