@@ -62,7 +62,8 @@ def rouge(references: Sequence[str], found: Sequence[str], language: Language = 
         scores = scorer.score(reference, summary)
         rows.append([scores[kind].fmeasure for kind in _KINDS])
     each = np.array(rows, dtype=np.float64)
-    return Rouge(*each.mean(axis=0).tolist(), each=each)
+    one, two, longest = each.mean(axis=0).tolist()
+    return Rouge(one, two, longest, each)
 
 
 def _scorer(language: Language) -> Any:
