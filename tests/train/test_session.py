@@ -27,6 +27,7 @@ from weft.core.errors import (
 from weft.core.files import hash_file
 from weft.train import session
 from weft.train.config import TrainRun
+from weft.train.objectives.pretrain import Pretrain
 
 BASE = (
     "data.sequence_length=64", "model.hidden_size=32", "model.head_dim=16", "model.num_hidden_layers=2",
@@ -130,14 +131,14 @@ def test_other_optimisers_and_schedules_learn(data_folder: Path, tmp_path: Path,
 def test_a_loss_that_is_not_finite_stops_before_the_weights(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, calls = session.Pretrain.loss, []
+    plain, calls = Pretrain.loss, []
 
     def poisoned(self, model, batch, scale, dtype):
         calls.append(1)
         loss = plain(self, model, batch, scale, dtype)
         return loss * float("nan") if len(calls) > 13 else loss
 
-    monkeypatch.setattr(session.Pretrain, "loss", poisoned)
+    monkeypatch.setattr(Pretrain, "loss", poisoned)
     with pytest.raises(
         TrainingError, match=r"Step 7: the loss became nan.*last good checkpoint is .*step-00000004"
     ):

@@ -56,6 +56,7 @@ def parse(table: Table, architecture: str) -> EncoderConfig:
         classifier_pooling=pooling,
         problem_type=table.get("problem_type"),
         labels=() if architecture == "ModernBertForMaskedLM" else labels(table),
+        crf=flag(table, "crf"),
         dropout=max(number(table, name, 0.0) for name in _DROPOUTS),
     )
 
@@ -86,6 +87,8 @@ def write(config: EncoderConfig, dtype: str, token_ids: Table) -> dict[str, Any]
     if config.labels:
         table["id2label"] = {str(number): label for number, label in enumerate(config.labels)}
         table["label2id"] = {label: number for number, label in enumerate(config.labels)}
+    if config.crf:
+        table["crf"] = True
     if config.problem_type is not None:
         table["problem_type"] = config.problem_type
     return table

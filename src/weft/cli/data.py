@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from weft.data.selection import Shown
 
 _CHARACTERS = 400
+
+FORMS = ["chat", "pairs", "classify", "tag", "span"]
 
 
 class DataCommand(click.Command):
@@ -153,30 +155,63 @@ def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams:
 @weft_command("data supervised")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), required=True, help="Its chat template is used."
-)
-@click.option("--form", type=click.Choice(["chat", "pairs"]), default="chat", show_default=True)
-@click.option("--fields", default="source,target", show_default=True, help="Of pairs: source and target.")
-def supervised(files: tuple[Path, ...], out: Path, tokenizer: Path, form: str, fields: str) -> Record:
-    """Encode conversations (OpenAI, ShareGPT, Alpaca) or pairs as shards that know their answers.
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Its chat template is used.")
+@click.option("--vocab-size", type=int, help="Tokens of a tokenizer to train on FILES, without --tokenizer.")
+@click.option("--form", type=click.Choice(FORMS), default="chat", show_default=True)
+@click.option("--valid", multiple=True, type=click.Path(path_type=Path), help="Examples for validation.")
+@click.option("--test", multiple=True, type=click.Path(path_type=Path), help="Examples for the final test.")
+@click.option("--exclude", multiple=True, type=click.Path(path_type=Path), help="Examples never to learn.")
+@click.option("--fields", default="", help="source,target of pairs, or text,label: their names.")
+@click.option("--reader", default="", help="Format: bio, cluener, roles, squad, lines, parallel, csv or tsv.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the reader.")
+@click.option("--languages", default="", help="Of pairs: source,target, for instance en,zh.")
+@click.option("--both-ways", is_flag=True, help="Learn pairs in both directions.")
+@click.option("--name", "names", multiple=True, metavar="LABEL=NAME", help="Another name for a label.")
+@click.option("--window", default=0, help="Of spans: tokens of a document; longer contexts are cut.")
+def supervised(
+    files: tuple[Path, ...],
+    out: Path,
+    tokenizer: Path | None,
+    vocab_size: int | None,
+    valid: tuple[Path, ...],
+    test: tuple[Path, ...],
+    exclude: tuple[Path, ...],
+    fields: str,
+    languages: str,
+    **settings: Any,
+) -> Record:
+    """Encode conversations (OpenAI, ShareGPT, Alpaca), pairs or labelled texts as shards to learn from.
 
-    `weft train objective.name=sft data.path=OUT` learns from them.
+    FILES are for training; validation and test are drawn from them where none are given, and what occurs in
+    those or in --exclude is left out of training. `weft train objective.name=sft data.path=OUT` learns
+    conversations; pairs, classify, tag and span are objectives of their own.
     """
+    from weft.core.errors import UsageError
     from weft.data import supervised as examples
     from weft.tokenizer import Tokenizer
 
-    # click has checked the word already.
-    chosen = cast(Literal["chat", "pairs"], form)
-    settings = examples.SupervisedConfig(form=chosen, fields=tuple(fields.split(",")))
-    figures = examples.prepare(files, Tokenizer.load(tokenizer), out, settings)["figures"]
+    chosen = examples.SupervisedConfig(fields=_listed(fields), languages=_listed(languages), **settings)
+    given = examples.Given(files, valid, test, exclude)
+    if (tokenizer is None) == (vocab_size is None):
+        raise UsageError(
+            "Give --tokenizer, or --vocab-size for one to train on the examples; one of the two."
+        )
+    made = Tokenizer.load(tokenizer) if tokenizer is not None else vocab_size
+    assert made is not None
+    figures = examples.prepare(given, made, out, chosen)["figures"]
     for split in ("train", "valid", "test"):
         click.echo(
             f"{split:<8}{figures[split]['documents']:>12,} examples{figures[split]['tokens']:>14,} tokens"
         )
     for reason, count in figures.get("dropped", {}).items():
         click.echo(f"dropped: {reason} {count:,}")
+    if figures.get("labels"):
+        click.echo(f"labels: {', '.join(figures['labels'])}")
     return {"out": str(out), **figures}
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
 _VERBS = {"report": report, "show": show, "classifier": classifier, "supervised": supervised}

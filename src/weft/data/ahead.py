@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar
 
-from weft.data.batch import Batch
-from weft.data.loader import Gathers, shared_rows
+from weft.data.loader import shared_rows
+
+B = TypeVar("B", covariant=True)
 
 
-class Ahead:
+class Reads(Protocol[B]):
+    """What can be read ahead: batches of any kind by the global numbers of their rows."""
+
+    batch_rows: int
+
+    def gather(self, samples: range) -> B:
+        """The rows with these global sample numbers."""
+        ...
+
+
+class Ahead(Generic[B]):
     """A loader that foresees what is gathered next: micro-batches of ``micro_rows`` in line.
 
     Process ``rank`` of ``ranks`` that share each batch. At most ``depth`` batches lie ready, which is what
@@ -17,12 +29,12 @@ class Ahead:
     """
 
     def __init__(
-        self, loader: Gathers, micro_rows: int | None = None, depth: int = 2, rank: int = 0, ranks: int = 1
+        self, loader: Reads[B], micro_rows: int | None = None, depth: int = 2, rank: int = 0, ranks: int = 1
     ) -> None:
         self.loader, self.batch_rows = loader, loader.batch_rows
         self._micro = micro_rows or loader.batch_rows
         self._depth, self._rank, self._ranks = depth, rank, ranks
-        self._ready: OrderedDict[range, Future[Batch]] = OrderedDict()
+        self._ready: OrderedDict[range, Future[B]] = OrderedDict()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="weft-ahead")
 
     def micro_batches(self, step: int) -> list[range]:
@@ -33,7 +45,7 @@ class Ahead:
             for first in range(rows.start, rows.stop, self._micro)
         ]
 
-    def gather(self, samples: range) -> Batch:
+    def gather(self, samples: range) -> B:
         """The rows with these global sample numbers; errors of the thread come out here."""
         known = self._ready.pop(samples, None)
         if known is None:

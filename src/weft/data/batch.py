@@ -35,11 +35,7 @@ class Batch:
 
         Where they do not come out even, the last ones get row 0 again, without targets.
         """
-        rows = len(self.tokens)
-        each = -(-rows // ranks)
-        index = np.arange(rank * each, (rank + 1) * each)
-        beyond = index >= rows
-        index[beyond] = 0
+        index, beyond = _part(len(self.tokens), rank, ranks)
         targets = self.targets[index]
         targets[beyond] = IGNORED
         return Batch(self.tokens[index], targets, self.document_start[index])
@@ -66,3 +62,26 @@ class PairBatch:
     def target_count(self) -> int:
         """Positions that carry loss."""
         return int((self.targets != IGNORED).sum())
+
+    def part(self, rank: int, ranks: int) -> PairBatch:
+        """The rows of process ``rank`` of ``ranks``, as :meth:`Batch.part`."""
+        index, beyond = _part(len(self.tokens), rank, ranks)
+        targets = self.targets[index]
+        targets[beyond] = IGNORED
+        return PairBatch(
+            self.source[index],
+            self.source_pair[index],
+            self.tokens[index],
+            targets,
+            self.document_start[index],
+            self.target_pair[index],
+        )
+
+
+def _part(rows: int, rank: int, ranks: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """(the rows, which of them are there only to make all parts equally long)."""
+    each = -(-rows // ranks)
+    index = np.arange(rank * each, (rank + 1) * each)
+    beyond = index >= rows
+    index[beyond] = 0
+    return index, beyond

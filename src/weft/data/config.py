@@ -134,6 +134,8 @@ class TokenizerConfig:
     sample_bytes: int = 16 << 20
     """Merges are learned from about this much text, drawn by content hash; 0 takes all of it."""
     path: str | None = None
+    encoder: bool | None = None
+    """For models that label or fill in text (:func:`weft.tokenizer.train.train`)."""
 
 
 @dataclass(frozen=True)

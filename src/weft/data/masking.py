@@ -14,6 +14,7 @@ import numpy.typing as npt
 from weft.core.errors import ConfigError, DataError
 from weft.data.batch import IGNORED, Batch
 from weft.data.loader import Gathers
+from weft.data.noised import Noised
 from weft.data.order import words
 from weft.tokenizer import Tokenizer
 
@@ -38,7 +39,7 @@ class Masking:
             )
 
 
-class MaskedLoader:
+class MaskedLoader(Noised[Batch]):
     """The rows of another loader with masks: a pure function of (seed, sample), whatever the batch.
 
     ``tokens`` of its batches are the text in place, not shifted; an encoder sees both ways where
@@ -58,22 +59,17 @@ class MaskedLoader:
 
         It may lie behind the vocabulary, for a model with room for it. DataError when there is none.
         """
-        self._loader, self.batch_rows, self._seed = loader, loader.batch_rows, seed
+        super().__init__(loader)
+        self._seed = seed
         self._masking = masking or Masking()
         self._mask_id, self._eos_id = mask_id(tokenizer) if mask is None else mask, tokenizer.eos_id
         special = np.fromiter(tokenizer.special_ids, np.int64)
         self._ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), special)
 
-    def batch(self, step: int) -> Batch:
-        """Batch number ``step`` (from 0)."""
-        first = step * self.batch_rows
-        return self.gather(range(first, first + self.batch_rows))
-
-    def gather(self, samples: range) -> Batch:
-        """The rows with these global sample numbers, masked."""
-        plain = self._loader.gather(samples)
+    def changed(self, plain: Batch, samples: range, part: int) -> Batch:
+        """``plain`` with some of its tokens hidden."""
         width = plain.targets.shape[1]
-        draws = np.stack([words(2 * width, self._seed, sample, 0, _STREAM) for sample in samples])
+        draws = np.stack([words(2 * width, self._seed, sample, part, _STREAM) for sample in samples])
         return self._masked(plain, draws)
 
     def _masked(self, plain: Batch, draws: npt.NDArray[np.uint64]) -> Batch:

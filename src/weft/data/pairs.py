@@ -7,6 +7,7 @@ that packing in one dimension fits both.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,12 @@ class PairLoader:
         return self._plan.rows
 
     @property
+    def tokens_per_epoch(self) -> int:
+        """Targets of one epoch."""
+        taken = np.minimum(self._targets, self.target_length)
+        return int(taken[self._plan.document].sum())
+
+    @property
     def vocab_size(self) -> int:
         """Tokens of the vocabulary that the shards were encoded with."""
         return self._shards.vocab_size
@@ -110,6 +117,12 @@ class PairLoader:
     def gather(self, samples: range) -> PairBatch:
         """The rows with these global sample numbers; sample g is row ``g % rows`` of epoch ``g // rows``."""
         return self._assemble(self._order.at(np.arange(samples.start, samples.stop)))
+
+    def sequential(self, batch_rows: int | None = None) -> Iterator[PairBatch]:
+        """Every row exactly once in the order of the plan; the last batch may have fewer rows."""
+        size = batch_rows or self.batch_rows
+        for first in range(0, self.rows, size):
+            yield self._assemble(np.arange(first, min(first + size, self.rows)))
 
     def _assemble(self, rows: Ints) -> PairBatch:
         packed, reader, eos = self._plan, self._shards.reader, self._shards.eos_id

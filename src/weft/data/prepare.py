@@ -35,7 +35,8 @@ def prepare(config: DataConfig, sources: Sequence[str | Path], out: Path) -> dic
     built = pipeline.build(config, everything, out)
     began = time.perf_counter()
     if config.tokenizer.path is None:
-        tokenizer = train_tokenizer(out, config.tokenizer.vocab_size, config.tokenizer.sample_bytes)
+        wanted = config.tokenizer
+        tokenizer = train_tokenizer(out, wanted.vocab_size, wanted.sample_bytes, encoder=bool(wanted.encoder))
     else:
         tokenizer = adopt_tokenizer(out, config.tokenizer.path)
     trained = time.perf_counter()

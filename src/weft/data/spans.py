@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from weft.core.errors import ConfigError, DataError
-from weft.data.batch import IGNORED, PairBatch
+from weft.data.batch import IGNORED, Batch, PairBatch
 from weft.data.loader import Gathers
+from weft.data.noised import Noised
 from weft.data.order import words
 from weft.tokenizer import Tokenizer
 
@@ -58,7 +59,7 @@ class Corruption:
         return tokens
 
 
-class SpanLoader:
+class SpanLoader(Noised[PairBatch]):
     """The rows of another loader as corrupted texts: a pure function of (seed, sample).
 
     A row is one text, its ends of text included, as in T5: documents in it see each other. No token is
@@ -81,7 +82,8 @@ class SpanLoader:
         ``sentinels``: their ids in order, by default tokens of the tokenizer that can serve; they may lie
         behind the vocabulary, for a model with room for them. DataError for too few.
         """
-        self._loader, self.batch_rows, self._seed = loader, loader.batch_rows, seed
+        super().__init__(loader)
+        self._seed = seed
         self._corruption = corruption or Corruption()
         self.source_length, self.target_length = self._corruption.lengths(sequence_length)
         needed = self._corruption.counts(sequence_length)[1]
@@ -91,21 +93,16 @@ class SpanLoader:
         self._eos_id = tokenizer.eos_id
         self._start_id = self._eos_id if start_id is None else start_id
 
-    def batch(self, step: int) -> PairBatch:
-        """Batch number ``step`` (from 0)."""
-        first = step * self.batch_rows
-        return self.gather(range(first, first + self.batch_rows))
-
-    def gather(self, samples: range) -> PairBatch:
-        """The rows with these global sample numbers, corrupted."""
-        texts = self._loader.gather(samples).targets
+    def changed(self, plain: Batch, samples: range, part: int) -> PairBatch:
+        """``plain`` with spans cut out of its rows."""
+        texts = plain.targets
         left, right = (len(samples), self.source_length), (len(samples), self.target_length)
         source, targets = np.full(left, self._eos_id, np.int64), np.full(right, IGNORED, np.int64)
         source_pair, target_pair = np.full(left, -1, np.int32), np.full(right, -1, np.int32)
         document_start = np.tile(np.arange(right[1], dtype=np.int32), (right[0], 1))
         for row, sample in enumerate(samples):
             text = texts[row][texts[row] != IGNORED]
-            draws = words(2 * len(text), self._seed, sample, 0, _STREAM)
+            draws = words(2 * len(text), self._seed, sample, part, _STREAM)
             noise = noise_mask(len(text), self._corruption, draws)
             # A text of one token stays whole; its target is an end of text.
             kept, hidden = self._marked(text, noise), self._marked(text[: len(text) * noise.any()], ~noise)

@@ -1,9 +1,9 @@
-"""Shards of supervised examples: conversations or pairs as tokens, and where the answers lie.
+"""Shards of supervised examples: conversations, pairs or labelled texts as tokens, and what to learn of them.
 
-The folder is one of shards like any other (:mod:`weft.data.shards`), whose sidecar has one more column,
-``answers``: for each document ``[start, stop, start, stop, ...]`` in tokens. A pair is stored as its
-source, an end of text, its target, an end of text; the target with its end is the answer. What could not
-be used is in ``dropped.parquet`` with the reason, and counted in the manifest.
+The folder is one of shards like any other (:mod:`weft.data.shards`). Where answers are learnt its sidecar
+has one more column, ``answers``: for each document ``[start, stop, start, stop, ...]`` in tokens. Where
+labels are learnt there is one more file a split, ``<split>.labels`` (:mod:`weft.data.labels`). What could
+not be used is in ``dropped.parquet`` with the reason, and counted in the manifest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,15 +26,18 @@ from weft.core import config, manifest
 from weft.core.errors import DataError
 from weft.core.files import atomic_directory, disk_errors, hash_file
 from weft.data.config import SplitConfig
-from weft.data.conversations import parse
 from weft.data.examples import Record, records
+from weft.data.forms import Chat, Classify, Form, Made, Pairs, Span, Tag
 from weft.data.indexed import token_type, write_index
 from weft.data.schema import BYTES, ID, LANGUAGE, REASON, SOURCE, SPLITS, TOKENS, VALUE
 from weft.data.shards import COMMAND
-from weft.tokenizer import Tokenizer
-from weft.tokenizer.answers import Encoded, encode_answers
+from weft.tokenizer import Tokenizer, train
+
+LABELLED = ("classify", "tag", "span")
+"""Forms that give labels to tokens."""
 
 ANSWERS = "answers"
+LABELS = "labels"
 _GROUP = 1000
 _SIDECAR = pa.schema(
     [
@@ -47,25 +50,86 @@ _SIDECAR = pa.schema(
     ]
 )
 _DROPPED = pa.schema([(SOURCE, pa.string()), (REASON, pa.string()), (VALUE, pa.string())])
+EXCLUDED = "exclude"
+"""Where examples go that only keep others out."""
 
 
 @dataclass(frozen=True)
 class SupervisedConfig:
-    """What the examples are. ``fields``: the names of source and target in records of pairs."""
+    """What the examples are.
 
-    form: Literal["chat", "pairs"] = "chat"
-    fields: tuple[str, ...] = ("source", "target")
+    ``fields``: the names of source and target in records of pairs, or of text and label. ``reader``: the
+    format of the files (:mod:`weft.data.labelled`), by default what their names end in; ``options`` are
+    ``key=value`` for it. ``languages`` and ``both_ways`` are for pairs, ``window`` for spans, ``names`` gives
+    labels other names, as ``1=positive``.
+    """
+
+    form: Literal["chat", "pairs", "classify", "tag", "span"] = "chat"
+    fields: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    both_ways: bool = False
+    window: int = 0
+    names: tuple[str, ...] = ()
+    reader: str = ""
+    options: tuple[str, ...] = ()
     split: SplitConfig = field(default_factory=SplitConfig)
 
+    def made(self) -> Form:
+        """The form. DataError for fields or languages that are not two."""
+        if self.form == "chat":
+            return Chat()
+        if self.form == "pairs":
+            return Pairs(self.fields or ("source", "target"), self.languages, self.both_ways)
+        if self.form == "classify":
+            return Classify(self.fields or ("text", "label"))
+        return Tag() if self.form == "tag" else Span(self.window)
+
     def __post_init__(self) -> None:
-        if len(self.fields) != 2:
-            raise DataError(f"A pair has two fields, not {list(self.fields)}; name source and target.")
+        self.made()
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Labels and the names they get. DataError for what is no ``label=name``."""
+        pairs = [text.partition("=") for text in self.names]
+        wrong = [
+            text for text, (_, equals, name) in zip(self.names, pairs, strict=True) if not equals or not name
+        ]
+        if wrong:
+            raise DataError(f"{wrong[0]!r} is no name of a label; write label=name, for instance 1=positive.")
+        return {label: name for label, _, name in pairs}
+
+
+Files = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The files of each split. Where ``valid`` or ``test`` is empty it is drawn from ``train``; no example of
+    ``valid``, ``test`` or ``exclude`` is left in training."""
+
+    train: Files
+    valid: Files = ()
+    test: Files = ()
+    exclude: Files = ()
+
+    def parts(self) -> list[tuple[str, Files]]:
+        """The splits with files, in the order in which they are read: training last."""
+        parts = [(EXCLUDED, self.exclude), ("test", self.test), ("valid", self.valid), ("train", self.train)]
+        return [(name, files) for name, files in parts if files]
 
 
 def prepare(
-    files: Sequence[str | Path], tokenizer: Tokenizer, out: Path, settings: SupervisedConfig | None = None
+    files: Files | Given, tokenizer: Tokenizer | int, out: Path, settings: SupervisedConfig | None = None
 ) -> dict[str, Any]:
-    """A folder that training reads: the examples as ``out/shards``, see :func:`write`, and the tokenizer."""
+    """A folder that training reads: the examples as ``out/shards``, see :func:`write`, and the tokenizer.
+
+    ``tokenizer``: one to use, or the size of one to train on the training examples.
+    """
+    if isinstance(tokenizer, int):
+        chosen = settings or SupervisedConfig()
+        given = files if isinstance(files, Given) else Given(sorted(files, key=str))
+        texts = list(_Reading(given, None, chosen).texts())
+        tokenizer = train(texts, tokenizer, encoder=chosen.form in LABELLED)
     record = write(files, tokenizer, out / "shards", settings)
     with disk_errors(out):
         tokenizer.save(out / "tokenizer")
@@ -73,59 +137,203 @@ def prepare(
 
 
 def write(
-    files: Sequence[str | Path], tokenizer: Tokenizer, out: Path, settings: SupervisedConfig | None = None
+    files: Files | Given, tokenizer: Tokenizer, out: Path, settings: SupervisedConfig | None = None
 ) -> dict[str, Any]:
     """Encode the examples of ``files`` into ``out`` and return the manifest; does nothing when it is done.
 
-    A conversation is rendered with the tokenizer's chat template. Equal examples are kept once, and the
-    split is drawn by their content. Raises DataError when a file cannot be read or nothing is left.
+    A conversation is rendered with the tokenizer's chat template. Equal training examples are kept once, and
+    a split that is not given is drawn by their content. Raises DataError when a file cannot be read or
+    nothing is left.
     """
     settings = settings or SupervisedConfig()
+    given = files if isinstance(files, Given) else Given(sorted(files, key=str))
     spelled = config.dump(settings)
-    names = sorted(str(file) for file in files)
-    inputs = {"tokenizer": tokenizer.fingerprint, "files": _fingerprint(names)}
+    prints = {name: _fingerprint([str(file) for file in found]) for name, found in given.parts()}
+    inputs = {"tokenizer": tokenizer.fingerprint, "files": prints["train"]}
+    inputs |= {name: found for name, found in prints.items() if name != "train"}
     if manifest.is_done(out, command=COMMAND, config=spelled, inputs=inputs):
         return manifest.read(out) or {}
+    reading = _Reading(given, tokenizer, settings)
     with atomic_directory(out) as folder, contextlib.ExitStack() as stack:
-        writers = {split: _SplitWriter(folder, split, tokenizer) for split in SPLITS}
+        writers = {split: _SplitWriter(folder, split, tokenizer, reading.labelled) for split in SPLITS}
         for writer in writers.values():
             stack.callback(writer.release)
-        dropped: list[dict[str, str | None]] = []
-        for where, made, text in _encoded(records(names, _pair(settings)), tokenizer, settings, dropped):
-            identity = hashlib.blake2b(text, digest_size=16).hexdigest()
-            writers[_split(identity, settings.split)].add(identity, where, made, len(text))
-        counts = Counter(row[REASON] for row in dropped)
-        figures: dict[str, Any] = {split: writer.close() for split, writer in writers.items()}
+        for split, where, identity, made, size in reading.documents():
+            writers[split].add(identity, where, made, size)
+        figures = {split: writer.close() for split, writer in writers.items()} | reading.figures()
         if not sum(figures[split]["documents"] for split in SPLITS):
-            raise DataError(f"No example is left of {', '.join(names)}: {dict(counts)}.")
-        pq.write_table(pa.Table.from_pylist(dropped, _DROPPED), folder / "dropped.parquet")
-        figures |= {
-            "vocab_size": tokenizer.vocab_size,
-            "eos_id": tokenizer.eos_id,
-            "token_type": np.dtype(token_type(tokenizer.vocab_size)).name,
-            "form": settings.form,
-            "dropped": dict(counts),
-        }
-        outputs = tuple(f"{split}.{suffix}" for split in SPLITS for suffix in ("bin", "idx", "parquet"))
+            raise DataError(
+                f"No example is left of {', '.join(map(str, given.train))}: {figures['dropped']}."
+            )
+        pq.write_table(pa.Table.from_pylist(reading.dropped, _DROPPED), folder / "dropped.parquet")
+        suffixes = ("bin", "idx", "parquet", *((LABELS,) if writers["train"].labelled else ()))
+        outputs = tuple(f"{split}.{suffix}" for split in SPLITS for suffix in suffixes)
         return manifest.write(
             folder, command=COMMAND, config=spelled, inputs=inputs, figures=figures, outputs=outputs
         )
 
 
+class _Reading:
+    """The documents of all splits; what is left out of them is noted in ``dropped``."""
+
+    def __init__(self, given: Given, tokenizer: Tokenizer | None, settings: SupervisedConfig) -> None:
+        self._given, self._known, self._settings = given, tokenizer, settings
+        self._renamed = settings.renamed
+        self.form = settings.made()
+        self.dropped: list[dict[str, str | None]] = []
+        self._seen: dict[bytes, str] = {}
+        self._counts: Counter[str] = Counter()
+        self.form = self.form.with_labels(self._classes())
+
+    def documents(self) -> Iterator[tuple[str, str, str, Made, int]]:
+        """(split, where, identity, document, bytes of the example) of each that is good."""
+        for part, files in self._given.parts():
+            found = self._parsed(self._records(files))
+            while group := list(itertools.islice(found, _GROUP)):
+                yield from self._encoded(part, group)
+
+    def figures(self) -> dict[str, Any]:
+        """What the manifest says beside the counts of the splits."""
+        total = sum(self._counts.values())
+        labels = list(self.form.labels)
+        shares = {"labels": labels, "shares": [self._counts[label] / max(total, 1) for label in labels]}
+        return {
+            "vocab_size": self._tokenizer.vocab_size,
+            "eos_id": self._tokenizer.eos_id,
+            "token_type": np.dtype(token_type(self._tokenizer.vocab_size)).name,
+            "form": self.form.name,
+            "dropped": dict(Counter(row[REASON] for row in self.dropped)),
+            **(shares if self.labelled else {}),
+        }
+
+    @property
+    def labelled(self) -> bool:
+        """Whether documents have labels for tokens."""
+        return self.form.name in LABELLED
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        assert self._known is not None
+        return self._known
+
+    def texts(self) -> Iterator[str]:
+        """The texts of the training examples."""
+        for _, example, _ in self._parsed(self._records(self._given.train)):
+            yield from self.form.texts(example)
+
+    def _classes(self) -> list[str]:
+        """The classes that training names; other examples are counted when they are read for good."""
+        if self.form.name not in ("classify", "tag"):
+            return []
+        found: set[str] = set()
+        for _, example, _ in self._parsed(self._records(self._given.train)):
+            found.update(self.form.classes(example))
+        self.dropped.clear()
+        return sorted(found, key=lambda name: (name.partition("-")[2], name))
+
+    def _records(self, files: Files) -> Iterator[Record]:
+        names = sorted(str(file) for file in files)
+        if self._settings.reader:
+            from weft.data import labelled
+
+            options = dict(text.partition("=")[::2] for text in self._settings.options)
+            return labelled.read(self._settings.reader, files, **options)
+        first, second = self._settings.fields or ("source", "target")
+        return records(names, (first, second))
+
+    def _parsed(self, found: Iterator[Record]) -> Iterator[tuple[str, Any, bytes]]:
+        """(where, example, canonical text) of each good record; the others are noted."""
+        for where, record, reason, value in found:
+            example = None
+            if reason is None:
+                example, reason, value = self.form.example(self._named(record))
+            if example is None:
+                self._drop(where, reason, value)
+            else:
+                spelled = json.dumps(self.form.key(example), ensure_ascii=False, sort_keys=True)
+                yield where, example, spelled.encode("utf-8")
+
+    def _named(self, record: Any) -> Any:
+        """The record with the names that its labels get."""
+        if not self._renamed or not isinstance(record, dict):
+            return record
+        key = self._settings.fields[1] if len(self._settings.fields) == 2 else "label"
+        changed: dict[str, Any] = (
+            {key: self._renamed.get(str(record[key]), record[key])} if key in record else {}
+        )
+        spans = record.get("spans")
+        if isinstance(spans, list):
+            changed["spans"] = [
+                {**span, "label": self._renamed.get(span["label"], span["label"])}
+                if isinstance(span, dict) and isinstance(span.get("label"), str)
+                else span
+                for span in spans
+            ]
+        return record | changed
+
+    def _encoded(
+        self, part: str, group: Sequence[tuple[str, Any, bytes]]
+    ) -> Iterator[tuple[str, str, str, Made, int]]:
+        kept = [item for item in group if self._is_new(part, *item)]
+        if part == EXCLUDED:
+            return
+        encoded = self.form.encode(self._tokenizer, [example for _, example, _ in kept])
+        for (where, example, text), documents in zip(kept, encoded, strict=True):
+            if isinstance(documents, DataError):
+                self._drop(where, "not_encoded" if self.labelled else "chat_template", str(documents))
+                continue
+            identity = hashlib.blake2b(text, digest_size=16).hexdigest()
+            split = self._split(identity) if part == "train" else part
+            if split == "train":
+                self._counts.update(self.form.counts(example))
+            for number, made in enumerate(documents):
+                yield split, where, identity, made, 0 if number else len(text)
+
+    def _is_new(self, part: str, where: str, example: Any, text: bytes) -> bool:
+        """Whether an example is taken: in training only what was seen nowhere before."""
+        first = self._seen.setdefault(hashlib.blake2b(text, digest_size=16).digest(), f"{part} {where}")
+        if part == "train" and first != f"train {where}":
+            origin, _, place = first.partition(" ")
+            self._drop(where, "exact_duplicate" if origin == "train" else f"in_{origin}", place)
+            return False
+        unknown = [name for name in self.form.classes(example) if name not in self.form.labels]
+        if unknown and part != EXCLUDED:
+            self._drop(where, "label_not_in_training", unknown[0])
+        return not unknown
+
+    def _split(self, identity: str) -> str:
+        """Where a training example goes: a draw from its content, test first and validation after it."""
+        shares: Mapping[str, float] = {
+            name: 0.0 if getattr(self._given, name) else getattr(self._settings.split, name)
+            for name in ("test", "valid")
+        }
+        draw = (int(identity[16:], 16) & ((1 << 53) - 1)) / (1 << 53)
+        if draw < shares["test"]:
+            return "test"
+        return "valid" if draw < shares["test"] + shares["valid"] else "train"
+
+    def _drop(self, where: str, reason: str | None, value: str | None) -> None:
+        self.dropped.append({SOURCE: where, REASON: reason, VALUE: value})
+
+
 class _SplitWriter:
     """One split of the folder, written as examples come."""
 
-    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer) -> None:
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, labelled: bool) -> None:
         self._folder, self._split = folder, split
         self._dtype = token_type(tokenizer.vocab_size)
         self._stream = (folder / f"{split}.bin").open("wb")
+        self.labelled = labelled
+        self._labels = (folder / f"{split}.{LABELS}").open("wb") if labelled else None
         self._sidecar = pq.ParquetWriter(folder / f"{split}.parquet", _SIDECAR, compression="zstd")
         self._rows: list[dict[str, Any]] = []
         self._lengths: list[int] = []
         self._bytes = 0
 
-    def add(self, identity: str, where: str, made: Encoded, size: int) -> None:
+    def add(self, identity: str, where: str, made: Made, size: int) -> None:
         self._stream.write(np.asarray(made.ids, self._dtype).tobytes())
+        if self._labels is not None:
+            self._labels.write(np.asarray(made.labels, np.int32).tobytes())
         self._lengths.append(len(made.ids))
         self._bytes += size
         row = {ID: identity, SOURCE: where, LANGUAGE: None, TOKENS: len(made.ids), BYTES: size}
@@ -140,90 +348,15 @@ class _SplitWriter:
         return {"documents": len(self._lengths), "tokens": sum(self._lengths), "bytes": self._bytes}
 
     def release(self) -> None:
-        """Close both files; a second time does nothing."""
+        """Close the files; a second time does nothing."""
         self._stream.close()
+        if self._labels is not None:
+            self._labels.close()
         self._sidecar.close()
 
     def _flush(self) -> None:
         self._sidecar.write_table(pa.Table.from_pylist(self._rows, _SIDECAR))
         self._rows = []
-
-
-def _encoded(
-    found: Iterator[Record],
-    tokenizer: Tokenizer,
-    settings: SupervisedConfig,
-    dropped: list[dict[str, str | None]],
-) -> Iterator[tuple[str, Encoded, bytes]]:
-    """(where, tokens, canonical text) of each good example; the others are added to ``dropped``."""
-    seen: dict[bytes, str] = {}
-
-    def drop(where: str, reason: str | None, value: str | None) -> None:
-        dropped.append({SOURCE: where, REASON: reason, VALUE: value})
-
-    while group := list(itertools.islice(found, _GROUP)):
-        kept: list[tuple[str, Any, bytes]] = []
-        for where, record, reason, value in group:
-            example = None
-            if reason is None:
-                example, reason, value = _example(record, settings)
-            if example is None:
-                drop(where, reason, value)
-                continue
-            text = json.dumps(example, ensure_ascii=False, sort_keys=True).encode("utf-8")
-            first = seen.setdefault(hashlib.blake2b(text, digest_size=16).digest(), where)
-            if first == where:
-                kept.append((where, example, text))
-            else:
-                drop(where, "exact_duplicate", first)
-        encode = _encode_pairs if settings.form == "pairs" else encode_answers
-        encoded = encode(tokenizer, [example for _, example, _ in kept])
-        for (where, _, text), made in zip(kept, encoded, strict=True):
-            if isinstance(made, DataError):
-                drop(where, "chat_template", str(made))
-            else:
-                yield where, made, text
-
-
-def _example(record: Any, settings: SupervisedConfig) -> tuple[Any, str | None, str | None]:
-    """``(messages or (source, target), reason, value)`` of a record."""
-    if settings.form == "chat":
-        return parse(record)
-    given = [record.get(name) if isinstance(record, dict) else None for name in settings.fields]
-    texts = [text for text in given if isinstance(text, str)]
-    if len(texts) < 2:
-        found = ", ".join(list(map(str, record))[:8]) if isinstance(record, dict) else type(record).__name__
-        return None, "no_pair", found
-    empty = [name for name, text in zip(settings.fields, texts, strict=True) if not text.strip()]
-    if empty:
-        return None, "empty", empty[0]
-    try:
-        "".join(texts).encode("utf-8")
-    except UnicodeEncodeError:
-        return None, "invalid_encoding", "lone surrogate"
-    return texts, None, None
-
-
-def _encode_pairs(tokenizer: Tokenizer, pairs: Sequence[Sequence[str]]) -> list[Encoded | DataError]:
-    ids = tokenizer.encode_batch([text for pair in pairs for text in pair])
-    end = [tokenizer.eos_id]
-    return [
-        Encoded(source + end + target + end, [len(source) + 1, len(source) + len(target) + 2])
-        for source, target in zip(ids[::2], ids[1::2], strict=True)
-    ]
-
-
-def _split(identity: str, shares: SplitConfig) -> str:
-    """Where an example goes: a draw from its content, test first and validation after it."""
-    draw = (int(identity[16:], 16) & ((1 << 53) - 1)) / (1 << 53)
-    if draw < shares.test:
-        return "test"
-    return "valid" if draw < shares.test + shares.valid else "train"
-
-
-def _pair(settings: SupervisedConfig) -> tuple[str, str]:
-    source, target = settings.fields
-    return source, target
 
 
 def _fingerprint(names: Sequence[str]) -> str:

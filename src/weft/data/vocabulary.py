@@ -20,23 +20,28 @@ COMMAND = "tokenizer"
 
 
 def train_tokenizer(
-    data_folder: str | Path, vocab_size: int = 8192, sample_bytes: int = TokenizerConfig.sample_bytes
+    data_folder: str | Path,
+    vocab_size: int = 8192,
+    sample_bytes: int = TokenizerConfig.sample_bytes,
+    *,
+    encoder: bool = False,
 ) -> Tokenizer:
     """Train on ``data_folder/documents/train`` and save to ``data_folder/tokenizer``; once done, load it.
 
-    Of a larger split, documents are drawn by content hash until about ``sample_bytes`` (0: all).
+    ``encoder`` as in :func:`weft.tokenizer.train.train`. Of a larger split, documents are drawn by content
+    hash until about ``sample_bytes`` (0: all).
     Raises UsageError for an impossible size, DataError when there are no documents.
     """
     check_vocab_size(vocab_size)
     data_folder = Path(data_folder)
     out = data_folder / TOKENIZER
-    text = configuration.dump(TokenizerConfig(vocab_size, sample_bytes))
+    text = configuration.dump(TokenizerConfig(vocab_size, sample_bytes, encoder=encoder or None))
     inputs = {"documents": documents.fingerprint(data_folder)}
     if manifest.is_done(out, command=COMMAND, config=text, inputs=inputs):
         return Tokenizer.load(out)
     total = documents.byte_count(data_folder, "train")
     share = min(1.0, sample_bytes / total) if sample_bytes and total else 1.0
-    tokenizer = train(_sample(data_folder, share), vocab_size)
+    tokenizer = train(_sample(data_folder, share), vocab_size, encoder=encoder)
     figures = {
         "vocab_size": tokenizer.vocab_size,
         "fingerprint": tokenizer.fingerprint,

@@ -59,6 +59,26 @@ class EncoderDecoderConfig:
             raise ConfigError(f"dropout_rate = {self.dropout_rate} must be at least 0 and less than 1.")
 
     @property
+    def hidden_size(self) -> int:
+        """The width of the model under the name that the other families give it."""
+        return self.d_model
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that work for a token: all of them."""
+        return self.parameters
+
+    @property
+    def num_experts(self) -> int:
+        """Encoder-decoders have none."""
+        return 0
+
+    @property
+    def sparse_layers(self) -> int:
+        """Layers with experts: none."""
+        return 0
+
+    @property
     def parameters(self) -> int:
         """All parameters, a tied output matrix counted once."""
         embeddings = self.vocab_size * self.d_model * (1 if self.tie_word_embeddings else 2)

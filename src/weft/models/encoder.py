@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.models.encoder_config import EncoderConfig
-from weft.models.heads import MaskedOutput, Norm, PredictionHead, pool
+from weft.models.heads import CRF, MaskedOutput, Norm, PredictionHead, pool
 from weft.models.layers import Linear
 from weft.ops.both_ways import BothWays
 from weft.ops.loss import IGNORED
@@ -107,6 +107,7 @@ class Encoder(nn.Module):
             self.output.weight = self.embedding.weight
         else:
             self.classifier = Linear(size, len(config.labels))
+        self.crf = CRF(len(config.labels)) if config.crf else None
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
@@ -125,7 +126,9 @@ class Encoder(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights: normal, and matrices that write to the residual stream start at zero."""
         for name, parameter in self.named_parameters():
-            if parameter.ndim < 2:
+            if name.startswith("crf."):
+                parameter.zero_()
+            elif parameter.ndim < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.endswith(("attention.o.weight", "feed_forward.down.weight")):
                 parameter.zero_()

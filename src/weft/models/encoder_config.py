@@ -26,7 +26,8 @@ class EncoderConfig:
     ModernBERT (arXiv:2412.13663): every ``global_attn_every_n_layers``-th layer from the first on sees the
     whole document, with its own rotary base; the others see ``local_attention // 2`` tokens to each side.
     ``labels`` are the names of the classes of a head, by their numbers (a span head has start and end).
-    ``dropout`` is that of embeddings, feed-forward and head while training.
+    ``dropout`` is that of embeddings, feed-forward and head while training. ``crf``: labels of tokens are
+    scored as whole sequences.
     """
 
     vocab_size: int
@@ -52,6 +53,7 @@ class EncoderConfig:
     labels: tuple[str, ...] = ()
     tie_word_embeddings: bool = True
     dropout: float = 0.0
+    crf: bool = False
 
     def __post_init__(self) -> None:
         lookup(ENCODERS, self.architecture, "architecture")
@@ -74,6 +76,10 @@ class EncoderConfig:
             raise ConfigError(f"labels is empty; an {self.architecture} needs at least one class.")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("labels names a class twice; give every class a name of its own.")
+        if self.crf and self.head != "token":
+            raise ConfigError(
+                f"A CRF stands on labels of tokens, not on an {self.architecture}; leave it out."
+            )
         if self.head == "masked" and not self.tie_word_embeddings:
             raise ConfigError("tie_word_embeddings = False is not supported by encoders; they always tie.")
 
@@ -92,6 +98,21 @@ class EncoderConfig:
         return None if layer % self.global_attn_every_n_layers == 0 else self.local_attention // 2
 
     @property
+    def active_parameters(self) -> int:
+        """Parameters that work for a token: all of them."""
+        return self.parameters
+
+    @property
+    def num_experts(self) -> int:
+        """Encoders have none."""
+        return 0
+
+    @property
+    def sparse_layers(self) -> int:
+        """Layers with experts: none."""
+        return 0
+
+    @property
     def parameters(self) -> int:
         """All parameters, the tied output matrix counted once."""
         E, F, L, V = self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.vocab_size
@@ -102,7 +123,8 @@ class EncoderConfig:
         head = E * E + (E if self.classifier_bias else 0) + norms
         if self.head == "masked":
             return body + head + (V if self.decoder_bias else 0)
-        return body + head + len(self.labels) * (E + 1)
+        classes = len(self.labels)
+        return body + head + classes * (E + 1) + (classes * (classes + 2) if self.crf else 0)
 
     def flops_per_token(self, context: int) -> float:
         """Matrix floating-point operations of a training step per token of documents of ``context`` tokens.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.models.layers import Linear
+from weft.ops.crf import likelihood
 from weft.ops.loss import IGNORED
 
 CHUNK = 1024
@@ -56,6 +57,25 @@ class MaskedOutput(Linear):
             scores = self(hidden[first : first + CHUNK]).float()
             total = total + F.cross_entropy(scores, targets[first : first + CHUNK], reduction="sum")
         return total * scale
+
+
+class CRF(nn.Module):
+    """What follows what among the classes of tokens, learnt (:mod:`weft.ops.crf`)."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.transitions = nn.Parameter(torch.zeros(classes, classes))
+        self.first = nn.Parameter(torch.zeros(classes))
+        self.last = nn.Parameter(torch.zeros(classes))
+
+    @property
+    def table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Transitions [C, C], first [C] and last [C]."""
+        return self.transitions, self.first, self.last
+
+    def loss(self, scores_BTC: Tensor, targets_BT: Tensor, start_BT: Tensor) -> Tensor:
+        """fp32 scalar, see :func:`weft.ops.crf.likelihood`."""
+        return likelihood(scores_BTC, targets_BT, start_BT, self.table)
 
 
 def pool(hidden_BTE: Tensor, start_BT: Tensor, end_BT: Tensor, first_N: Tensor, how: str) -> Tensor:

@@ -43,6 +43,7 @@ ENCODER: dict[str, str] = {
     "head.norm": "head.norm",
     "output": "decoder",
     "classifier": "classifier",
+    "crf": "crf",
     "blocks.{}.attention_norm": "model.layers.{}.attn_norm",
     "blocks.{}.attention.qkv": "model.layers.{}.attn.Wqkv",
     "blocks.{}.attention.o": "model.layers.{}.attn.Wo",
@@ -50,7 +51,8 @@ ENCODER: dict[str, str] = {
     "blocks.{}.feed_forward.gate_up": "model.layers.{}.mlp.Wi",
     "blocks.{}.feed_forward.down": "model.layers.{}.mlp.Wo",
 }
-"""Modules of ModernBERT; a parameter's own name (weight, bias) is the same in both."""
+"""Modules of ModernBERT; a parameter's own name (weight, bias) is the same in both. The stock model has no
+CRF: other programs leave its tensors out, and see the same scores of each token."""
 
 ENCODER_DECODER: dict[str, str] = {
     "embedding.weight": "shared.weight",

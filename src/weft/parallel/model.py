@@ -9,14 +9,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from weft.data.batch import Batch
-from weft.models import Decoder
+from weft.core.errors import ConfigError
+from weft.data.batch import Batch, PairBatch
+from weft.models import Decoder, DecoderConfig
+from weft.models.encdec import EncoderDecoder
+from weft.models.encoder import Encoder
 from weft.parallel import compile, expert, fsdp, gradients, recompute, tensor
 from weft.parallel import float8 as float8_products
 from weft.parallel.context import split
@@ -24,7 +27,7 @@ from weft.parallel.data import sum_gradients
 from weft.parallel.mesh import Mesh
 from weft.parallel.objective import Loss
 from weft.parallel.plan import Plan
-from weft.parallel.rows import Rows
+from weft.parallel.rows import paired, seen
 from weft.parallel.stage import Stage
 from weft.parallel.suspects import suspects
 from weft.parallel.world import World
@@ -33,27 +36,30 @@ if TYPE_CHECKING:
     from weft.parallel.pipeline import Pipeline
 
 
-class ParallelModel:
-    """A decoder under a plan. ``module`` is what this rank holds of it, ``pipeline`` what runs its stages."""
+Network = Decoder | Encoder | EncoderDecoder
 
-    def __init__(self, module: Decoder | Stage, plan: Plan, mesh: Mesh, pipeline: Pipeline | None = None):
+
+class ParallelModel:
+    """A model under a plan. ``module`` is what this rank holds of it, ``pipeline`` what runs its stages."""
+
+    def __init__(self, module: Network | Stage, plan: Plan, mesh: Mesh, pipeline: Pipeline | None = None):
         self.module, self.plan, self.mesh, self.pipeline = module, plan, mesh, pipeline
         self.config = module.config
 
     @classmethod
-    def alone(cls, module: Decoder) -> ParallelModel:
+    def alone(cls, module: Network) -> ParallelModel:
         """The whole model in one process."""
-        device = module.inverse_frequencies.device
+        device = module.embedding.weight.device
         return cls(module, Plan(), Mesh(Plan(), World(0, 1, 0, 1, device), None))
 
     @property
-    def whole(self) -> Decoder:
+    def whole(self) -> Network:
         """The module where this rank runs the model from end to end; not for a pipeline."""
-        assert isinstance(self.module, Decoder)
+        assert not isinstance(self.module, Stage)
         return self.module
 
     @property
-    def parts(self) -> list[Decoder | Stage]:
+    def parts(self) -> Sequence[nn.Module]:
         """What this rank runs forward and backward: the model, or its stages of a pipeline."""
         return [self.whole] if self.pipeline is None else list(self.pipeline.stages.values())
 
@@ -66,16 +72,20 @@ class ParallelModel:
         """What this rank holds and trains."""
         return self.module.parameters()
 
-    def rows(self, batch: Batch) -> Rows:
-        """This rank's part of its micro-batch, on its device."""
-        return split(batch, self.mesh, self.config.sliding_window)
+    def rows(self, batch: Batch | PairBatch) -> Any:
+        """This rank's part of its micro-batch, on its device, as its kind of model reads it."""
+        if isinstance(batch, PairBatch):
+            return paired(batch, self.device)
+        if isinstance(self.config, DecoderConfig):
+            return split(batch, self.mesh, self.config.sliding_window)
+        return seen(batch, self.device)
 
     def count(self, targets: int) -> int:
         """Targets over all ranks, from those of this rank's rows."""
         return round(self._sum(float(targets), "data"))
 
     def accumulate(
-        self, objective: Loss, batches: Sequence[Batch], scale: float, dtype: torch.dtype
+        self, objective: Loss, batches: Sequence[Batch | PairBatch], scale: float, dtype: torch.dtype
     ) -> float:
         """Forward and backward of the step's micro-batches; the loss over all ranks.
 
@@ -95,7 +105,7 @@ class ParallelModel:
         return self._sum(self._sum(total, "sum"), "pp")
 
     @torch.no_grad()
-    def evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
+    def evaluate(self, objective: Loss, batch: Batch | PairBatch, dtype: torch.dtype) -> float:
         """The summed loss over all ranks, without gradients; ``batch`` holds this data rank's rows."""
         self.module.eval()
         try:
@@ -103,7 +113,7 @@ class ParallelModel:
         finally:
             self.module.train()
 
-    def _evaluate(self, objective: Loss, batch: Batch, dtype: torch.dtype) -> float:
+    def _evaluate(self, objective: Loss, batch: Batch | PairBatch, dtype: torch.dtype) -> float:
         if self.pipeline is None:
             return objective.loss(self.whole, self.rows(batch), 1.0, dtype).item()
         micros = math.gcd(len(batch.tokens), self.plan.pp)
@@ -115,7 +125,7 @@ class ParallelModel:
         return gradients.clip(self.parameters(), most, self.mesh)
 
     def suspects(
-        self, objective: Loss, batches: Sequence[Batch], scale: float, dtype: torch.dtype
+        self, objective: Loss, batches: Sequence[Batch | PairBatch], scale: float, dtype: torch.dtype
     ) -> tuple[int, ...]:
         """The ranks in which the step first makes what is not finite; empty alone, or when it now does not.
 
@@ -162,7 +172,7 @@ class ParallelModel:
 
 
 def parallelise(
-    module: Decoder,
+    module: Network,
     plan: Plan,
     mesh: Mesh,
     dtype: torch.dtype,
@@ -176,6 +186,13 @@ def parallelise(
     ``backend`` is that of torch.compile for the blocks (None: they run as written). Every rank must hold the
     same weights, or weights on the meta device.
     """
+    if not isinstance(module, Decoder):
+        if plan != Plan(dp=plan.dp):
+            raise ConfigError(
+                f"A {module.config.architecture} is trained alone or with dp alone; leave the rest of the "
+                "plan out."
+            )
+        return ParallelModel(module, plan, mesh)
     expert.apply(module, plan, mesh)
     tensor.apply(module, plan, mesh)
     float8_products.apply(module, float8)

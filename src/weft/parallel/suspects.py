@@ -15,8 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from weft.models import Decoder
-from weft.parallel.stage import Stage
 from weft.parallel.world import World
 
 
@@ -40,14 +38,20 @@ class _Seen:
         return forward or (self.into and self.out and self.gradient_out and not self.gradient_into)
 
 
-def suspects(parts: Sequence[Decoder | Stage], run: Callable[[], object], world: World) -> tuple[int, ...]:
+def _first_block(part: nn.Module) -> nn.Module:
+    """Where hidden states go in first; an encoder-decoder begins in its encoder."""
+    owner = part if isinstance(getattr(part, "blocks", None), nn.Module) else part.get_submodule("encoder")
+    return next(owner.get_submodule("blocks").children())
+
+
+def suspects(parts: Sequence[nn.Module], run: Callable[[], object], world: World) -> tuple[int, ...]:
     """Ranks in which ``run``, the step, first made something that is not finite; empty when it now did not.
 
     ``parts``: what this rank runs of the model. Every rank must call it.
     """
     seen, handles = [_Seen() for _ in parts], []
     for part, noted in zip(parts, seen, strict=True):
-        first = next(part.blocks.children())
+        first = _first_block(part)
         into = functools.partial(_into, noted)
         handles += [
             first.register_forward_pre_hook(into),

@@ -18,7 +18,7 @@ from weft.core.errors import DataError
 from weft.core.files import write_text_atomic
 from weft.tokenizer.bytelevel import CHARACTER_OF_BYTE, to_bytes
 from weft.tokenizer.fast import Ends, FastEncoder, Ids
-from weft.tokenizer.special import CHATML_TEMPLATE, FOREIGN_ENDS
+from weft.tokenizer.special import CHATML_TEMPLATE, FOREIGN_ENDS, MASK
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -83,6 +83,7 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             "model_max_length": 1 << 30,
             "chat_template": CHATML_TEMPLATE,
+            **({"mask_token": MASK} if self.token_id(MASK) is not None and not self._config else {}),
         }
         special = {key: config[key] for key in ("bos_token", "eos_token", "pad_token") if config.get(key)}
         write_text_atomic(folder / FILE, self._special.to_str(pretty=True))
@@ -108,6 +109,19 @@ class Tokenizer:
                 "A text holds lone surrogates, which UTF-8 cannot spell; clean it first."
             ) from None
         return [encoding.ids for encoding in encodings]
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """:meth:`encode` of each text, and which characters [start, stop) of it each token stands for.
+
+        The bytes of one character share its place, and a token may hold the space before a word.
+        """
+        try:
+            encodings = self._ordinary.encode_batch(list(texts), add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            raise DataError(
+                "A text holds lone surrogates, which UTF-8 cannot spell; clean it first."
+            ) from None
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
 
     def encode_flat(self, texts: Sequence[str], *, fast: bool = True) -> tuple[Ids, Ends]:
         """:meth:`encode` of many texts at once: all ids [tokens], and where each text ends in them [texts].

@@ -11,6 +11,9 @@ TURN_END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 """In the order of their ids, after all learned tokens."""
 
+MASK = "<mask>"
+"""Hides a token from an encoder that shall guess it; only tokenizers for encoders have it."""
+
 CHATML_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"

@@ -10,16 +10,13 @@ from pathlib import Path
 
 import torch
 
-from weft.checkpoint.huggingface import load_model
-from weft.checkpoint.opened import open_decoder
+from weft.checkpoint.kinds import Config
 from weft.checkpoint.saver import Saver
 from weft.checkpoint.slices import empty_model, fill_model
 from weft.core import config
 from weft.core.errors import ConfigError
 from weft.core.files import write_text_atomic
-from weft.data.loader import Loader
-from weft.data.mixed import MixedLoader
-from weft.models import Decoder, DecoderConfig
+from weft.models import Decoder
 from weft.ops.arithmetic import Arithmetic
 from weft.parallel.company import Company
 from weft.parallel.materialise import materialise, on_meta
@@ -27,7 +24,7 @@ from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.world import World
 from weft.tokenizer import Tokenizer
-from weft.train import dial, lora, rows
+from weft.train import dial, lora, rows, shapes
 from weft.train.balance import Balance
 from weft.train.calibrate import Speed, measure
 from weft.train.config import TrainRun
@@ -36,7 +33,6 @@ from weft.train.loop import Trainer
 from weft.train.objectives.base import Objective
 from weft.train.optim import Optimizer
 from weft.train.step import Step
-from weft.train.transfer import rescale
 
 Say = Callable[[str], None]
 
@@ -69,18 +65,21 @@ def resolve(run: TrainRun, place: Place, say: Say) -> TrainRun:
 
 
 def _derive(run: TrainRun, place: Place, say: Say) -> None:
-    if run.train.steps is None and run.train.budget is None:
+    if run.train.steps is None and run.train.budget is None and run.train.epochs is None:
         raise ConfigError(
-            "The run has no length; set train.budget (for instance --budget 30m) or train.steps."
+            "The run has no length; set train.budget (for instance --budget 30m), train.steps or "
+            "train.epochs."
         )
+    if run.train.epochs is not None and (run.train.steps is not None or run.train.budget is not None):
+        raise ConfigError("train.epochs sets the length; leave train.steps and train.budget out.")
     loader = rows.open_rows(run, place.folder, place.shards, 1)
-    choices = _choices(run, loader.vocab_size)
+    choices = shapes.choices(run, loader)
     if run.train.budget is not None:
         speed = _calibrate(run, place, loader, choices)
         derived = dial.derive(run, choices, speed, loader.tokens_per_epoch)
         say(f"calibration: {speed.seconds:.1f} s")
     else:
-        derived = dial.defaults(run, choices[0])
+        derived = dial.defaults(run, choices[0], loader.rows)
     resolved, settled = dial.apply(run, derived), dial.settle(run, derived)
     for item in settled:
         say(f"  {item.name} = {item.value}: {item.reason}")
@@ -89,15 +88,7 @@ def _derive(run: TrainRun, place: Place, say: Say) -> None:
     config.save(resolved, place.folder / RESOLVED)
 
 
-def _choices(run: TrainRun, vocab_size: int) -> list[DecoderConfig]:
-    if run.model.start is not None:
-        return [open_decoder(run.model.start)[1].config]
-    return dial.sizes(run, vocab_size)
-
-
-def _calibrate(
-    run: TrainRun, place: Place, loader: Loader | MixedLoader, choices: list[DecoderConfig]
-) -> Speed:
+def _calibrate(run: TrainRun, place: Place, loader: rows.TrainingRows, choices: list[Config]) -> Speed:
     assert run.train.budget is not None
     limit = min(config.duration(run.train.budget) * dial.CALIBRATION_SHARE, CALIBRATION_SECONDS)
     wanted = choices[1::3] if len(choices) > 1 else choices
@@ -115,15 +106,10 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     loader.check_tokenizer(place.tokenizer)
     validation = rows.open_validation(run, place.shards)
     mesh = Mesh.build(run.parallel, place.world)
-    if run.model.start is not None and not run.parallel.alone and not run.lora.rank:
-        # Each rank reads its parts below, when it is known which they are.
-        whole = empty_model(run.model.start, place.world.device)
-    else:
-        whole = fresh_model(run, loader.vocab_size, place.world.device)
-    if run.lora.rank:
-        lora.apply(whole, run, place.arithmetic.dtype)
+    whole = _whole(run, place, loader)
     micro = settings.micro_rows or loader.batch_rows
-    run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
+    if isinstance(whole, Decoder):
+        run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
     backend = "inductor" if settings.compile else None
     arithmetic = place.arithmetic
     model = parallelise(whole, run.parallel, mesh, arithmetic.dtype, backend, float8=arithmetic.float8)
@@ -155,17 +141,17 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     )
 
 
-def fresh_model(run: TrainRun, vocab_size: int, device: torch.device) -> Decoder:
-    """The decoder that a run begins with: drawn from its seed, or the checkpoint it starts from."""
-    if run.model.start is not None:
-        return load_model(run.model.start, torch.float32, device)
-    shape = dial.fixed_size(run.model, vocab_size, run.data.sequence_length)
-    if shape is None:
-        raise ConfigError("model.hidden_size is not set; give it, or give a budget from which it follows.")
-    with torch.device(device):
-        model = Decoder(shape)
-    # Drawn on the CPU whatever the device, so that the same seed starts the same model everywhere.
-    model.to("cpu").initialise(torch.Generator().manual_seed(run.train.seed))
-    if run.optimizer.base_width is not None:
-        rescale(model, shape.hidden_size / run.optimizer.base_width)
-    return model.to(device)
+def _whole(run: TrainRun, place: Place, loader: rows.TrainingRows) -> shapes.Network:
+    """The model before it is spread over ranks, with adapters if it has any."""
+    decoder = run.objective.name not in shapes.ARCHITECTURES
+    if run.lora.rank and not decoder:
+        raise ConfigError(
+            f"lora.rank is for decoders; objective.name = {run.objective.name} trains all weights."
+        )
+    if decoder and run.model.start is not None and not run.parallel.alone and not run.lora.rank:
+        # Each rank reads its parts later, when it is known which they are.
+        return empty_model(run.model.start, place.world.device)
+    whole = shapes.fresh_model(run, loader, place.world.device)
+    if run.lora.rank and isinstance(whole, Decoder):
+        lora.apply(whole, run, place.arithmetic.dtype)
+    return whole

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from weft.data.batch import Batch
-from weft.models import Decoder, DecoderConfig
-from weft.parallel.rows import packed
+from weft.checkpoint.kinds import KINDS, Config
+from weft.parallel.model import ParallelModel
 from weft.train.config import OptimizerSection
-from weft.train.objectives.base import Objective
+from weft.train.objectives.base import AnyBatch, Objective
 from weft.train.optim import Optimizer
 
 
@@ -34,7 +33,7 @@ class Speed:
     measurements: tuple[Measurement, ...]
     seconds: float
 
-    def step_seconds(self, config: DecoderConfig, tokens: int, context: int) -> float:
+    def step_seconds(self, config: Config, tokens: int, context: int) -> float:
         """Foretold seconds of a step of ``tokens`` positions: log-log interpolation between sizes."""
         points = self.measurements
         rate = _interpolate([(m.width, m.rate) for m in points], config.hidden_size)
@@ -43,8 +42,8 @@ class Speed:
 
 
 def measure(
-    configs: list[DecoderConfig],
-    batch: Batch,
+    configs: list[Config],
+    batch: AnyBatch,
     objective: Objective,
     optimizer: OptimizerSection,
     dtype: torch.dtype,
@@ -70,23 +69,23 @@ def measure(
 
 
 def _time_size(
-    config: DecoderConfig,
-    batch: Batch,
+    config: Config,
+    batch: AnyBatch,
     objective: Objective,
     section: OptimizerSection,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Measurement:
     with torch.device(device):
-        model = Decoder(config)
+        model = KINDS[config.architecture].build(config)
     model.initialise(torch.Generator(device).manual_seed(0))
     optimizer = Optimizer(model, section, 1e-6)
-    rows = packed(batch, device, config.sliding_window)
+    rows = ParallelModel.alone(model).rows(batch)
     work, update = math.inf, math.inf
     # The first round warms caches and the allocator up; the best of the rest is the machine's speed.
     for _ in range(3):
         begun = time.perf_counter()
-        objective.loss(model, rows, 1.0 / batch.target_count, dtype).backward()  # type: ignore[no-untyped-call]
+        objective.loss(model, rows, 1.0 / max(objective.count(batch), 1), dtype).backward()  # type: ignore[no-untyped-call]
         _wait(device)
         between = time.perf_counter()
         optimizer.step(1.0)

@@ -14,17 +14,23 @@ from weft.parallel.plan import Plan
 
 @dataclass(frozen=True)
 class DataSection:
-    """``path``: a folder made by ``weft data``; ``sequence_length``: positions of a packed row."""
+    """``path``: a folder made by ``weft data``; ``sequence_length``: positions of a packed row.
+
+    ``target_length``: those of the target's rows where pairs are learnt, by default as many.
+    """
 
     path: str = ""
     sequence_length: int = 512
+    target_length: int | None = None
 
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The shape of a fresh decoder, unset sizes following from the budget; or ``start``, a checkpoint.
+    """The shape of a fresh model, unset sizes following from the budget; or ``start``, a checkpoint.
 
-    From ``num_experts`` on the keys belong to a mixture of experts (Qwen3MoeForCausalLM).
+    An objective of encoders or encoder-decoders takes the architecture that it needs in place of the default.
+    ``dropout`` is that of these models, ``num_decoder_layers`` of the latter, ``crf`` of a tagger. From
+    ``num_experts`` on the keys belong to a mixture of experts (Qwen3MoeForCausalLM).
     """
 
     start: str | None = None
@@ -37,6 +43,9 @@ class ModelSection:
     head_dim: int | None = None
     rope_theta: float = 10000.0
     tie_word_embeddings: bool = True
+    dropout: float | None = None
+    num_decoder_layers: int | None = None
+    crf: bool | None = None
     num_experts: int | None = None
     num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None
@@ -47,7 +56,7 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """``budget``: the one dial, a duration; ``steps``: a fixed length instead.
+    """``budget``: the one dial, a duration; ``steps``, or ``epochs`` over the data: a fixed length instead.
 
     ``arithmetic``: what matrices multiply in; ``fp8`` is taken only when asked for (:mod:`weft.ops.float8`).
     ``async_save``: checkpoints are copied to the host's memory and written while training goes on.
@@ -57,6 +66,7 @@ class TrainSection:
 
     budget: str | None = None
     steps: int | None = None
+    epochs: float | None = None
     batch_tokens: int | None = None
     micro_rows: int | None = None
     seed: int = 0
@@ -111,12 +121,22 @@ class BalanceSection:
 class ObjectiveSection:
     """What is learnt from the data folder.
 
-    ``pretrain``: every next token; ``sft``: the answers of supervised examples only, where ``long`` says
-    what becomes of an example longer than a row.
+    Of plain text: ``pretrain``, every next token; ``masked``, hidden tokens seen from both sides (an
+    encoder), ``mask_rate`` of all; ``corrupt``, spans that were cut out (an encoder-decoder). Of supervised
+    examples: ``sft``, the answers; ``pairs``, targets from sources (an encoder-decoder); ``classify``,
+    ``tag`` and ``span``, labels (an encoder). ``long`` says what becomes of an example longer than a row.
+    ``label_smoothing`` and ``balance_classes`` (every class weighs the same) are for labels and pairs.
     """
 
-    name: Literal["pretrain", "sft"] = "pretrain"
+    name: Literal["pretrain", "sft", "masked", "corrupt", "pairs", "classify", "tag", "span"] = "pretrain"
     long: Literal["drop", "cut"] = "drop"
+    mask_rate: float = 0.3
+    label_smoothing: float = 0.0
+    balance_classes: bool = False
+
+
+SUPERVISED = ("sft", "pairs", "classify", "tag", "span")
+"""Objectives whose data folder ``weft data supervised`` makes."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +187,19 @@ class TrainRun:
     parallel: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
-        if self.objective.name == "sft" and self.mixture.sources:
-            raise ConfigError("objective.name = sft learns from data.path alone; leave mixture.sources out.")
+        if self.objective.name in SUPERVISED and self.mixture.sources:
+            raise ConfigError(
+                f"objective.name = {self.objective.name} learns from data.path alone; leave mixture.sources "
+                "out."
+            )
+        if self.train.epochs is not None and not 0.0 < self.train.epochs < float("inf"):
+            raise ConfigError(f"train.epochs = {self.train.epochs} must be positive.")
         if self.train.budget is not None:
             duration(self.train.budget)
         duration(self.train.timeout)
         for name, value, least in (
             ("data.sequence_length", self.data.sequence_length, 2),
+            ("data.target_length", self.data.target_length, 2),
             ("train.steps", self.train.steps, 1),
             ("train.batch_tokens", self.train.batch_tokens, 1),
             ("train.micro_rows", self.train.micro_rows, 1),
@@ -186,6 +212,7 @@ class TrainRun:
                 raise ConfigError(f"{name} = {value} must be at least {least}.")
         for name, share in (
             ("train.ema", self.train.ema),
+            ("objective.label_smoothing", self.objective.label_smoothing),
             ("optimizer.decay_share", self.optimizer.decay_share),
             ("optimizer.final_share", self.optimizer.final_share),
             ("optimizer.beta1", self.optimizer.beta1),

@@ -7,9 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from weft.checkpoint.kinds import Config
 from weft.core.config import duration
 from weft.core.errors import TrainingError
 from weft.models import DecoderConfig
+from weft.models.encdec_config import EncoderDecoderConfig
+from weft.models.encoder_config import EncoderConfig
 from weft.models.families import FAMILIES
 from weft.models.presets import LADDER, expert_width, feed_forward
 from weft.train.calibrate import Speed
@@ -118,7 +121,7 @@ def mixture(section: ModelSection, dense: int) -> dict[str, Any]:
     }
 
 
-def derive(run: TrainRun, choices: list[DecoderConfig], speed: Speed, unique_tokens: int) -> list[Derived]:
+def derive(run: TrainRun, choices: list[Config], speed: Speed, unique_tokens: int) -> list[Derived]:
     """Size, steps, batch and rates for the budget. Raises TrainingError when the budget is too short."""
     assert run.train.budget is not None
     budget = duration(run.train.budget)
@@ -137,11 +140,16 @@ def derive(run: TrainRun, choices: list[DecoderConfig], speed: Speed, unique_tok
     return _explain(best, run, budget, speed, unique_tokens, len(able))
 
 
-def defaults(run: TrainRun, config: DecoderConfig) -> list[Derived]:
-    """What a run with fixed ``train.steps`` leaves unset."""
-    assert run.train.steps is not None
+def defaults(run: TrainRun, config: Config, rows: int) -> list[Derived]:
+    """What a run with fixed ``train.steps`` or ``train.epochs`` over ``rows`` rows leaves unset."""
     batch = run.train.batch_tokens or batch_tokens(4e6, run.data.sequence_length)
-    return [*_shape(config, "the smallest rung of the ladder"), *_pace(run, config, batch, run.train.steps)]
+    steps, length = run.train.steps, []
+    if steps is None:
+        assert run.train.epochs is not None
+        steps = max(1, math.ceil(run.train.epochs * rows / max(1, batch // run.data.sequence_length)))
+        reason = f"{run.train.epochs:g} epochs of {rows:,} rows"
+        length = [Derived("train.steps", steps, reason)]
+    return [*_shape(config, "the smallest rung of the ladder"), *length, *_pace(run, config, batch, steps)]
 
 
 def settle(run: TrainRun, derived: list[Derived]) -> list[Derived]:
@@ -169,7 +177,7 @@ def apply(run: TrainRun, derived: list[Derived]) -> TrainRun:
 
 @dataclass(frozen=True)
 class _Plan:
-    config: DecoderConfig
+    config: Config
     batch: int
     steps: int
     step_seconds: float
@@ -179,7 +187,7 @@ class _Plan:
         return self.batch * self.steps
 
     @staticmethod
-    def fit(config: DecoderConfig, speed: Speed, seconds: float, context: int, batch: int | None) -> _Plan:
+    def fit(config: Config, speed: Speed, seconds: float, context: int, batch: int | None) -> _Plan:
         size = batch or context
         for _ in range(3):
             # The batch depends on the tokens, and the tokens (through the update's cost) on the batch.
@@ -212,7 +220,9 @@ def _explain(
     return [*_shape(config, size), length, save, *_pace(run, config, plan.batch, plan.steps)]
 
 
-def _shape(config: DecoderConfig, reason: str) -> list[Derived]:
+def _shape(config: Config, reason: str) -> list[Derived]:
+    if not isinstance(config, DecoderConfig):
+        return _other_shape(config)
     experts = [
         Derived("model.num_experts", config.num_experts, "feed-forwards of a block"),
         Derived("model.num_experts_per_tok", config.num_experts_per_tok, "of these a token takes"),
@@ -228,7 +238,20 @@ def _shape(config: DecoderConfig, reason: str) -> list[Derived]:
     ]
 
 
-def _pace(run: TrainRun, config: DecoderConfig, batch: int, steps: int) -> list[Derived]:
+def _other_shape(config: EncoderConfig | EncoderDecoderConfig) -> list[Derived]:
+    if isinstance(config, EncoderConfig):
+        layers, heads, inner = config.num_hidden_layers, config.num_attention_heads, config.intermediate_size
+    else:
+        layers, heads, inner = config.num_layers, config.num_heads, config.d_ff
+    return [
+        Derived("model.hidden_size", config.hidden_size, "the default of its kind, or the checkpoint's"),
+        Derived("model.num_hidden_layers", layers, "the default of its kind, or the checkpoint's"),
+        Derived("model.num_attention_heads", heads, f"heads of {config.hidden_size // heads}"),
+        Derived("model.intermediate_size", inner, "8/3 of the width, in 64s"),
+    ]
+
+
+def _pace(run: TrainRun, config: Config, batch: int, steps: int) -> list[Derived]:
     context = run.data.sequence_length
     rate = round(learning_rate(config.hidden_size), 6)
     micro = max(1, min(batch, MICRO_POSITIONS) // context)

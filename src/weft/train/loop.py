@@ -14,13 +14,14 @@ from weft.checkpoint.saver import Saver
 from weft.core.errors import Interrupted, TrainingError, WeftError
 from weft.core.hardware import peak_memory
 from weft.data.ahead import Ahead
-from weft.data.loader import Loader
 from weft.parallel.model import ParallelModel
 from weft.train.balance import Balance
 from weft.train.config import TrainRun
 from weft.train.ema import Average
 from weft.train.hooks import Hook
 from weft.train.interruption import Interruption
+from weft.train.objectives.base import AnyBatch
+from weft.train.rows import ValidationRows
 from weft.train.saving import Progress
 from weft.train.schedule import factor
 from weft.train.step import Step
@@ -34,8 +35,8 @@ class Trainer:
     folder: Path
     model: ParallelModel
     step: Step
-    loader: Ahead
-    validation: Loader
+    loader: Ahead[AnyBatch]
+    validation: ValidationRows
     average: Average | None
     balance: Balance
     saver: Saver

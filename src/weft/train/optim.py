@@ -13,11 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from weft.models import Decoder
+from weft.parallel.model import Network
 from weft.parallel.stage import Stage
 from weft.train.config import OptimizerSection
 from weft.train.muon import Muon
 from weft.train.transfer import rate
+
+TABLES = ("embedding.", "output.", "classifier.", "crf.")
 
 
 class Optimizer:
@@ -25,7 +27,7 @@ class Optimizer:
 
     def __init__(
         self,
-        model: Decoder | Stage,
+        model: Network | Stage,
         config: OptimizerSection,
         peak: float,
         group: dist.ProcessGroup | None = None,
@@ -79,7 +81,7 @@ class Optimizer:
 Group = dict[str, Any]
 
 
-def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
+def _groups(model: Network | Stage, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
     """Parameter groups for Muon and for AdamW; each has its decay and the ``scale`` of its rate."""
     ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
     muon, adamw = _Grouped(), _Grouped()
@@ -87,7 +89,7 @@ def _groups(model: Decoder | Stage, config: OptimizerSection) -> tuple[list[Grou
         if not parameter.requires_grad:
             continue
         # What looks tokens or experts up has rows that mean something each, and stays with AdamW.
-        table = name.startswith(("embedding.", "output.")) or name.endswith(".router.weight")
+        table = name.startswith(TABLES) or name.endswith((".router.weight", ".relative.weight"))
         # Nor are the halves of a low-rank product matrices of their own.
         low = name.endswith((".lora_a", ".lora_b"))
         turned = config.name == "muon" and parameter.ndim > 1 and not table and not low

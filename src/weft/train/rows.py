@@ -4,46 +4,138 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from weft.checkpoint import state as checkpoint
-from weft.core import config
+from weft.core import config, manifest
 from weft.core.errors import ConfigError, DataError
 from weft.core.files import write_text_atomic
-from weft.data.ahead import Ahead
+from weft.data.ahead import Ahead, Reads
 from weft.data.answers import AnswerLoader
 from weft.data.cache import BlockCache
 from weft.data.config import MixtureConfig
+from weft.data.labels import LabelLoader
 from weft.data.loader import Loader
+from weft.data.masking import MaskedLoader, Masking
 from weft.data.mixed import MixedLoader
+from weft.data.pairs import PairLoader
 from weft.data.remote import is_remote
-from weft.train.config import TrainRun
+from weft.data.schema import TOKENIZER
+from weft.data.spans import Corruption, SpanLoader
+from weft.tokenizer import Tokenizer
+from weft.train.config import SUPERVISED, TrainRun
+from weft.train.objectives.base import AnyBatch
 
 FILE = "mixture.json"
 """In the run folder: every mixture of the run, and the step from which on it held."""
 
 
-def open_rows(run: TrainRun, folder: Path, shards: Path, rows: int) -> Loader | MixedLoader:
+class TrainingRows(Reads[AnyBatch], Protocol):
+    """A loader as a run needs it."""
+
+    @property
+    def rows(self) -> int:
+        """Packed rows of one epoch."""
+        ...
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens learnt from in one epoch."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary."""
+        ...
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Fingerprint of what is learnt."""
+        ...
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """DataError unless the shards were made with exactly this tokenizer."""
+        ...
+
+
+class ValidationRows(Protocol):
+    """The held-out rows of a run."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        ...
+
+    def sequential(self, batch_rows: int | None = None) -> Iterator[AnyBatch]:
+        """Every row exactly once."""
+        ...
+
+
+def open_rows(run: TrainRun, folder: Path, shards: Path, rows: int) -> TrainingRows:
     """The loader of a run whose batches have ``rows`` rows; ``folder`` holds its history, if any."""
-    length, seed = run.data.sequence_length, run.train.seed
-    if run.objective.name == "sft":
-        return AnswerLoader(shards, "train", length, rows, seed, long=run.objective.long)
+    seed = run.train.seed
+    if run.objective.name in SUPERVISED:
+        return _supervised(run, shards, "train", rows, seed)
     if not run.mixture.sources:
-        return Loader(shards, "train", length, rows, seed)
+        return _changed(run, shards, Loader(shards, "train", _text_length(run), rows, seed))
     cache = BlockCache.of(run.stream) if any(map(is_remote, run.mixture.sources)) else None
-    return MixedLoader(history(folder) or [(0, run.mixture)], "train", length, rows, seed, cache=cache)
+    mixture = history(folder) or [(0, run.mixture)]
+    return _changed(run, shards, MixedLoader(mixture, "train", _text_length(run), rows, seed, cache=cache))
 
 
-def open_validation(run: TrainRun, shards: Path) -> Loader:
+def open_validation(run: TrainRun, shards: Path) -> ValidationRows:
     """The loader of the validation rows, of which the same targets count as in training."""
-    length = run.data.sequence_length
-    if run.objective.name == "sft":
-        return AnswerLoader(shards, "valid", length, 8, 0, long=run.objective.long)
+    if run.objective.name in SUPERVISED:
+        return _supervised(run, shards, "valid", 8, 0)
     # The split may be small: whole documents tell more there than full rows.
-    return Loader(shards, "valid", length, 8, 0, max_padding=1.0)
+    plain = Loader(shards, "valid", _text_length(run), 8, 0, max_padding=1.0)
+    changed = _changed(run, shards, plain)
+    assert not isinstance(changed, MixedLoader)
+    return changed
 
 
-def ahead(run: TrainRun, loader: Loader | MixedLoader, rank: int = 0, ranks: int = 1) -> Ahead:
+def shares(shards: Path) -> tuple[float, ...]:
+    """Of labelled training documents, the shares of the classes; none for other data."""
+    figures = (manifest.read(shards) or {}).get("figures", {})
+    return tuple(figures.get("shares", ()))
+
+
+Supervised = AnswerLoader | PairLoader | LabelLoader
+
+
+def _supervised(run: TrainRun, shards: Path, split: str, rows: int, seed: int) -> Supervised:
+    length, long = run.data.sequence_length, run.objective.long
+    if run.objective.name == "sft":
+        return AnswerLoader(shards, split, length, rows, seed, long=long)
+    if run.objective.name == "pairs":
+        target = run.data.target_length or length
+        return PairLoader(shards, split, length, target, rows, seed, long=long)
+    return LabelLoader(shards, split, length, rows, seed, form=run.objective.name, long=long)
+
+
+Plain = Loader | MixedLoader
+
+
+def _changed(run: TrainRun, shards: Path, plain: Plain) -> Plain | MaskedLoader | SpanLoader:
+    """The rows as the objective wants them: as they are, with hidden tokens, or with spans cut out."""
+    name, seed = run.objective.name, run.train.seed
+    if name == "pretrain":
+        return plain
+    tokenizer = Tokenizer.load(shards.parent / TOKENIZER)
+    if name == "masked":
+        return MaskedLoader(plain, tokenizer, seed, Masking(run.objective.mask_rate))
+    return SpanLoader(plain, _text_length(run), tokenizer, seed)
+
+
+def _text_length(run: TrainRun) -> int:
+    """Tokens of a row of text; with spans cut out it is shorter, and shall fit into the row asked for."""
+    length = run.data.sequence_length
+    return Corruption().text_length(length) if run.objective.name == "corrupt" else length
+
+
+def ahead(run: TrainRun, loader: TrainingRows, rank: int = 0, ranks: int = 1) -> Ahead[AnyBatch]:
     """``loader`` with the next micro-batches of a data rank prepared by a thread.
 
     Raises DataError when it cannot last so long.

@@ -25,6 +25,7 @@ from weft.core import config, manifest
 from weft.core.errors import ConfigError, DataError, ResourceError, WeftError
 from weft.core.files import disk_errors, write_text_atomic
 from weft.core.hardware import probe
+from weft.models import DecoderConfig
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
 from weft.ops.kernels import kernels
 from weft.ops.memory import keep_memory
@@ -39,7 +40,7 @@ from weft.train.faults.guard import Guard, guarded, patience, refuse_again, watc
 from weft.train.hooks import Console, Hook, MetricsLog, TensorBoard
 from weft.train.loop import Trainer
 from weft.train.objectives.base import Objective
-from weft.train.objectives.pretrain import Pretrain
+from weft.train.objectives.choose import choose as choose_objective
 
 
 def train(
@@ -52,7 +53,7 @@ def train(
 ) -> dict[str, Any]:
     """Train ``run`` in ``folder``, or go on with it, and return the manifest.
 
-    ``objective`` is what is minimised, by default causal language modelling. Calling it again on a
+    ``objective`` is what is minimised, by default what the run names. Calling it again on a
     finished folder does nothing. Raises ConfigError when the folder holds a run with other settings, and
     every error of the loop.
     """
@@ -75,7 +76,7 @@ def train(
             if done is not None:
                 say(f"{folder} is already trained; nothing to do.")
                 return done
-            place = _prepare(run, folder, objective or Pretrain(), world, say)
+            place = _prepare(run, folder, objective, world, say)
             return _train(run, place, guard, say, hooks)
 
 
@@ -88,7 +89,7 @@ def data_folders(path: str) -> tuple[Path, Path]:
     return Path(path) / "shards", Path(path) / "tokenizer"
 
 
-def _prepare(run: TrainRun, folder: Path, objective: Objective, world: World, say: Say) -> Place:
+def _prepare(run: TrainRun, folder: Path, given: Objective | None, world: World, say: Say) -> Place:
     keep_memory()
     shards, tokenizer_folder = data_folders(run.data.path)
     tokenizer = Tokenizer.load(tokenizer_folder)
@@ -96,6 +97,7 @@ def _prepare(run: TrainRun, folder: Path, objective: Objective, world: World, sa
     share_cores(world.local_size if world.device.type == "cpu" else 1)
     arithmetic = _agreed(world, run)
     say(f"arithmetic: {arithmetic.reason}; native kernels {kernels().status}")
+    objective = given or choose_objective(run.objective, rows.shares(shards))
     return Place(folder, shards, tokenizer, world, Company.gather(), arithmetic, objective)
 
 
@@ -186,8 +188,11 @@ def _judge(trainer: Trainer, place: Place, records: list[dict[str, Any]], say: S
     seconds = statistics.median(record["seconds"] for record in records)
     memory = max(record["memory_bytes"] for record in records)
     file = place.folder / "planner-errors.jsonl"
+    shape = trainer.model.config
+    if not isinstance(shape, DecoderConfig):
+        return
     try:
-        say(planning.judged(trainer.run, trainer.model.config, dtype, seconds, memory, file))
+        say(planning.judged(trainer.run, shape, dtype, seconds, memory, file))
     except WeftError as error:
         # The run is done and good; that the planner does not know such a run does not change that.
         say(f"the planner has no estimate of this run: {error}")

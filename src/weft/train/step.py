@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from weft.core.errors import TrainingError
-from weft.data.batch import Batch
 from weft.parallel.model import ParallelModel
-from weft.train.objectives.base import Objective
+from weft.train.objectives.base import AnyBatch, Objective
 from weft.train.optim import Optimizer
 
 
@@ -38,7 +37,7 @@ class Step:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.clip, self.dtype = clip, dtype
 
-    def run(self, micro_batches: Sequence[Batch], factor: float) -> StepResult:
+    def run(self, micro_batches: Sequence[AnyBatch], factor: float) -> StepResult:
         """Train on this rank's micro-batches of one batch at ``factor`` times the peak learning rate.
 
         Raises TrainingError, on every rank and before the weights are touched, when the loss or a gradient

@@ -93,7 +93,8 @@ def _company(rank: int, size: int) -> Iterator[World]:
 def _rows(local: Local, model: ParallelModel) -> Rows:
     """Real numbers: what each rank of a ring may skip depends on them, and they are small."""
     tokens = np.zeros((local.micro_rows, local.job.length), np.int64)
-    return model.rows(Batch(tokens, tokens, np.zeros(tokens.shape, np.int32)))
+    rows: Rows = model.rows(Batch(tokens, tokens, np.zeros(tokens.shape, np.int32)))
+    return rows
 
 
 def _through(local: Local, number: int, stage: Any, rows: Rows) -> Seen:

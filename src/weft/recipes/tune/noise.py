@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import torch
 
-from weft.data.batch import Batch
 from weft.parallel import gradients
 from weft.parallel.model import ParallelModel
 from weft.recipes.tune.workbench import Workbench
 from weft.train import dial
+from weft.train.objectives.base import AnyBatch
 from weft.train.schedule import factor
 
 DECAY = 0.9
@@ -62,7 +62,7 @@ def noise_scale(bench: Workbench, steps: int, say: Callable[[str], None]) -> Noi
 
 
 def gradient_norms(
-    bench: Workbench, model: ParallelModel, batches: list[Batch]
+    bench: Workbench, model: ParallelModel, batches: list[AnyBatch]
 ) -> tuple[float, float, float, float]:
     """Mean squared norm of the micro-batches' gradients, that of all together, and the targets of each.
 

@@ -9,20 +9,19 @@ from pathlib import Path
 import torch
 
 from weft.core.errors import ConfigError
-from weft.data.batch import Batch
 from weft.data.loader import Loader
-from weft.data.mixed import MixedLoader
 from weft.models import DecoderConfig
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
 from weft.ops.memory import keep_memory
 from weft.parallel import float8
 from weft.parallel.model import ParallelModel
 from weft.train import dial, rows
-from weft.train.assemble import fresh_model
 from weft.train.config import ModelSection, TrainRun
+from weft.train.objectives.base import AnyBatch
 from weft.train.objectives.pretrain import Pretrain
 from weft.train.optim import Optimizer
 from weft.train.session import data_folders
+from weft.train.shapes import fresh_model
 from weft.train.step import Step
 
 
@@ -31,7 +30,7 @@ class Workbench:
     """A run opened for short trials; every trial begins with the run's first weights."""
 
     run: TrainRun
-    loader: Loader | MixedLoader
+    loader: rows.TrainingRows
     validation: Loader
     device: torch.device
     arithmetic: Arithmetic
@@ -44,6 +43,8 @@ class Workbench:
             raise ConfigError(
                 "model.hidden_size is not set; tuning needs to know the model, so give it in the run file."
             )
+        if run.objective.name not in ("pretrain", "sft"):
+            raise ConfigError(f"objective.name = {run.objective.name} cannot be tuned; tune decoders only.")
         keep_memory()
         share_cores()
         shards, _ = data_folders(run.data.path)
@@ -68,21 +69,25 @@ class Workbench:
         run = self.run
         if width is not None:
             run = dataclasses.replace(run, model=narrow(run, width))
-        module = fresh_model(run, self.loader.vocab_size, self.device)
+        module = fresh_model(run, self.loader, self.device)
         float8.apply(module, self.arithmetic.float8)
         return ParallelModel.alone(module)
 
     def shape(self) -> DecoderConfig:
         """The shape of the run's model."""
         shape = dial.fixed_size(self.run.model, self.loader.vocab_size, self.length)
-        return shape or self.model().config
+        if shape is not None:
+            return shape
+        found = self.model().config
+        assert isinstance(found, DecoderConfig)
+        return found
 
     def step(self, model: ParallelModel, learning_rate: float) -> Step:
         """A step of the run's optimiser at this peak rate."""
         optimizer = Optimizer(model.module, self.run.optimizer, learning_rate)
         return Step(model, self.objective, optimizer, self.run.train.clip, self.arithmetic.dtype)
 
-    def batches(self, step: int, batch_rows: int, micro_rows: int) -> list[Batch]:
+    def batches(self, step: int, batch_rows: int, micro_rows: int) -> list[AnyBatch]:
         """The micro-batches of batch number ``step`` (from 0) of ``batch_rows`` rows."""
         first = step * batch_rows
         edges = range(first, first + batch_rows, micro_rows)

@@ -1,29 +1,34 @@
-"""What differs between pretraining, fine-tuning, preference training and distillation: the objective."""
+"""What differs between pretraining, fine-tuning, tagging or translation: the objective."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from weft.data.batch import Batch
-from weft.models import Decoder
-from weft.parallel.rows import Rows
-from weft.parallel.stage import Stage
+from weft.data.batch import Batch, PairBatch
+
+AnyBatch = Batch | PairBatch
+Kind = Literal["decoder", "encoder", "encdec"]
 
 
 class Objective(Protocol):
-    """A loss over batches. One trainer serves all objectives."""
+    """A loss over batches. One trainer serves all objectives.
 
-    def count(self, batch: Batch) -> int:
+    ``kind``: the models it can train; batches and rows are what those read (:mod:`weft.parallel.rows`).
+    """
+
+    kind: Kind
+
+    def count(self, batch: Any) -> int:
         """Targets of the batch: what the loss of a whole step is divided by."""
         ...
 
-    def loss(self, model: Decoder, rows: Rows, scale: float, dtype: torch.dtype) -> Tensor:
+    def loss(self, model: Any, rows: Any, scale: float, dtype: torch.dtype) -> Tensor:
         """fp32 scalar: ``scale`` times the summed loss of the rows, ready for backward."""
         ...
 
-    def score(self, model: Decoder | Stage, hidden_BTE: Tensor, rows: Rows, scale: float) -> Tensor:
-        """The same from final hidden states [B, T, E]: what the last stage of a pipeline does."""
+    def score(self, model: Any, hidden_BTE: Tensor, rows: Any, scale: float) -> Tensor:
+        """The same from the model's final hidden states [B, T, E]: what the last stage of a pipeline does."""
         ...

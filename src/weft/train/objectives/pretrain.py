@@ -9,10 +9,13 @@ from weft.data.batch import Batch
 from weft.models import Decoder
 from weft.parallel.rows import Rows
 from weft.parallel.stage import Stage
+from weft.train.objectives.base import Kind
 
 
 class Pretrain:
     """Cross entropy of the next token, in nats."""
+
+    kind: Kind = "decoder"
 
     def count(self, batch: Batch) -> int:
         """Positions that carry loss."""

@@ -1,0 +1,10 @@
+"""Forms of supervised examples, by the names that a run file and the command line use."""
+
+from weft.data.forms.base import Form, Made
+from weft.data.forms.chat import Chat
+from weft.data.forms.classify import Classify
+from weft.data.forms.pairs import Pairs
+from weft.data.forms.span import Span
+from weft.data.forms.tag import Tag
+
+__all__ = ["Chat", "Classify", "Form", "Made", "Pairs", "Span", "Tag"]

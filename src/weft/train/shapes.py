@@ -1,0 +1,160 @@
+"""The model of a run: its shape, from the run file or a checkpoint, and its first weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from weft.checkpoint.huggingface import load_any, load_model
+from weft.checkpoint.kinds import KINDS, Config, read_config
+from weft.checkpoint.opened import open_decoder
+from weft.checkpoint.safe_folder import resolve
+from weft.core.errors import ConfigError
+from weft.models import Decoder, DecoderConfig
+from weft.models.encdec import EncoderDecoder
+from weft.models.encdec_config import EncoderDecoderConfig
+from weft.models.encoder import Encoder
+from weft.models.encoder_config import EncoderConfig
+from weft.models.presets import feed_forward
+from weft.train import dial
+from weft.train.config import ModelSection, TrainRun
+from weft.train.rows import TrainingRows
+from weft.train.transfer import rescale
+
+Network = Decoder | Encoder | EncoderDecoder
+
+ARCHITECTURES = {
+    "masked": "ModernBertForMaskedLM",
+    "classify": "ModernBertForSequenceClassification",
+    "tag": "ModernBertForTokenClassification",
+    "span": "ModernBertForQuestionAnswering",
+    "pairs": "T5ForConditionalGeneration",
+    "corrupt": "T5ForConditionalGeneration",
+}
+"""What an objective trains where it is no decoder."""
+
+WIDTH, LAYERS, HEAD = 256, 4, 64
+"""Of a fresh encoder, or of each half of an encoder-decoder, for which the run file gives nothing."""
+
+
+def choices(run: TrainRun, loader: TrainingRows) -> list[Config]:
+    """The shapes that a budget may choose from; one where the run file or a checkpoint says it."""
+    if run.objective.name in ARCHITECTURES:
+        return [shape(run, loader)]
+    if run.model.start is not None:
+        return [open_decoder(run.model.start)[1].config]
+    return list(dial.sizes(run, loader.vocab_size))
+
+
+def shape(run: TrainRun, loader: TrainingRows) -> Config:
+    """The shape of a run whose sizes are settled. ConfigError for one that its objective cannot train."""
+    section, name = run.model, run.objective.name
+    if name not in ARCHITECTURES:
+        fixed = dial.fixed_size(section, loader.vocab_size, run.data.sequence_length)
+        if fixed is None:
+            raise ConfigError(
+                "model.hidden_size is not set; give it, or give a budget from which it follows."
+            )
+        return fixed
+    needed = ARCHITECTURES[name]
+    if section.architecture not in (ModelSection.architecture, needed):
+        raise ConfigError(
+            f"objective.name = {name} trains a {needed}, not a {section.architecture}; leave "
+            "model.architecture out."
+        )
+    if section.start is not None:
+        return _from_start(run, needed, labels(loader))
+    if needed == "T5ForConditionalGeneration":
+        return _encoder_decoder(section, loader.vocab_size)
+    return _encoder(run, needed, loader)
+
+
+def fresh_model(run: TrainRun, loader: TrainingRows, device: torch.device) -> Network:
+    """The model that a run begins with: drawn from its seed, or the checkpoint it starts from.
+
+    A head that the checkpoint does not have is drawn.
+    """
+    if run.model.start is not None and run.objective.name not in ARCHITECTURES:
+        return load_model(run.model.start, torch.float32, device)
+    wanted = shape(run, loader)
+    with torch.device(device):
+        model = KINDS[wanted.architecture].build(wanted)
+    # Drawn on the CPU whatever the device, so that the same seed starts the same model everywhere.
+    model.to("cpu").initialise(torch.Generator().manual_seed(run.train.seed))
+    if run.model.start is not None:
+        _take_over(model, load_any(run.model.start, torch.float32))
+    if run.optimizer.base_width is not None:
+        if not isinstance(model, Decoder):
+            raise ConfigError("optimizer.base_width is for decoders; leave it out.")
+        rescale(model, wanted.hidden_size / run.optimizer.base_width)
+    return model.to(device)
+
+
+def labels(loader: TrainingRows) -> tuple[str, ...]:
+    """The classes of labelled rows; none for others."""
+    found: tuple[str, ...] = getattr(loader, "labels", ())
+    return found
+
+
+def _from_start(run: TrainRun, needed: str, classes: tuple[str, ...]) -> Config:
+    assert run.model.start is not None
+    found = read_config(resolve(run.model.start))
+    if isinstance(found, DecoderConfig) or (found.architecture.startswith("T5") != needed.startswith("T5")):
+        raise ConfigError(
+            f"objective.name = {run.objective.name} trains a {needed}, and model.start = {run.model.start} "
+            f"holds a {found.architecture}; start from another checkpoint, or from none."
+        )
+    dropout = run.model.dropout
+    if isinstance(found, EncoderDecoderConfig):
+        return found if dropout is None else dataclasses.replace(found, dropout_rate=dropout)
+    changed = dataclasses.replace(found, architecture=needed, labels=classes, crf=bool(run.model.crf))
+    return changed if dropout is None else dataclasses.replace(changed, dropout=dropout)
+
+
+def _take_over(model: torch.nn.Module, start: torch.nn.Module) -> None:
+    """Copy every weight that both have in one shape; heads of another kind stay as they were drawn."""
+    given = dict(start.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            same = given.get(name)
+            if same is not None and same.shape == parameter.shape:
+                parameter.copy_(same)
+            elif not name.startswith(("classifier.", "output.", "crf.")):
+                raise ConfigError(
+                    f"model.start has no {name} of the shape {list(parameter.shape)}; leave the sizes of the "
+                    "model out, they are the checkpoint's."
+                )
+
+
+def _encoder(run: TrainRun, architecture: str, loader: TrainingRows) -> EncoderConfig:
+    section, width = run.model, run.model.hidden_size or WIDTH
+    return EncoderConfig(
+        vocab_size=loader.vocab_size,
+        hidden_size=width,
+        intermediate_size=section.intermediate_size or feed_forward(width),
+        num_hidden_layers=section.num_hidden_layers or LAYERS,
+        num_attention_heads=section.num_attention_heads or max(1, width // HEAD),
+        architecture=architecture,
+        max_position_embeddings=run.data.sequence_length,
+        labels=labels(loader),
+        dropout=0.1 if section.dropout is None else section.dropout,
+        crf=bool(section.crf),
+    )
+
+
+def _encoder_decoder(section: ModelSection, vocab_size: int) -> EncoderDecoderConfig:
+    width = section.hidden_size or WIDTH
+    heads = section.num_attention_heads or max(1, width // HEAD)
+    layers = section.num_hidden_layers or LAYERS
+    return EncoderDecoderConfig(
+        vocab_size=vocab_size,
+        d_model=width,
+        d_kv=section.head_dim or width // heads,
+        d_ff=section.intermediate_size or feed_forward(width),
+        num_layers=layers,
+        num_decoder_layers=section.num_decoder_layers or layers,
+        num_heads=heads,
+        tie_word_embeddings=section.tie_word_embeddings,
+        dropout_rate=0.1 if section.dropout is None else section.dropout,
+    )
