@@ -10,16 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from weft.core.errors import DataError
-
-Span = tuple[int, int, str]
-"""(start, stop, label) in characters; ``stop`` is behind the last one."""
+from weft.eval.metrics.spans import Span
 
 
 class EntityMemory:
     """A tagger that only remembers."""
 
     def __init__(self, texts: Sequence[str], entities: Sequence[Sequence[Span]]) -> None:
-        """Remember the ``entities`` of each text.
+        """Remember the ``entities`` of each text, their borders in characters.
 
         Raises DataError unless every text has a sequence of them and there is at least one text, and for an
         entity outside its text.
