@@ -1,7 +1,7 @@
 """Named entities from memory: the forms of the training data, found again by longest match.
 
-The baseline of the CoNLL 2003 shared task (Tjong Kim Sang and De Meulder 2003): it knows no context, so what
-a model gains over it is what the model reads. Each form gets the label it had most often.
+It knows no context, so what a model gains over it is what the model reads. Each form gets the label it had
+most often; the like baseline of CoNLL 2003 (Tjong Kim Sang and De Meulder 2003) leaves ambiguous forms out.
 """
 
 from __future__ import annotations
