@@ -26,17 +26,31 @@ READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "csv": table.read_csv,
     "tsv": table.read_tsv,
 }
+_SWITCH = {"": True, "true": True, "false": False}
 
 
 def read(name: str, files: Files, **options: Any) -> Iterator[Record]:
     """The records of ``files`` in the format ``name``; ``options`` are those of its reader.
 
-    Raises UsageError, which suggests the nearest one, for a format or an option that there is not.
+    A switch may be a word, ``"true"`` or ``"false"``, and its name alone (``""``) sets it. Raises UsageError,
+    which suggests the nearest one, for a format or an option that there is not.
     """
     reader = lookup(READERS, name, "format of labelled data")
-    known = {key: key for key in list(inspect.signature(reader).parameters)[1:]}
+    known = {key: found.default for key, found in list(inspect.signature(reader).parameters.items())[1:]}
     if options and not known:
         raise UsageError(f"The format {name} has no options, so {', '.join(sorted(options))} cannot be set.")
-    for option in options:
-        lookup(known, option, f"option of the format {name}")
-    return reader(files, **options)
+    fitting = {
+        key: _fitting(key, value, lookup(known, key, f"option of the format {name}"))
+        for key, value in options.items()
+    }
+    return reader(files, **fitting)
+
+
+def _fitting(option: str, value: Any, default: Any) -> Any:
+    """``value`` as a reader takes it, whose kind is that of the ``default``."""
+    if isinstance(default, bool) and isinstance(value, str) and value.lower() in _SWITCH:
+        return _SWITCH[value.lower()]
+    if not isinstance(value, type(default)):
+        wanted = "true or false" if isinstance(default, bool) else "a word"
+        raise UsageError(f"The option {option} is {wanted}, not {value!r}.")
+    return value

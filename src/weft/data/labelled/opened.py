@@ -92,5 +92,8 @@ def flaw(text: str, encoding: str = "utf-8") -> str | None:
 
 def spelled(value: Any) -> str:
     """The beginning of a value, for a report; what is not text is escaped."""
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except RecursionError:
+        text = type(value).__name__
     return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")

@@ -19,9 +19,10 @@ from weft.data.labelled.opened import Files, flaw, opened, paths, spelled
 def read(files: Files) -> Iterator[Record]:
     """``{"id", "context", "question", "answers": [{"text", "start"}]}`` of each question, in characters.
 
-    A question that cannot be answered has no answers. An answer that is not at its offset is looked for
-    nearby; each that is nowhere is reported as ``answer_not_in_context``, and the question goes on with the
-    others if there are any. ``where`` counts articles, paragraphs, questions and, in a report, answers.
+    A question that cannot be answered has no answers; one without an id is called by where it was. An answer
+    that is not at its offset is looked for nearby; each that is nowhere is reported as
+    ``answer_not_in_context``, and the question goes on with the others if there are any. ``where`` counts
+    articles, paragraphs, questions and, in a report, answers.
     """
     for file in paths(files):
         for number, article in enumerate(_articles(file)):
@@ -64,7 +65,8 @@ def _of_question(where: str, context: str, given: Any) -> Iterator[Record]:
     if not isinstance(given, dict) or not isinstance(given.get("question"), str):
         yield where, None, "no_question", spelled(given)
         return
-    name, question, answers = str(given.get("id", where)), given["question"], given.get("answers")
+    question, answers, name = given["question"], given.get("answers"), given.get("id")
+    name = str(name) if isinstance(name, str | int) else where
     if (broken := flaw(context) or flaw(question) or flaw(name)) is not None:
         yield where, None, "invalid_encoding", broken
         return
