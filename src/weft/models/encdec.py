@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.models.layers import Linear, Output, RMSNorm
+from weft.ops.dropout import dropout
 from weft.ops.relative import biased_attention, buckets
 
 HIDDEN = float("-inf")
@@ -70,7 +71,7 @@ class FeedForward(nn.Module):
     def forward(self, x_BTE: Tensor) -> Tensor:
         """[B, T, E] -> [B, T, E]."""
         inner = F.gelu(self.gate(x_BTE), approximate="tanh") * self.up(x_BTE)
-        out: Tensor = self.down(F.dropout(inner, self.dropout, self.training))
+        out: Tensor = self.down(dropout(inner, self.dropout, self.training))
         return out
 
 
@@ -111,7 +112,7 @@ class Block(nn.Module):
         return self.cross.keys(encoded_BSE)
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class Stack(nn.Module):
@@ -207,7 +208,7 @@ class EncoderDecoder(nn.Module):
         bias = self.encoder.bias(index, index).masked_fill(apart, HIDDEN).to(x_BSE.dtype)
         for block in self.encoder.blocks:
             x_BSE = block(x_BSE, bias)
-        out: Tensor = F.dropout(self.encoder.norm(x_BSE), self.config.dropout_rate, self.training)
+        out: Tensor = dropout(self.encoder.norm(x_BSE), self.config.dropout_rate, self.training)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -244,10 +245,10 @@ class EncoderDecoder(nn.Module):
 
     def _embed(self, tokens: Tensor, dtype: torch.dtype | None) -> Tensor:
         x = self.embedding(tokens).to(dtype or self.embedding.weight.dtype)
-        return F.dropout(x, self.config.dropout_rate, self.training)
+        return dropout(x, self.config.dropout_rate, self.training)
 
     def _finished(self, x_BTE: Tensor) -> Tensor:
-        x_BTE = F.dropout(self.decoder.norm(x_BTE), self.config.dropout_rate, self.training)
+        x_BTE = dropout(self.decoder.norm(x_BTE), self.config.dropout_rate, self.training)
         return x_BTE * self.config.d_model**-0.5 if self.config.tie_word_embeddings else x_BTE
 
 

@@ -17,6 +17,7 @@ from weft.models.encoder_config import EncoderConfig
 from weft.models.heads import CRF, MaskedOutput, Norm, PredictionHead, pool
 from weft.models.layers import Linear
 from weft.ops.both_ways import BothWays
+from weft.ops.dropout import dropout
 from weft.ops.loss import IGNORED
 from weft.ops.rope import inverse_frequencies, rotation
 from weft.ops.rotary import normed_rotary
@@ -58,7 +59,7 @@ class FeedForward(nn.Module):
     def forward(self, x_BTE: Tensor) -> Tensor:
         """[B, T, E] -> [B, T, E]."""
         gate, up = self.gate_up(x_BTE).chunk(2, dim=-1)
-        out: Tensor = self.down(F.dropout(F.gelu(gate) * up, self.dropout, self.training))
+        out: Tensor = self.down(dropout(F.gelu(gate) * up, self.dropout, self.training))
         return out
 
 
@@ -78,7 +79,7 @@ class Block(nn.Module):
         """[B, T, E] -> [B, T, E]."""
         normed = x_BTE if self.attention_norm is None else self.attention_norm(x_BTE)
         mixed = self.attention(normed, angles, context)
-        x_BTE = x_BTE + F.dropout(mixed, self.dropout, self.training)
+        x_BTE = x_BTE + dropout(mixed, self.dropout, self.training)
         out: Tensor = x_BTE + self.feed_forward(self.feed_forward_norm(x_BTE))
         return out
 
@@ -138,7 +139,7 @@ class Encoder(nn.Module):
     def forward(self, tokens_BT: Tensor, context: BothWays, dtype: torch.dtype | None = None) -> Tensor:
         """int64 [B, T] -> hidden states [B, T, E] before the head; matrices work in ``dtype``."""
         x_BTE = self.embedding(tokens_BT).to(dtype or self.embedding.weight.dtype)
-        x_BTE = F.dropout(self.embedding_norm(x_BTE), self.config.dropout, self.training)
+        x_BTE = dropout(self.embedding_norm(x_BTE), self.config.dropout, self.training)
         positions = context.positions()
         wide, near = (rotation(positions, f) for f in (self.global_frequencies, self.local_frequencies))
         for layer, block in enumerate(self.blocks):
@@ -164,4 +165,4 @@ class Encoder(nn.Module):
         return scores
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)

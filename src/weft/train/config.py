@@ -125,12 +125,15 @@ class ObjectiveSection:
     encoder), ``mask_rate`` of all; ``corrupt``, spans that were cut out (an encoder-decoder). Of supervised
     examples: ``sft``, the answers; ``pairs``, targets from sources (an encoder-decoder); ``classify``,
     ``tag`` and ``span``, labels (an encoder). ``long`` says what becomes of an example longer than a row.
-    ``label_smoothing`` and ``balance_classes`` (every class weighs the same) are for labels and pairs.
+    ``task`` says what the model will be asked for, by default the usual one of the form
+    (:data:`weft.tasks.card.TASKS`). ``label_smoothing`` and ``balance_classes`` (every class weighs the same)
+    are for labels and pairs.
     """
 
     name: Literal["pretrain", "sft", "masked", "corrupt", "pairs", "classify", "tag", "span"] = "pretrain"
     long: Literal["drop", "cut"] = "drop"
     mask_rate: float = 0.3
+    task: str | None = None
     label_smoothing: float = 0.0
     balance_classes: bool = False
 

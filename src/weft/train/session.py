@@ -32,8 +32,9 @@ from weft.ops.memory import keep_memory
 from weft.parallel.company import Company
 from weft.parallel.elastic import fitted
 from weft.parallel.world import World, joined
+from weft.tasks import write_card
 from weft.tokenizer import Tokenizer
-from weft.train import lora, planning, rows
+from weft.train import cards, lora, planning, rows
 from weft.train.assemble import Place, Say, assemble, resolve
 from weft.train.config import LoraSection, ObjectiveSection, TrainRun, TrainSection
 from weft.train.faults.guard import Guard, guarded, patience, refuse_again, watchers
@@ -146,7 +147,14 @@ def _finish(trainer: Trainer, place: Place, say: Say) -> dict[str, Any]:
         if trainer.run.lora.rank:
             module = lora.finish(trainer.model.module, trainer.run, place.folder, place.company)
         save_model(folder, module, place.tokenizer, dtype=torch.float32, company=place.company)
-    return place.company.first(lambda: _record(trainer, place, dropped, say))
+    return place.company.first(lambda: _described(trainer, place, dropped, say))
+
+
+def _described(trainer: Trainer, place: Place, dropped: float, say: Say) -> dict[str, Any]:
+    card = cards.made(trainer.run.objective, place.shards)
+    if card is not None:
+        write_card(place.folder / "model", card)
+    return _record(trainer, place, dropped, say)
 
 
 def _record(trainer: Trainer, place: Place, dropped: float, say: Say) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``weft.load(path)``: a trained checkpoint, ready to write text."""
+"""A loaded decoder, ready to write text."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
-import torch
-
-from weft.checkpoint.huggingface import load_model, read_generation, resolve
-from weft.core.errors import ResourceError, UsageError
-from weft.core.hardware import usable_cores
+from weft.api.able import Able
+from weft.core.errors import UsageError
 from weft.core.registry import nearest
 from weft.engine import LLM, Completion, SamplingParams
-from weft.engine.runner import prepare
-from weft.engine.weights import for_inference
 from weft.eval.protocol import GenerateRequest, Generation
 from weft.models import Decoder
 from weft.tokenizer import Tokenizer
-
-CACHE_DTYPES = {None: None, "int8": torch.int8}
-"""What keys and values may be kept in; None is the format of the work."""
 
 DEFAULT_LENGTH = 50
 DEFAULT_TEMPERATURE = 0.8
@@ -39,7 +31,7 @@ class Settings(TypedDict, total=False):
     ignore_eos: bool | None
 
 
-class Model:
+class Model(Able):
     """A model and its tokenizer. One thread may use it; ``llm`` is the engine below.
 
     The temperature is 0.8 unless given; the other :class:`Settings` are off.
@@ -55,7 +47,7 @@ class Model:
         **engine: Any,
     ):
         """``engine``: more of what :class:`weft.engine.LLM` takes."""
-        self.tokenizer = tokenizer
+        self.tokenizer, self.architecture = tokenizer, model.config.architecture
         self.llm = LLM(model, tokenizer, max_sequences=max_sequences, ends=ends, **engine)
 
     @overload
@@ -179,73 +171,6 @@ class Model:
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter. UsageError for an unknown name."""
         self.llm.unload_adapter(name)
-
-
-def load(
-    path: str | Path,
-    dtype: str | None = None,
-    device: str | None = None,
-    *,
-    max_sequences: int = 8,
-    adapters: Mapping[str, str | Path] | None = None,
-    draft: str | Path | None = None,
-    speculation: bool = True,
-    cache_dtype: str | None = None,
-) -> Model:
-    """Open a checkpoint folder for use.
-
-    ``dtype`` is that of the weights, "float32", "bfloat16", "int8" or "int4" (None: bf16 where the
-    processor computes in it, else fp32). ``device`` is
-    "cpu", "cuda" or "cuda:1" (None: the GPU when there is one). ``max_sequences`` are worked on at once.
-
-    ``adapters`` are LoRA adapters by name, PEFT folders; an empty mapping has none yet and lets them come
-    later, which takes a second copy of the weights. ``draft`` is a small checkpoint of the same tokenizer
-    that guesses tokens ahead; ``speculation`` False guesses none, not even from the text itself; neither
-    changes an answer. ``cache_dtype`` "int8" halves the memory of keys and values and changes answers a
-    little (``bench/cache_int8.py`` measures it).
-    Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
-    """
-    if cache_dtype not in CACHE_DTYPES:
-        raise UsageError(f"cache_dtype = {cache_dtype!r} is not a choice; write int8, or leave it out.")
-    if draft is not None and not speculation:
-        raise UsageError("A draft model without speculation would do nothing; leave one of the two out.")
-    place = _device(device)
-    # PyTorch counts cores that a container's quota forbids, and threads beyond the quota wait for each other.
-    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    folder = resolve(path)
-    model = for_inference(load_model(folder), place, dtype)
-    ends = read_generation(folder).get("eos_token_id") or []
-    known = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
-    # Packed matrices take no low-rank part: requests with an adapter go through plain layers.
-    work = model.embedding.weight.dtype
-    adapted = None if adapters is None else prepare(load_model(folder), place, work)
-    loaded = Model(
-        model,
-        Tokenizer.load(folder),
-        max_sequences=max_sequences,
-        ends=known,
-        adapted=adapted,
-        draft=None if draft is None else for_inference(load_model(resolve(draft)), place, dtype),
-        speculation=speculation,
-        cache_dtype=CACHE_DTYPES[cache_dtype],
-    )
-    for name, adapter in (adapters or {}).items():
-        loaded.load_adapter(name, adapter)
-    return loaded
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device = {name!r} is not a choice; write cpu, cuda or cuda:1.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device = {name!r} is not supported; write cpu, cuda or cuda:1.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ResourceError(f"There is no GPU {name}: PyTorch sees {torch.cuda.device_count()} of them.")
-    return device
 
 
 def _new_tokens(prompt_tokens: int, max_length: int | None, max_new_tokens: int | None) -> int:

@@ -1,0 +1,128 @@
+"""``weft.load(path)``: a trained checkpoint of any kind, ready for use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.api.model import Model
+from weft.api.reading import ReadingModel
+from weft.api.writing import WritingModel
+from weft.checkpoint.huggingface import load_any, load_model, read_generation, resolve
+from weft.checkpoint.kinds import read_config
+from weft.core.errors import ResourceError, UsageError
+from weft.core.hardware import usable_cores
+from weft.engine.runner import prepare
+from weft.engine.weights import for_inference
+from weft.models import DecoderConfig
+from weft.models.encdec import EncoderDecoder
+from weft.models.encoder import Encoder
+from weft.tasks import Card, read_card
+from weft.tasks.card import TASKS
+from weft.tokenizer import Tokenizer
+
+CACHE_DTYPES = {None: None, "int8": torch.int8}
+"""What keys and values may be kept in; None is the format of the work."""
+
+
+def load(
+    path: str | Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    *,
+    max_sequences: int = 8,
+    adapters: Mapping[str, str | Path] | None = None,
+    draft: str | Path | None = None,
+    speculation: bool = True,
+    cache_dtype: str | None = None,
+) -> Any:
+    """Open a checkpoint folder for use: a decoder as :class:`weft.api.model.Model`, an encoder as
+    :class:`weft.api.reading.ReadingModel`, an encoder-decoder as :class:`weft.api.writing.WritingModel`.
+
+    ``dtype`` is that of the weights, "float32", "bfloat16", "int8" or "int4" (None: bf16 where the
+    processor computes in it, else fp32). ``device`` is
+    "cpu", "cuda" or "cuda:1" (None: the GPU when there is one). ``max_sequences`` are worked on at once.
+
+    ``adapters`` are LoRA adapters by name, PEFT folders; an empty mapping has none yet and lets them come
+    later, which takes a second copy of the weights. ``draft`` is a small checkpoint of the same tokenizer
+    that guesses tokens ahead; ``speculation`` False guesses none, not even from the text itself; neither
+    changes an answer. ``cache_dtype`` "int8" halves the memory of keys and values and changes answers a
+    little (``bench/cache_int8.py`` measures it).
+    Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
+    """
+    folder = resolve(path)
+    shape = read_config(folder)
+    if not isinstance(shape, DecoderConfig):
+        given = (adapters, draft, cache_dtype)
+        if any(option is not None for option in given):
+            raise UsageError(
+                f"adapters, draft and cache_dtype are for decoders, not for a {shape.architecture}."
+            )
+        return _task_model(folder, dtype, device)
+    if cache_dtype not in CACHE_DTYPES:
+        raise UsageError(f"cache_dtype = {cache_dtype!r} is not a choice; write int8, or leave it out.")
+    if draft is not None and not speculation:
+        raise UsageError("A draft model without speculation would do nothing; leave one of the two out.")
+    place = _device(device)
+    # PyTorch counts cores that a container's quota forbids, and threads beyond the quota wait for each other.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    model = for_inference(load_model(folder), place, dtype)
+    ends = read_generation(folder).get("eos_token_id") or []
+    known = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+    # Packed matrices take no low-rank part: requests with an adapter go through plain layers.
+    work = model.embedding.weight.dtype
+    adapted = None if adapters is None else prepare(load_model(folder), place, work)
+    loaded = Model(
+        model,
+        Tokenizer.load(folder),
+        max_sequences=max_sequences,
+        ends=known,
+        adapted=adapted,
+        draft=None if draft is None else for_inference(load_model(resolve(draft)), place, dtype),
+        speculation=speculation,
+        cache_dtype=CACHE_DTYPES[cache_dtype],
+    )
+    for name, adapter in (adapters or {}).items():
+        loaded.load_adapter(name, adapter)
+    return loaded
+
+
+def _task_model(folder: Path, dtype: str | None, device: str | None) -> ReadingModel | WritingModel:
+    """An encoder or encoder-decoder in fp32 or bf16, on the CPU."""
+    formats = {None: torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in formats:
+        raise UsageError(
+            f"dtype = {dtype!r} is not a choice for this kind of model; write float32 or bfloat16."
+        )
+    if _device(device or "cpu").type != "cpu":
+        raise UsageError("Encoders and encoder-decoders are served on the CPU; leave device out.")
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    model, tokenizer = load_any(folder, formats[dtype]), Tokenizer.load(folder)
+    if isinstance(model, EncoderDecoder):
+        return WritingModel(model, tokenizer, read_card(folder, Card("translation", "pairs")))
+    assert isinstance(model, Encoder)
+    return ReadingModel(model, tokenizer, read_card(folder, _usual_card(model)))
+
+
+def _usual_card(model: Encoder) -> Card:
+    """For a checkpoint that other programs made: what its head is for."""
+    forms = {"sequence": "classify", "token": "tag", "span": "span", "masked": "classify"}
+    form = forms[model.config.head]
+    return Card(TASKS[form][0], form)
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device = {name!r} is not a choice; write cpu, cuda or cuda:1.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device = {name!r} is not supported; write cpu, cuda or cuda:1.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"There is no GPU {name}: PyTorch sees {torch.cuda.device_count()} of them.")
+    return device

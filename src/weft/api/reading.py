@@ -1,0 +1,143 @@
+"""A loaded encoder: labels, spans, answers and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from weft.api.able import Able
+from weft.core.errors import UsageError
+from weft.data.forms.offsets import placed
+from weft.engine.reader import Reader
+from weft.models.encoder import Encoder
+from weft.ops.crf import viterbi
+from weft.tasks import Card, Scored, Span, classify, extract, tag
+from weft.tokenizer import Tokenizer
+
+Floats = npt.NDArray[np.float64]
+R = TypeVar("R")
+
+
+class ReadingModel(Able):
+    """An encoder with its tokenizer and what it was trained for. One thread may use it."""
+
+    def __init__(self, model: Encoder, tokenizer: Tokenizer, card: Card):
+        self.model, self.tokenizer, self.card = model, tokenizer, card
+        self.reader = Reader(model, tokenizer.eos_id)
+        self.architecture = model.config.architecture
+        self.labels = model.config.labels
+
+    def classify(self, text: str | Sequence[str]) -> Any:
+        """See :class:`Able`."""
+        if self.card.form != "classify":
+            self.refuse("classify")
+        return _each(text, self._classified)
+
+    def analyze_sentiment(self, text: str | Sequence[str]) -> Any:
+        """See :class:`Able`."""
+        if self.card.task != "sentiment":
+            self.refuse("analyze_sentiment")
+        return _each(text, self._classified)
+
+    def find_entities(self, text: str | Sequence[str]) -> Any:
+        """See :class:`Able`."""
+        if self.card.task != "entities":
+            self.refuse("find_entities")
+        return _each(text, lambda texts: self.tagged([(one, None) for one in texts]))
+
+    def label_roles(self, text: str, predicate: str | tuple[int, int]) -> list[Span]:
+        """See :class:`Able`. UsageError for a predicate that the text does not have, or has twice."""
+        if self.card.task != "roles":
+            self.refuse("label_roles")
+        _check([text])
+        return self.tagged([(text, _characters(text, predicate))])[0]
+
+    def answer(self, question: str, context: str, *, least_score: float = 0.0) -> Span:
+        """See :class:`Able`."""
+        return self.answers([(question, context)], least_score=least_score)[0]
+
+    def answers(self, asked: Sequence[tuple[str, str]], *, least_score: float = 0.0) -> list[Span]:
+        """:meth:`answer` of each (question, context)."""
+        if self.card.form != "span":
+            self.refuse("answer")
+        _check([text for pair in asked for text in pair])
+        window = self.card.window or self.reader.most
+        windows = extract.encode(self.tokenizer, asked, window)
+        scores = iter(self.reader.tokens([one.ids for group in windows for one in group]))
+        return [
+            extract.decode(context, group, [next(scores) for _ in group], least_score)
+            for (_, context), group in zip(asked, windows, strict=True)
+        ]
+
+    def embed(self, text: str | Sequence[str]) -> Any:
+        """See :class:`Able`."""
+        return _each(text, self._embedded)
+
+    def scores(self, texts: Sequence[str]) -> Floats:
+        """float64 [N, C]: the scores of the labels of each text before the softmax, for calibration."""
+        return self.reader.classes([one.ids for one in classify.encode(self.tokenizer, texts)])
+
+    def tagged(self, asked: Sequence[tag.Asked]) -> list[list[Span]]:
+        """The spans of each text, asked about a predicate or none."""
+        documents = tag.encode(self.tokenizer, asked)
+        found = []
+        for (text, _), one, scores in zip(
+            asked, documents, self.reader.tokens([one.ids for one in documents]), strict=True
+        ):
+            shares = np.exp(scores - scores.max(1, keepdims=True))
+            shares /= shares.sum(1, keepdims=True)
+            found.append(tag.decode(text, one, self._best(scores), shares, self.labels))
+        return found
+
+    def _best(self, scores_TC: Floats) -> list[int]:
+        """The best sequence of classes that BIO allows."""
+        table = tuple(torch.from_numpy(part) for part in tag.legal(self.labels))
+        if self.model.crf is not None:
+            learnt = self.model.crf.table
+            table = tuple(part + own.detach().double() for part, own in zip(table, learnt, strict=True))
+            return viterbi(torch.from_numpy(scores_TC), (table[0], table[1], table[2]))
+        logs = torch.from_numpy(scores_TC).log_softmax(-1)
+        return viterbi(logs, (table[0], table[1], table[2]))
+
+    def _classified(self, texts: Sequence[str]) -> list[Scored]:
+        return classify.decode(self.scores(texts), self.labels, self.card.temperature)
+
+    def _embedded(self, texts: Sequence[str]) -> list[Floats]:
+        found = self.reader.vectors([one.ids for one in placed(self.tokenizer, texts)])
+        return list(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+
+
+def _check(texts: Sequence[str]) -> None:
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UsageError(f"Input {number} is {type(text).__name__}; give texts.")
+        if not text.strip():
+            raise UsageError(f"Text {number} is empty; leave it out.")
+
+
+def _each(text: str | Sequence[str], answer: Any) -> Any:
+    texts = [text] if isinstance(text, str) else list(text)
+    _check(texts)
+    found = answer(texts) if texts else []
+    return found[0] if isinstance(text, str) else found
+
+
+def _characters(text: str, predicate: str | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(predicate, str):
+        start = text.find(predicate)
+        if not predicate or start < 0 or text.find(predicate, start + 1) >= 0:
+            times = "not" if not predicate or start < 0 else "more than once"
+            raise UsageError(
+                f"The predicate {predicate!r} occurs {times} in the text; give its characters (start, end)."
+            )
+        return start, start + len(predicate)
+    start, stop = predicate
+    if not 0 <= start < stop <= len(text):
+        raise UsageError(f"The predicate ({start}, {stop}) lies outside the text of {len(text)} characters.")
+    if not text[start:stop].strip():
+        raise UsageError(f"The predicate ({start}, {stop}) is only space; give the characters of a word.")
+    return start, stop

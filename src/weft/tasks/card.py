@@ -1,0 +1,80 @@
+"""What a checkpoint was trained for: a file beside its weights that other programs need not know."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weft.core.errors import CheckpointError
+from weft.core.files import write_text_atomic
+
+FILE = "task.json"
+
+TASKS = {
+    "classify": ("classification", "sentiment"),
+    "tag": ("entities", "roles"),
+    "span": ("answers",),
+    "pairs": ("translation", "summary"),
+}
+"""The tasks of each form of examples, the usual one first."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """``task`` and ``form``: what is answered, and how examples were encoded. ``languages`` of pairs: source
+    and target, in both directions with ``both_ways``. ``window``: tokens of a document where contexts are
+    cut. ``temperature`` divides the scores of labels (arXiv:1706.04599). ``usual``: the score that half of
+    the validation texts reach, 0 where it was not measured.
+    """
+
+    task: str
+    form: str
+    languages: tuple[str, ...] = ()
+    both_ways: bool = False
+    window: int = 0
+    temperature: float = 1.0
+    usual: float = 0.0
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Put the card into a checkpoint folder."""
+    write_text_atomic(
+        folder / FILE, json.dumps(dataclasses.asdict(card), ensure_ascii=False, indent=1) + "\n"
+    )
+
+
+def read_card(folder: Path, default: Card | None = None) -> Card:
+    """The card of a checkpoint folder; ``default`` where there is none. CheckpointError for a damaged one."""
+    file = folder / FILE
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if default is None:
+            raise CheckpointError(f"{folder} has no {FILE}, which says what the model answers.") from None
+        return default
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}); copy the checkpoint again.") from error
+    return _checked(file, table)
+
+
+def _checked(file: Path, table: Any) -> Card:
+    fields = {field.name: field for field in dataclasses.fields(Card)}
+    if not isinstance(table, dict) or not set(table) <= set(fields) or table.get("form") not in TASKS:
+        raise CheckpointError(f"{file} describes no task that Weft knows; copy the checkpoint again.")
+    if table.get("task") not in TASKS[table["form"]]:
+        raise CheckpointError(
+            f"{file} names the task {table.get('task')!r}, which is none of {table['form']}."
+        )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in table.items()
+    }
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "languages": tuple, "both_ways": bool, "window": int, "temperature": (int, float), "usual": (int, float),
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        if name in values and not isinstance(values[name], kind):
+            raise CheckpointError(f"{file}: {name} = {table[name]!r} cannot be; copy the checkpoint again.")
+    return Card(**values)
