@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _CHARACTERS = 400
 
-FORMS = ["chat", "pairs", "classify", "tag", "span"]
+FORMS = ["chat", "preferences", "pairs", "classify", "tag", "span"]
 
 
 class DataCommand(click.Command):
@@ -180,11 +180,12 @@ def supervised(
     languages: str,
     **settings: Any,
 ) -> Record:
-    """Encode conversations (OpenAI, ShareGPT, Alpaca), pairs or labelled texts as shards to learn from.
+    """Encode conversations (OpenAI, ShareGPT, Alpaca), preferences, pairs or labelled texts as shards.
 
     FILES are for training; validation and test are drawn from them where none are given, and what occurs in
     those or in --exclude is left out of training. `weft train objective.name=sft data.path=OUT` learns
-    conversations; pairs, classify, tag and span are objectives of their own.
+    conversations, objective.name=dpo or orpo preferences; pairs, classify, tag and span are objectives of
+    their own.
     """
     from weft.core.errors import UsageError
     from weft.data import supervised as examples

@@ -25,9 +25,10 @@ import pyarrow.parquet as pq
 from weft.core import config, manifest
 from weft.core.errors import DataError
 from weft.core.files import atomic_directory, disk_errors, hash_file
+from weft.data import labelled
 from weft.data.config import SplitConfig
 from weft.data.examples import Record, records
-from weft.data.forms import Chat, Classify, Form, Made, Pairs, Span, Tag
+from weft.data.forms import Chat, Classify, Form, Made, Pairs, Preferences, Span, Tag
 from weft.data.indexed import token_type, write_index
 from weft.data.schema import BYTES, ID, LANGUAGE, REASON, SOURCE, SPLITS, TOKENS, VALUE
 from weft.data.shards import COMMAND
@@ -64,20 +65,22 @@ class SupervisedConfig:
     labels other names, as ``1=positive``.
     """
 
-    form: Literal["chat", "pairs", "classify", "tag", "span"] = "chat"
+    form: Literal["chat", "preferences", "pairs", "classify", "tag", "span"] = "chat"
     fields: tuple[str, ...] = ()
+    split: SplitConfig = field(default_factory=SplitConfig)
     languages: tuple[str, ...] = ()
     both_ways: bool = False
     window: int = 0
     names: tuple[str, ...] = ()
     reader: str = ""
     options: tuple[str, ...] = ()
-    split: SplitConfig = field(default_factory=SplitConfig)
 
     def made(self) -> Form:
         """The form. DataError for fields or languages that are not two."""
         if self.form == "chat":
             return Chat()
+        if self.form == "preferences":
+            return Preferences()
         if self.form == "pairs":
             return Pairs(self.fields or ("source", "target"), self.languages, self.both_ways)
         if self.form == "classify":
@@ -234,8 +237,6 @@ class _Reading:
     def _records(self, files: Files) -> Iterator[Record]:
         names = sorted(str(file) for file in files)
         if self._settings.reader:
-            from weft.data import labelled
-
             options = dict(text.partition("=")[::2] for text in self._settings.options)
             return labelled.read(self._settings.reader, files, **options)
         first, second = self._settings.fields or ("source", "target")

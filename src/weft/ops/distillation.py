@@ -45,10 +45,15 @@ def distillation_plain(hidden_NE: Tensor, weight_VE: Tensor, targets_N: Tensor, 
     IGNORED.
     """
     logits = F.linear(hidden_NE, weight_VE.to(hidden_NE.dtype)).float()
-    ours, theirs = (logits / taught.temperature).log_softmax(-1), taught.logs(slice(None))
+    return _losses(logits, targets_N, taught.logs(slice(None)), taught)
+
+
+def _losses(logits: Tensor, targets: Tensor, theirs: Tensor, taught: Taught) -> Tensor:
+    """fp32 [n] from the student's logits and the teacher's log probabilities, fp32 [n, V]."""
+    ours = (logits / taught.temperature).log_softmax(-1)
     apart = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1) * taught.temperature**2
-    known = F.cross_entropy(logits, targets_N, ignore_index=IGNORED, reduction="none")
-    return (taught.alpha * apart + (1.0 - taught.alpha) * known) * (targets_N != IGNORED)
+    known = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+    return (taught.alpha * apart + (1.0 - taught.alpha) * known) * (targets != IGNORED)
 
 
 def summed_distillation(
@@ -91,11 +96,10 @@ class _Chunked(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device, dtype=torch.float64)
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
-            part = Taught(taught.hidden_NF[rows], taught.weight_VF, taught.alpha, taught.temperature)
-            total += distillation_plain(hidden[rows], work, targets[rows], part).sum(dtype=torch.float64)
+            logits, theirs = F.linear(hidden[rows], work).float(), taught.logs(rows)
+            total += _losses(logits, targets[rows], theirs, taught).sum(dtype=torch.float64)
             if dhidden is None:
                 continue
-            logits, theirs = F.linear(hidden[rows], work).float(), part.logs(slice(None))
             slope = _slope(logits, targets[rows], theirs, taught).mul_(scale).to(hidden.dtype)
             torch.mm(slope, work, out=dhidden[rows])
             if dweight is not None:

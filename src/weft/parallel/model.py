@@ -82,7 +82,11 @@ class ParallelModel:
 
     def count(self, targets: int) -> int:
         """Targets over all ranks, from those of this rank's rows."""
-        return round(self._sum(float(targets), "data"))
+        return round(self.total(float(targets)))
+
+    def total(self, value: float) -> float:
+        """The sum over all ranks of what each found in its rows."""
+        return self._sum(value, "data")
 
     def accumulate(
         self, objective: Loss, batches: Sequence[Batch | PairBatch], scale: float, dtype: torch.dtype

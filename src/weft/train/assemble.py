@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from weft.checkpoint import state as checkpoint
 from weft.checkpoint.kinds import Config
 from weft.checkpoint.saver import Saver
 from weft.checkpoint.slices import empty_model, fill_model
@@ -26,6 +27,7 @@ from weft.parallel.world import World
 from weft.tokenizer import Tokenizer
 from weft.train import dial, lora, rows, shapes
 from weft.train.balance import Balance
+from weft.train.best import Best, records
 from weft.train.calibrate import Speed, measure
 from weft.train.config import TrainRun
 from weft.train.ema import Average
@@ -136,6 +138,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
         saver=Saver(
             place.folder / "checkpoints", settings.keep_checkpoints, place.company, beside=settings.async_save
         ),
+        best=_best(run, place),
         peak=place.arithmetic.peak * place.world.size,
         identity=identity,
     )
@@ -155,3 +158,19 @@ def _whole(run: TrainRun, place: Place, loader: rows.TrainingRows) -> shapes.Net
     if run.lora.rank and isinstance(whole, Decoder):
         lora.apply(whole, run, place.arithmetic.dtype)
     return whole
+
+
+def _best(run: TrainRun, place: Place) -> Best | None:
+    """Who keeps the best state. ConfigError for a figure that the objective does not have."""
+    section = run.train
+    if section.best in (None, "none"):
+        if section.patience is not None:
+            raise ConfigError("train.patience needs train.best, the figure that shall get better.")
+        return None
+    if section.best == "validation_accuracy" and run.objective.name not in ("classify", "tag"):
+        raise ConfigError(
+            f"objective.name = {run.objective.name} has no accuracy; set train.best = validation_loss."
+        )
+    newest = place.company.first(lambda: checkpoint.newest(place.folder / "checkpoints"))
+    done = 0 if newest is None else int(newest.name.removeprefix("step-"))
+    return Best(place.folder, section, place.company, records(place.folder / "metrics.jsonl", done))

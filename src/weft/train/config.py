@@ -60,6 +60,8 @@ class TrainSection:
 
     ``arithmetic``: what matrices multiply in; ``fp8`` is taken only when asked for (:mod:`weft.ops.float8`).
     ``async_save``: checkpoints are copied to the host's memory and written while training goes on.
+    ``best``: the figure of validation by which the model that is written is chosen, ``none`` for the last;
+    ``patience``: so many validations that get no better end the run.
     ``timeout``: a duration; a rank that keeps the others waiting for longer ends this start of the run.
     ``elastic``: the size of the plan that follows the number of processes, ``none`` where it is fixed.
     """
@@ -80,6 +82,8 @@ class TrainSection:
     async_save: bool = True
     validate_steps: int | None = None
     validate_rows: int = 32
+    best: Literal["none", "validation_loss", "validation_accuracy"] | None = None
+    patience: int | None = None
     timeout: str = "10m"
     elastic: Elastic = "none"
 
@@ -123,23 +127,45 @@ class ObjectiveSection:
 
     Of plain text: ``pretrain``, every next token; ``masked``, hidden tokens seen from both sides (an
     encoder), ``mask_rate`` of all; ``corrupt``, spans that were cut out (an encoder-decoder). Of supervised
-    examples: ``sft``, the answers; ``pairs``, targets from sources (an encoder-decoder); ``classify``,
-    ``tag`` and ``span``, labels (an encoder). ``long`` says what becomes of an example longer than a row.
+    examples: ``sft``, the answers; ``dpo`` and ``orpo``, which of two answers is better; ``pairs``, targets
+    from sources (an encoder-decoder); ``classify``, ``tag`` and ``span``, labels (an encoder). ``long`` says
+    what becomes of an example longer than a row.
     ``task`` says what the model will be asked for, by default the usual one of the form
     (:data:`weft.tasks.card.TASKS`). ``label_smoothing`` and ``balance_classes`` (every class weighs the same)
-    are for labels and pairs.
+    are for labels and pairs, the former for dpo too.
+
+    ``beta`` is that of dpo, and the weight of the odds in orpo. ``distil`` learns plain text, and from the
+    distributions of the checkpoint ``teacher``: ``alpha`` is their share of the loss, at ``temperature``.
     """
 
-    name: Literal["pretrain", "sft", "masked", "corrupt", "pairs", "classify", "tag", "span"] = "pretrain"
+    name: Literal[
+        "pretrain", "distil", "masked", "corrupt", "sft", "dpo", "orpo", "pairs", "classify", "tag", "span"
+    ] = "pretrain"
     long: Literal["drop", "cut"] = "drop"
     mask_rate: float = 0.3
     task: str | None = None
     label_smoothing: float = 0.0
     balance_classes: bool = False
+    beta: float = 0.1
+    teacher: str | None = None
+    alpha: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "temperature"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"objective.{name} = {getattr(self, name)} must be positive.")
+        if self.name in PREFERENCES and self.long == "cut":
+            raise ConfigError("objective.long = cut would cut one of two answers; leave it out.")
+        if (self.name == "distil") != (self.teacher is not None):
+            raise ConfigError("objective.name = distil needs objective.teacher, a checkpoint; no other does.")
 
 
-SUPERVISED = ("sft", "pairs", "classify", "tag", "span")
+SUPERVISED = ("sft", "dpo", "orpo", "pairs", "classify", "tag", "span")
 """Objectives whose data folder ``weft data supervised`` makes."""
+
+PREFERENCES = ("dpo", "orpo")
+"""Objectives that learn from pairs of answers."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +216,7 @@ class TrainRun:
     parallel: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
+        self._check_objective()
         if self.objective.name in SUPERVISED and self.mixture.sources:
             raise ConfigError(
                 f"objective.name = {self.objective.name} learns from data.path alone; leave mixture.sources "
@@ -208,6 +235,7 @@ class TrainRun:
             ("train.micro_rows", self.train.micro_rows, 1),
             ("train.save_steps", self.train.save_steps, 1),
             ("train.validate_steps", self.train.validate_steps, 1),
+            ("train.patience", self.train.patience, 1),
             ("train.keep_checkpoints", self.train.keep_checkpoints, 1),
             ("optimizer.base_width", self.optimizer.base_width, 1),
         ):
@@ -216,6 +244,7 @@ class TrainRun:
         for name, share in (
             ("train.ema", self.train.ema),
             ("objective.label_smoothing", self.objective.label_smoothing),
+            ("objective.alpha", self.objective.alpha),
             ("optimizer.decay_share", self.optimizer.decay_share),
             ("optimizer.final_share", self.optimizer.final_share),
             ("optimizer.beta1", self.optimizer.beta1),
@@ -229,3 +258,12 @@ class TrainRun:
         rate = self.optimizer.learning_rate
         if rate is not None and not 0.0 < rate < float("inf"):
             raise ConfigError(f"optimizer.learning_rate = {rate} must be positive.")
+
+    def _check_objective(self) -> None:
+        name, plan = self.objective.name, self.parallel
+        if name in (*PREFERENCES, "distil") and plan != Plan(dp=plan.dp):
+            raise ConfigError(
+                f"objective.name = {name} trains alone or with dp alone; leave the rest of the plan out."
+            )
+        if name == "dpo" and self.model.start is None:
+            raise ConfigError("objective.name = dpo needs model.start: what it learns is compared with that.")

@@ -16,11 +16,12 @@ from weft.core.hardware import peak_memory
 from weft.data.ahead import Ahead
 from weft.parallel.model import ParallelModel
 from weft.train.balance import Balance
+from weft.train.best import Best
 from weft.train.config import TrainRun
 from weft.train.ema import Average
 from weft.train.hooks import Hook
 from weft.train.interruption import Interruption
-from weft.train.objectives.base import AnyBatch
+from weft.train.objectives.base import AnyBatch, Measuring
 from weft.train.rows import ValidationRows
 from weft.train.saving import Progress
 from weft.train.schedule import factor
@@ -40,6 +41,7 @@ class Trainer:
     average: Average | None
     balance: Balance
     saver: Saver
+    best: Best | None
     peak: float
     identity: dict[str, Any]
 
@@ -71,6 +73,8 @@ class Trainer:
                 finished = index + 1
                 if finished % settings.validate_steps == 0 or finished == settings.steps:
                     record |= self._validate()
+                    if self.best is not None:
+                        self.best.after_validation(record, self.progress)
                 for hook in hooks:
                     hook.after_step(record)
                 # Ranks hear of a signal, or of a save that failed, at different moments, and act on it after
@@ -78,9 +82,12 @@ class Trainer:
                 heard = self.model.most(2 if self.saver.failed else int(interruption.requested))
                 if heard == 2:
                     self.saver.wait()
-                stop = heard == 1 and finished < settings.steps
-                if stop or finished % settings.save_steps == 0 or finished == settings.steps:
+                ended = finished == settings.steps or (self.best is not None and self.best.exhausted)
+                stop = heard == 1 and not ended
+                if stop or finished % settings.save_steps == 0 or ended:
                     self.saver.save(self.progress.state(finished))
+                if ended:
+                    break
                 if stop:
                     self.saver.wait()
                     raise Interrupted(
@@ -104,19 +111,25 @@ class Trainer:
             self.average.update(self.model.module, index)
         self.balance.after_step(index + 1)
         seconds = time.perf_counter() - started
-        flops = result.targets * self.model.config.flops_per_token(self.run.data.sequence_length)
+        # A label a text says nothing about the work; the positions that were computed do.
+        tokens = result.targets if self._decodes else self.model.count(sum(b.tokens.size for b in batches))
+        flops = tokens * self.model.config.flops_per_token(self.run.data.sequence_length)
         return {
             "step": index + 1,
             "loss": result.loss,
             "learning_rate": self.step.optimizer.peak * rate,
             "gradient_norm": result.gradient_norm,
-            "tokens": result.targets,
-            "tokens_per_second": result.targets / seconds,
+            "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
             "peak_share": flops / seconds / self.peak,
             "memory_bytes": int(self.model.most(peak_memory())),
             "seconds": seconds,
             **self._imbalance(),
         }
+
+    @property
+    def _decodes(self) -> bool:
+        return self.step.objective.kind == "decoder"
 
     def _imbalance(self) -> dict[str, float]:
         if not self.model.config.sparse_layers:
@@ -141,4 +154,6 @@ class Trainer:
             part = batch.part(mesh.coordinate("data"), mesh.size("data"))
             total += self.model.evaluate(objective, part, self.step.dtype)
             targets += objective.count(batch)
-        return {"validation_loss": total / max(targets, 1)}
+        more = objective.figures() if isinstance(objective, Measuring) else {}
+        figures = {name: self.model.total(value) / max(targets, 1) for name, value in more.items()}
+        return {"validation_loss": total / max(targets, 1)} | figures

@@ -21,11 +21,12 @@ from weft.data.loader import Loader
 from weft.data.masking import MaskedLoader, Masking
 from weft.data.mixed import MixedLoader
 from weft.data.pairs import PairLoader
+from weft.data.preferences import FORM, PreferenceLoader, form
 from weft.data.remote import is_remote
 from weft.data.schema import TOKENIZER
 from weft.data.spans import Corruption, SpanLoader
 from weft.tokenizer import Tokenizer
-from weft.train.config import SUPERVISED, TrainRun
+from weft.train.config import PREFERENCES, SUPERVISED, TrainRun
 from weft.train.objectives.base import AnyBatch
 
 FILE = "mixture.json"
@@ -102,12 +103,19 @@ def shares(shards: Path) -> tuple[float, ...]:
     return tuple(figures.get("shares", ()))
 
 
-Supervised = AnswerLoader | PairLoader | LabelLoader
+Supervised = AnswerLoader | PreferenceLoader | PairLoader | LabelLoader
 
 
 def _supervised(run: TrainRun, shards: Path, split: str, rows: int, seed: int) -> Supervised:
     length, long = run.data.sequence_length, run.objective.long
+    if run.objective.name in PREFERENCES:
+        return PreferenceLoader(shards, split, length, rows, seed)
     if run.objective.name == "sft":
+        if form(shards) == FORM:
+            raise DataError(
+                f"{shards} holds preferences, of which sft would learn the rejected answers too; set "
+                "objective.name to dpo or orpo."
+            )
         return AnswerLoader(shards, split, length, rows, seed, long=long)
     if run.objective.name == "pairs":
         target = run.data.target_length or length
@@ -121,7 +129,7 @@ Plain = Loader | MixedLoader
 def _changed(run: TrainRun, shards: Path, plain: Plain) -> Plain | MaskedLoader | SpanLoader:
     """The rows as the objective wants them: as they are, with hidden tokens, or with spans cut out."""
     name, seed = run.objective.name, run.train.seed
-    if name == "pretrain":
+    if name in ("pretrain", "distil"):
         return plain
     tokenizer = Tokenizer.load(shards.parent / TOKENIZER)
     if name == "masked":

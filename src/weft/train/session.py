@@ -98,7 +98,7 @@ def _prepare(run: TrainRun, folder: Path, given: Objective | None, world: World,
     share_cores(world.local_size if world.device.type == "cpu" else 1)
     arithmetic = _agreed(world, run)
     say(f"arithmetic: {arithmetic.reason}; native kernels {kernels().status}")
-    objective = given or choose_objective(run.objective, rows.shares(shards))
+    objective = given or choose_objective(run, tokenizer, rows.shares(shards))
     return Place(folder, shards, tokenizer, world, Company.gather(), arithmetic, objective)
 
 
@@ -139,6 +139,9 @@ def _train(
 
 def _finish(trainer: Trainer, place: Place, say: Say) -> dict[str, Any]:
     folder = place.folder / "model"
+    if trainer.best is not None:
+        step = trainer.best.restore(trainer.progress)
+        say(f"the best {trainer.best.figure}, {trainer.best.value:.4f}, was after step {step}")
     dropped = trainer.balance.drop()
     with contextlib.ExitStack() as stack:
         if trainer.average is not None:

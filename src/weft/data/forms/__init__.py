@@ -4,7 +4,8 @@ from weft.data.forms.base import Form, Made
 from weft.data.forms.chat import Chat
 from weft.data.forms.classify import Classify
 from weft.data.forms.pairs import Pairs
+from weft.data.forms.preferences import Preferences
 from weft.data.forms.span import Span
 from weft.data.forms.tag import Tag
 
-__all__ = ["Chat", "Classify", "Form", "Made", "Pairs", "Span", "Tag"]
+__all__ = ["Chat", "Classify", "Form", "Made", "Pairs", "Preferences", "Span", "Tag"]

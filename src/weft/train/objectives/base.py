@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,4 +31,14 @@ class Objective(Protocol):
 
     def score(self, model: Any, hidden_BTE: Tensor, rows: Any, scale: float) -> Tensor:
         """The same from the model's final hidden states [B, T, E]: what the last stage of a pipeline does."""
+        ...
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """An objective that measures more than its loss while it validates."""
+
+    def figures(self) -> dict[str, float]:
+        """Sums over what this rank scored in validation since the last call, always under the same names;
+        what is recorded is their share of all targets."""
         ...

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from weft.train.config import ObjectiveSection
+from weft.tokenizer import Tokenizer
+from weft.train.config import TrainRun
 from weft.train.objectives.base import Objective
 from weft.train.objectives.classify import Classify
+from weft.train.objectives.distil import Distil
+from weft.train.objectives.dpo import DPO
 from weft.train.objectives.extract import Extract
+from weft.train.objectives.frozen import Frozen, teacher
 from weft.train.objectives.masked import Masked
+from weft.train.objectives.orpo import ORPO
 from weft.train.objectives.pairs import Translate
 from weft.train.objectives.pretrain import Pretrain
 from weft.train.objectives.tag import Tag
 
 
-def choose(section: ObjectiveSection, shares: tuple[float, ...] = ()) -> Objective:
-    """The objective of ``section``; ``shares``: of the training documents, those of each class."""
-    smoothing = section.label_smoothing
+def choose(run: TrainRun, tokenizer: Tokenizer, shares: tuple[float, ...] = ()) -> Objective:
+    """The objective of ``run``; ``tokenizer``: that of its data, ``shares``: of the training documents, those
+    of each class. ConfigError for a teacher with another tokenizer."""
+    section, smoothing = run.objective, run.objective.label_smoothing
     match section.name:
         case "classify":
             return Classify(smoothing, _weights(shares) if section.balance_classes else None)
@@ -26,6 +32,14 @@ def choose(section: ObjectiveSection, shares: tuple[float, ...] = ()) -> Objecti
             return Extract()
         case "masked":
             return Masked()
+        case "dpo":
+            assert run.model.start is not None
+            return DPO(Frozen(run.model.start), section.beta, smoothing)
+        case "orpo":
+            return ORPO(section.beta)
+        case "distil":
+            assert section.teacher is not None
+            return Distil(teacher(section.teacher, tokenizer), section.alpha, section.temperature)
         case "pairs" | "corrupt":
             return Translate(smoothing)
         case _:

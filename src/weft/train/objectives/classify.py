@@ -26,6 +26,7 @@ class Classify:
 
     def __init__(self, smoothing: float = 0.0, weights: Tensor | None = None):
         self.smoothing, self.weights = smoothing, weights
+        self._right = 0
 
     def count(self, batch: Batch) -> int:
         """Documents with a label."""
@@ -42,9 +43,16 @@ class Classify:
         if not len(first_N):
             return hidden_BTE.sum().float() * 0.0
         scores_NC = model.classify(hidden_BTE, rows.context, first_N).float()
+        if not model.training:
+            self._right += int((scores_NC.argmax(1) == flat[first_N]).sum())
         smoothing = self.smoothing if model.training else 0.0
         weights = None if self.weights is None else self.weights.to(scores_NC.device)
         total = F.cross_entropy(
             scores_NC, flat[first_N], weight=weights, label_smoothing=smoothing, reduction="sum"
         )
         return total * scale
+
+    def figures(self) -> dict[str, float]:
+        """Validation documents whose best label is theirs, since the last call."""
+        found, self._right = self._right, 0
+        return {"validation_accuracy": float(found)}

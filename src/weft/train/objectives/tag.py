@@ -23,6 +23,7 @@ class Tag:
 
     def __init__(self, smoothing: float = 0.0):
         self.smoothing = smoothing
+        self._right = 0
 
     def count(self, batch: Batch) -> int:
         """Tokens with a label."""
@@ -36,6 +37,8 @@ class Tag:
         """The loss from final hidden states [B, T, E]."""
         kept = rows.targets != IGNORED
         scores_BTC = model.logits(hidden_BTE).float()
+        if not model.training:
+            self._right += int((scores_BTC[kept].argmax(-1) == rows.targets[kept]).sum())
         if model.crf is not None:
             return model.crf.loss(scores_BTC, rows.targets, rows.context.start) * scale
         smoothing = self.smoothing if model.training else 0.0
@@ -43,3 +46,8 @@ class Tag:
             scores_BTC[kept], rows.targets[kept], label_smoothing=smoothing, reduction="sum"
         )
         return total * scale
+
+    def figures(self) -> dict[str, float]:
+        """Validation tokens whose own best class is theirs, since the last call."""
+        found, self._right = self._right, 0
+        return {"validation_accuracy": float(found)}
