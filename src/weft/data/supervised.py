@@ -176,12 +176,38 @@ def write(
         )
 
 
+def raw_records(files: Files, settings: SupervisedConfig) -> Iterator[Record]:
+    """The records of ``files`` as ``settings`` say that they are to be read, labels as they stand there."""
+    if settings.reader:
+        options = dict(text.partition("=")[::2] for text in settings.options)
+        return labelled.read(settings.reader, files, **options)
+    first, second = settings.fields or ("source", "target")
+    return records(sorted(str(file) for file in files), (first, second))
+
+
+def named(record: Any, settings: SupervisedConfig) -> Any:
+    """The record with the names that its labels get."""
+    names = settings.renamed
+    if not names or not isinstance(record, dict):
+        return record
+    key = settings.fields[1] if len(settings.fields) == 2 else "label"
+    changed: dict[str, Any] = {key: names.get(str(record[key]), record[key])} if key in record else {}
+    spans = record.get("spans")
+    if isinstance(spans, list):
+        changed["spans"] = [
+            {**span, "label": names.get(span["label"], span["label"])}
+            if isinstance(span, dict) and isinstance(span.get("label"), str)
+            else span
+            for span in spans
+        ]
+    return record | changed
+
+
 class _Reading:
     """The documents of all splits; what is left out of them is noted in ``dropped``."""
 
     def __init__(self, given: Given, tokenizer: Tokenizer | None, settings: SupervisedConfig) -> None:
         self._given, self._known, self._settings = given, tokenizer, settings
-        self._renamed = settings.renamed
         self.form = settings.made()
         self.dropped: list[dict[str, str | None]] = []
         self._seen: dict[bytes, str] = {}
@@ -191,7 +217,7 @@ class _Reading:
     def documents(self) -> Iterator[tuple[str, str, str, Made, int]]:
         """(split, where, identity, document, bytes of the example) of each that is good."""
         for part, files in self._given.parts():
-            found = self._parsed(self._records(files))
+            found = self._parsed(raw_records(files, self._settings))
             while group := list(itertools.islice(found, _GROUP)):
                 yield from self._encoded(part, group)
 
@@ -221,7 +247,7 @@ class _Reading:
 
     def texts(self) -> Iterator[str]:
         """The texts of the training examples."""
-        for _, example, _ in self._parsed(self._records(self._given.train)):
+        for _, example, _ in self._parsed(raw_records(self._given.train, self._settings)):
             yield from self.form.texts(example)
 
     def _classes(self) -> list[str]:
@@ -229,48 +255,22 @@ class _Reading:
         if self.form.name not in ("classify", "tag"):
             return []
         found: set[str] = set()
-        for _, example, _ in self._parsed(self._records(self._given.train)):
+        for _, example, _ in self._parsed(raw_records(self._given.train, self._settings)):
             found.update(self.form.classes(example))
         self.dropped.clear()
         return sorted(found, key=lambda name: (name.partition("-")[2], name))
-
-    def _records(self, files: Files) -> Iterator[Record]:
-        names = sorted(str(file) for file in files)
-        if self._settings.reader:
-            options = dict(text.partition("=")[::2] for text in self._settings.options)
-            return labelled.read(self._settings.reader, files, **options)
-        first, second = self._settings.fields or ("source", "target")
-        return records(names, (first, second))
 
     def _parsed(self, found: Iterator[Record]) -> Iterator[tuple[str, Any, bytes]]:
         """(where, example, canonical text) of each good record; the others are noted."""
         for where, record, reason, value in found:
             example = None
             if reason is None:
-                example, reason, value = self.form.example(self._named(record))
+                example, reason, value = self.form.example(named(record, self._settings))
             if example is None:
                 self._drop(where, reason, value)
             else:
                 spelled = json.dumps(self.form.key(example), ensure_ascii=False, sort_keys=True)
                 yield where, example, spelled.encode("utf-8")
-
-    def _named(self, record: Any) -> Any:
-        """The record with the names that its labels get."""
-        if not self._renamed or not isinstance(record, dict):
-            return record
-        key = self._settings.fields[1] if len(self._settings.fields) == 2 else "label"
-        changed: dict[str, Any] = (
-            {key: self._renamed.get(str(record[key]), record[key])} if key in record else {}
-        )
-        spans = record.get("spans")
-        if isinstance(spans, list):
-            changed["spans"] = [
-                {**span, "label": self._renamed.get(span["label"], span["label"])}
-                if isinstance(span, dict) and isinstance(span.get("label"), str)
-                else span
-                for span in spans
-            ]
-        return record | changed
 
     def _encoded(
         self, part: str, group: Sequence[tuple[str, Any, bytes]]
