@@ -135,6 +135,97 @@ def test_logprobs_of_completions(api, need):
     assert [offset for one in streamed if one for offset in one.text_offset] == found.text_offset
 
 
+@pytest.fixture
+def expected(tiny_decoder):
+    """Log probabilities [T - 1, V] after each token of a prompt, from one plain pass."""
+    import torch
+
+    from weft.ops.attention import PackedRows
+
+    def make(tokens):
+        rows = PackedRows(torch.zeros(1, len(tokens), dtype=torch.int32))
+        model = tiny_decoder()
+        return model.logits(model(torch.tensor([tokens]), rows))[0].log_softmax(-1)[:-1]
+
+    return make
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1, 5])
+def test_logprobs_of_the_prompt(api, tiny_tokenizer, expected, max_tokens):
+    tokens = [*tiny_tokenizer.start_ids, *tiny_tokenizer.encode(PROMPT + "😀 fox")]
+    ask = {"model": "tiny", "max_tokens": max_tokens, "temperature": 0, "echo": True, "logprobs": 2}
+    answer = api.completions.create(**ask, prompt=PROMPT + "😀 fox")
+    choice = answer.choices[0]
+    found, many = choice.logprobs, len(tokens)
+    assert choice.text.startswith(PROMPT + "😀 fox")
+    assert answer.usage.completion_tokens == len(found.tokens) - many <= max_tokens
+    assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
+    logs = expected(tokens)
+    right = [float(row[token]) for row, token in zip(logs, tokens[1:], strict=True)]
+    assert found.token_logprobs[1:many] == pytest.approx(right, abs=1e-5)
+    best = [max(top.values()) for top in found.top_logprobs[1:many]]
+    assert best == pytest.approx(logs.amax(-1).tolist(), abs=1e-5)
+    places = [len(tiny_tokenizer.decode(tokens[:end]).rstrip("\ufffd")) for end in range(many)]
+    first = len(tiny_tokenizer.decode(tiny_tokenizer.start_ids))
+    assert found.text_offset[:many] == [max(0, place - first) for place in places]
+    assert max_tokens == 0 or found.text_offset[many] == len(PROMPT + "😀 fox")
+    streamed = list(api.completions.create(**ask, prompt=PROMPT + "😀 fox", stream=True))
+    assert "".join(part.choices[0].text for part in streamed) == choice.text
+    parts = [part.choices[0].logprobs for part in streamed if part.choices[0].logprobs]
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        assert [value for part in parts for value in getattr(part, name)] == getattr(found, name), name
+    assert streamed[-1].choices[0].finish_reason == choice.finish_reason
+
+
+def test_prompts_are_scored_as_evaluations_ask(api, expected):
+    """Several prompts of token ids, one new token, and the likelihood from the scores of all but that."""
+    prompts = [[5, 6, 7, 400], [511, 0, 3, 3, 3, 8, 9]]
+    ask = {"model": "tiny", "prompt": prompts, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
+    for tokens, choice in zip(prompts, api.completions.create(**ask, seed=1).choices, strict=True):
+        found = choice.logprobs.token_logprobs[1:-1]
+        right = [float(row[token]) for row, token in zip(expected(tokens), tokens[1:], strict=True)]
+        assert found == pytest.approx(right, abs=1e-5)
+        assert all(len(top) == 1 for top in choice.logprobs.top_logprobs[1:])
+
+
+def test_samples_with_stops_have_the_scores_of_their_prompt(api):
+    ask = {"model": "tiny", "prompt": PROMPT, "max_tokens": 12, "seed": 4, "temperature": 1.5, "n": 3}
+    free = api.completions.create(**ask, logprobs=1)
+    stop = free.choices[0].text[2:4]
+    choices = api.completions.create(**ask, logprobs=1, echo=True, stop=stop).choices
+    assert choices[0].text == PROMPT + free.choices[0].text[: free.choices[0].text.index(stop)]
+    assert choices[0].finish_reason == "stop"
+    many = choices[0].logprobs.token_logprobs.index(free.choices[0].logprobs.token_logprobs[0])
+    for choice in choices:
+        assert choice.logprobs.token_logprobs[:many] == choices[0].logprobs.token_logprobs[:many]
+        assert choice.text.startswith(PROMPT)
+    best = api.completions.create(**{**ask, "n": 1}, best_of=3, logprobs=1, echo=True).choices[0]
+    assert best.logprobs.token_logprobs[:many] == choices[0].logprobs.token_logprobs[:many]
+
+
+def test_the_prompt_alone(api, tiny_tokenizer):
+    prompts = [tiny_tokenizer.encode(PROMPT), [5] * 128]
+    ask = {"model": "tiny", "prompt": prompts, "max_tokens": 0, "echo": True}
+    answer = api.completions.create(**ask)
+    assert [choice.finish_reason for choice in answer.choices] == ["length"] * 2
+    assert answer.choices[0].text == PROMPT and answer.choices[0].logprobs is None
+    assert answer.usage.completion_tokens == 0
+    texts = ["", ""]
+    for part in api.completions.create(**ask, stream=True):
+        texts[part.choices[0].index] += part.choices[0].text
+    assert texts == [choice.text for choice in answer.choices]
+    for wrong in (
+        {"echo": False},
+        {"max_tokens": -1},
+        {"prompt": [5] * 129},
+        {"prompt": [5] * 128, "max_tokens": 1},
+    ):
+        with pytest.raises(openai.BadRequestError):
+            api.completions.create(**{**ask, **wrong})
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        api.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}], max_tokens=0)
+
+
 def test_logprobs_of_chat(api, need):
     need("logprobs")
     ask = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weft.engine.sequence import FinishReason, Sequence
+from weft.engine.sequence import FinishReason, Sequence, TokenLogprobs
 
 
 @dataclass(frozen=True)
@@ -12,16 +12,21 @@ class Completion:
     """An answer: ``text`` without the stop string, all new ``tokens``, and why it ended.
 
     ``finish_reason`` is "stop" (end of text or a stop string), "length" (``max_tokens`` or the end of the
-    context) or "abort".
+    context) or "abort". ``prompt_logprobs`` has an entry for each token of the prompt, the first None, when
+    the parameters ask for them.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
     prompt_tokens: int
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
     @classmethod
     def of(cls, sequence: Sequence, text: str) -> Completion:
         """The answer of a finished sequence whose whole text is ``text``."""
         assert sequence.finish_reason is not None
-        return cls(text, tuple(sequence.generated), sequence.finish_reason, sequence.prompt_length)
+        wanted = sequence.params.prompt_logprobs is not None
+        scores = tuple(sequence.prompt_logprobs) if wanted else None
+        tokens = tuple(sequence.generated)
+        return cls(text, tokens, sequence.finish_reason, sequence.prompt_length, scores)

@@ -77,7 +77,9 @@ class DraftModel:
         """The small model's state of ``sequence``: the same tokens, cached as far as they were right."""
         shadow = self._shadows.get(sequence)
         if shadow is None:
-            params = replace(sequence.params, logprobs=None, min_tokens=0)
+            params = replace(
+                sequence.params, logprobs=None, prompt_logprobs=None, min_tokens=0, max_tokens=None
+            )
             shadow = Sequence(
                 sequence.tokens, params, seed=sequence.seed, limit=sequence.limit, text=TextStream(_Mute())
             )

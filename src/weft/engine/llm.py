@@ -71,7 +71,7 @@ class LLM:
         blocks, self.context = fit(model.config, max_sequences, dtype, memory)
         self.scheduler = Scheduler(max_sequences, token_budget, BlockPool(blocks))
         cache = pages(model.config, blocks, dtype, weight.device)
-        self.runner = Runner(model, cache, Adapters(adapted) if adapted else None)
+        self.runner = Runner(model, cache, Adapters(adapted) if adapted else None, tokenizer.vocab_size)
         self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
         known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
@@ -108,8 +108,11 @@ class LLM:
         advanced = [item.sequence for item in work if item.last]
         fresh = iter(drawn)
         for item in work:
-            reason, kept = None, 0
-            for token in next(fresh) if item.last else ():
+            reason: FinishReason | None = None
+            new, kept = next(fresh) if item.last else [], 0
+            if item.last and not item.sequence.limit:
+                reason, new = "length", []  # only the prompt was asked about
+            for token in new:
                 kept += 1
                 if reason := self._receive(item.sequence, token):
                     break
@@ -139,11 +142,11 @@ class LLM:
         if self._speculator:
             self._speculator.forget(sequence)
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, *, room: int = 1) -> list[int]:
         """Token ids of a prompt, checked; a text begins as documents began in training, ids stay as they are.
 
-        Raises UsageError for a prompt that leaves no room for an answer, for no tokens at all, and for
-        ids outside the vocabulary; DataError for text that is not Unicode.
+        Raises UsageError for a prompt that leaves less than ``room`` tokens for an answer, for no tokens at
+        all, and for ids outside the vocabulary; DataError for text that is not Unicode.
         """
         if isinstance(prompt, str):
             tokens = [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
@@ -157,10 +160,11 @@ class LLM:
         if not 0 <= min(tokens) <= max(tokens) < vocabulary:
             wrong = next(token for token in tokens if not 0 <= token < vocabulary)
             raise UsageError(f"The prompt holds token id {wrong}, but the model knows {vocabulary} tokens.")
-        if len(tokens) >= self.context:
+        if len(tokens) + room > self.context:
+            left = " and at least one must be left for the answer" if room else ""
             raise UsageError(
-                f"The prompt has {len(tokens)} tokens, but the context holds {self.context} and at least one "
-                "must be left for the answer; shorten the prompt."
+                f"The prompt has {len(tokens)} tokens, but the context holds {self.context}{left}; shorten "
+                "the prompt."
             )
         return tokens
 
@@ -183,6 +187,7 @@ class LLM:
                 f"A request still works with the adapter {name!r}; unload it when that has ended."
             )
         self.adapters.unload(name)
+        self._prompts.clear()
         # Another adapter may come under the same name, with other keys and values.
         self.scheduler.pool.forget_all()
 
@@ -214,7 +219,7 @@ class LLM:
 
         Owners take turns; a greater ``priority`` goes first; ``adapter`` names a loaded LoRA adapter.
         """
-        return self._add(self.encode(prompt), params, owner, adapter, priority)
+        return self._add(self.encode(prompt, room=_room(params)), params, owner, adapter, priority)
 
     def add_samples(
         self,
@@ -229,7 +234,7 @@ class LLM:
         """As :meth:`add`, ``count`` times with a seed each; the prompt is computed once."""
         if count < 1:
             raise UsageError(f"The number of samples is {count}; it must be at least 1.")
-        tokens = self.encode(prompt)
+        tokens = self.encode(prompt, room=_room(params))
         return [self._add(tokens, params.sample(i), owner, adapter, priority) for i in range(count)]
 
     def _add(
@@ -263,7 +268,7 @@ class LLM:
         )
         # Equal prompts that come together are computed once: the first leads, the others find its blocks.
         leader = self._prompts.get(sequence.prompt_digest)
-        if leader and leader.priority == priority and (leader.prompt_computed or not leader.finished):
+        if leader and leader.can_lead(sequence):
             sequence.leader = leader
         else:
             self._prompts[sequence.prompt_digest] = sequence
@@ -306,3 +311,8 @@ class LLM:
                     yield piece
         finally:
             self.abort(sequence)
+
+
+def _room(params: SamplingParams) -> int:
+    """Tokens that must be left for the answer."""
+    return 0 if params.max_tokens == 0 else 1

@@ -70,6 +70,8 @@ class SamplingParams:
     ``ignore_eos``: go on after the end-of-text token.
     ``logprobs``: None, or how many of the likeliest tokens to report beside each drawn one (0: it alone),
     with natural logarithms of the model's own probabilities, before everything above.
+    ``prompt_logprobs``: the same for the tokens of the prompt, as in vLLM; ``max_tokens`` may then be 0. The
+    whole prompt is computed for it, whatever of it is cached.
     ``grammar``: what the answer must look like.
     ``cache_salt``: requests share cached prefixes only with those of equal salt (None: of the same owner).
     Raises UsageError for values that make no sense.
@@ -90,13 +92,14 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     cache_salt: str | None = None
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
-            _whole("max_tokens", self.max_tokens, 1, 2**31)
-        _whole("min_tokens", self.min_tokens, 0, self.max_tokens or 2**31)
+            _whole("max_tokens", self.max_tokens, 1 if self.prompt_logprobs is None else 0, 2**31)
+        _whole("min_tokens", self.min_tokens, 0, 2**31 if self.max_tokens is None else self.max_tokens)
         _number("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _number("frequency_penalty", self.frequency_penalty, -100, 100)
         _number("presence_penalty", self.presence_penalty, -100, 100)
@@ -117,6 +120,8 @@ class SamplingParams:
             _whole("a token id of stop_token_ids", token, 0, 2**31)
         if self.logprobs is not None:
             _whole("logprobs", self.logprobs, 0, MOST_LOGPROBS)
+        if self.prompt_logprobs is not None:
+            _whole("prompt_logprobs", self.prompt_logprobs, 0, MOST_LOGPROBS)
 
     @property
     def plain(self) -> bool:

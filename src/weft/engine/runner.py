@@ -11,24 +11,35 @@ from weft.core.errors import UsageError
 from weft.core.hardware import probe
 from weft.engine.adapters import Adapters
 from weft.engine.cache import StepContext
+from weft.engine.sampler import logprobs
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
 from weft.models import Decoder
 from weft.ops.linear import row_invariant
 from weft.ops.paged import Pages
 
+_SCORED = 32
+"""Positions of a prompt whose scores are held at once: 20 MB with 150,000 tokens in fp32."""
+
 
 class Runner:
-    """A decoder and its cache; rows of requests with an adapter go through the decoder of ``adapters``."""
+    """A decoder and its cache; rows of requests with an adapter go through the decoder of ``adapters``.
 
-    def __init__(self, model: Decoder, pages: Pages, adapters: Adapters | None = None):
+    Only the first ``vocabulary`` tokens can be drawn (None: all that the decoder knows).
+    """
+
+    def __init__(
+        self, model: Decoder, pages: Pages, adapters: Adapters | None = None, vocabulary: int | None = None
+    ):
         self.model, self.pages, self.adapters = model.eval(), pages, adapters
+        self._vocabulary = vocabulary
 
     @torch.inference_mode()
     def run(self, work: Items[Work]) -> Tensor:
         """Scores fp32 [M, V] after the newest token of each sequence that has it in ``work``, and its drafts.
 
-        The M rows stand in the order of ``work``, those after drafts behind that of their sequence.
+        The M rows stand in the order of ``work``, those after drafts behind that of their sequence. Sequences
+        whose prompt's log probabilities are wanted get those of the tokens in ``work``.
         """
         adapted = [item for item in work if item.sequence.adapter is not None]
         with row_invariant():
@@ -54,11 +65,29 @@ class Runner:
         device = self.pages.device
         context = StepContext(self.pages, work)
         hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
+        self._score_prompts(model, hidden, work)
         if not wanted:
             return torch.empty((0, model.config.vocab_size), device=device)
         if len(wanted) < len(tokens):
             hidden = hidden[torch.tensor(wanted, device=device)]
         return model.logits(hidden).float()
+
+    def _score_prompts(self, model: Decoder, hidden_TE: Tensor, work: Items[Work]) -> None:
+        """Append the log probabilities of the prompts' tokens that follow the rows of ``work``."""
+        begin = 0
+        for item in work:
+            sequence, start = item.sequence, begin - item.sequence.cached
+            for places in _pieces(sequence.unscored(item.tokens)):
+                rows_ME = hidden_TE[start + places.start : start + places.stop]
+                scores_MV = model.logits(rows_ME).float()[:, : self._vocabulary]
+                following = sequence.tokens[places.start + 1 : places.stop + 1]
+                count = sequence.params.prompt_logprobs or 0
+                sequence.prompt_logprobs += logprobs(scores_MV, following, count)
+            begin += item.rows
+
+
+def _pieces(places: range) -> list[range]:
+    return [places[first : first + _SCORED] for first in range(0, len(places), _SCORED)]
 
 
 def _adapter_rows(work: Items[Work]) -> list[tuple[slice, str]]:

@@ -20,6 +20,8 @@ from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence, TokenLogprobs
 from weft.ops.draw import Draw, draw_rows
 
+_DAMAGED = "The model gives NaN or infinite scores: its weights are damaged or overflow."
+
 
 @torch.inference_mode()
 def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
@@ -31,7 +33,7 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     """
     best, likeliest = scores_MV.max(-1)
     if not all(map(math.isfinite, best.tolist())):
-        raise CheckpointError("The model gives NaN or infinite scores: its weights are damaged or overflow.")
+        raise CheckpointError(_DAMAGED)
     drawn: list[int] = likeliest.tolist()
     _draw_plain(scores_MV, work, drawn)
     chosen: list[list[int]] = []
@@ -85,7 +87,7 @@ def _next(scores_V: Tensor, token: int, sequence: Sequence, drafts: tuple[int, .
         else:
             (token,) = draw_rows(changed_V.unsqueeze(0), [0], [_draw(sequence, len(drafts))])
     if params.logprobs is not None:
-        sequence.logprobs.append(logprobs(scores_V, token, params.logprobs))
+        sequence.logprobs += logprobs(scores_V.unsqueeze(0), [token], params.logprobs)
     return token
 
 
@@ -113,13 +115,29 @@ def change(scores_V: Tensor, sequence: Sequence, drafts: tuple[int, ...] = ()) -
     return scores_V
 
 
-def logprobs(scores_V: Tensor, token: int, count: int) -> TokenLogprobs:
-    """Logarithms of the model's own probabilities: of ``token``, and of the ``count`` likeliest."""
-    scores_V = scores_V.float()
-    total = float(scores_V.logsumexp(-1))
-    values, tokens = scores_V.topk(min(count, scores_V.shape[0]))
-    top = tuple((int(t), float(v) - total) for t, v in zip(tokens, values, strict=True))
-    return TokenLogprobs(token, float(scores_V[token]) - total, top)
+def logprobs(scores_MV: Tensor, tokens: Rows[int], count: int) -> list[TokenLogprobs]:
+    """Logarithms of the model's own probabilities, of one token a row and of the ``count`` likeliest.
+
+    A token beyond V cannot be drawn: its logarithm is minus infinity. CheckpointError when a score is NaN.
+    """
+    # Row by row, since PyTorch sums one long row alone in another order than several; read back once,
+    # since a GPU stops for each number that is read.
+    totals, values, likeliest, own = [], [], [], []
+    for scores_V, token in zip(scores_MV.float(), tokens, strict=True):
+        known = token < scores_V.shape[0]
+        totals.append(scores_V.logsumexp(-1))
+        best, places = scores_V.topk(min(count, scores_V.shape[0]))
+        values.append(best)
+        likeliest.append(places)
+        own.append(scores_V[token] if known else torch.full_like(scores_V[0], -math.inf))
+    read = (torch.stack(rows).tolist() for rows in (totals, own, values, likeliest))
+    found: list[TokenLogprobs] = []
+    for token, total, score, tops, places in zip(tokens, *read, strict=True):
+        if not math.isfinite(total):
+            raise CheckpointError(_DAMAGED)
+        top = tuple((place, value - total) for place, value in zip(places, tops, strict=True))
+        found.append(TokenLogprobs(token, score - total, top))
+    return found
 
 
 def penalise(scores_V: Tensor, seen: Rows[int], penalty: float) -> Tensor:

@@ -154,6 +154,7 @@ class Scheduler:
         for sequence in self._queue.heads(self._step):
             if not sequence.leader_ready:
                 continue
+            sequence.take_scores()
             found = self._found(sequence)
             needed = _blocks(len(sequence.tokens)) - len(found) + sum(map(self.pool.idle, found))
             # Whoever runs may need another block soon; without these the newcomer would have to make way.
@@ -177,9 +178,9 @@ class Scheduler:
         self.running.append(sequence)
 
     def _found(self, sequence: Sequence) -> list[int]:
-        """Blocks of its prefix that are known; its newest token is left, since its scores are wanted."""
+        """Blocks of its prefix that are known and may be used."""
         blocks: list[int] = []
-        for place in range((len(sequence.tokens) - 1) // BLOCK):
+        for place in range(sequence.reusable // BLOCK):
             block = self.pool.find(sequence.digest(place))
             if block is None:
                 break

@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "abort"]
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Natural logarithm of a drawn token's probability, and the likeliest (token, logarithm), best first."""
+    """Natural logarithm of a token's probability, and the likeliest (token, logarithm), best first."""
 
     token: int
     logprob: float
@@ -43,7 +43,9 @@ class Sequence:
     adapter it runs through; a greater ``priority`` goes first. ``logprobs`` has an entry for each new token
     when its parameters ask for them. ``ends`` are tokens that end it; ``grammar`` says which tokens may come.
     ``error`` says what went wrong with it alone, if it was ended for that.
-    ``leader`` is a sequence with the same prompt whose blocks it shares.
+    ``leader`` is a sequence with the same prompt whose blocks it shares, and its ``prompt_logprobs``: an
+    entry for each token of the prompt as far as they are computed, the first None, if the parameters
+    ask for them.
 
     ``blocks`` hold the first ``cached`` tokens, the first ``sealed`` of them can be found by others, and
     ``drafts`` are guesses of the tokens that come next. ``prompt_computed``: whether all that others can
@@ -79,6 +81,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
         self.logprobs: list[TokenLogprobs] = []
+        self.prompt_logprobs: list[TokenLogprobs | None] = [None]
         self._unread: list[str] = []
         # Another adapter makes other keys and values; another owner must not learn what was asked before.
         salt = f"owner {owner}" if params.cache_salt is None else f"salt {params.cache_salt}"
@@ -113,9 +116,45 @@ class Sequence:
         return sum(entry.logprob for entry in self.logprobs) / len(self.logprobs)
 
     @property
+    def prompt_scored(self) -> bool:
+        """Whether nothing is left to do for ``prompt_logprobs``."""
+        return self.params.prompt_logprobs is None or len(self.prompt_logprobs) == self.prompt_length
+
+    @property
+    def reusable(self) -> int:
+        """How many tokens need not be computed again where they are cached: scores need hidden states, and
+        those of the newest token are always wanted."""
+        return len(self.tokens) - 1 if self.prompt_scored else len(self.prompt_logprobs) - 1
+
+    def unscored(self, tokens: int) -> range:
+        """Positions of the prompt among the next ``tokens`` whose hidden states ``prompt_logprobs`` need."""
+        if self.prompt_scored:
+            return range(0)
+        # After a preemption the first of them were scored before.
+        first = max(self.cached, len(self.prompt_logprobs) - 1)
+        return range(first, min(self.cached + tokens, self.prompt_length - 1))
+
+    def can_lead(self, other: Sequence) -> bool:
+        """Whether ``other``, of the same prompt, finds here what it needs of it, now or soon."""
+        wanted = other.params.prompt_logprobs
+        scored = wanted is None or (wanted == self.params.prompt_logprobs and self.prompt_scored)
+        done = self.prompt_computed and scored
+        coming = not self.finished and wanted in (None, self.params.prompt_logprobs)
+        return self.priority == other.priority and (done or coming)
+
+    @property
     def leader_ready(self) -> bool:
         """Whether the leader's prompt, if there is one, is computed as far as it can be shared."""
-        return self.leader is None or self.leader.finished or self.leader.prompt_computed
+        leader = self.leader
+        if leader is None or leader.finished:
+            return True
+        return leader.prompt_computed and (self.prompt_scored or leader.prompt_scored)
+
+    def take_scores(self) -> None:
+        """Share the leader's ``prompt_logprobs`` if they are complete and wanted."""
+        leader = self.leader
+        if leader is not None and not self.prompt_scored and leader.prompt_scored:
+            self.prompt_logprobs = leader.prompt_logprobs
 
     def digest(self, place: int) -> bytes:
         """Of the prefix that ends with the ``place``-th block, which must be full."""

@@ -13,12 +13,24 @@ from weft.server.wire import Logprob
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of an answer; ``tokens`` counts all new tokens so far, ``logprobs`` are of the new ones."""
+    """New text of an answer; ``tokens`` counts all new tokens so far, ``logprobs`` are of the new ones.
+
+    ``prompt`` has the log probabilities of the prompt's tokens, in the first piece alone if they are wanted.
+    """
 
     text: str
     tokens: int
     finish_reason: str | None = None
     logprobs: list[Logprob] | None = None
+    prompt: list[Logprob] | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """The record of a task, whole; ``tokens`` are those that the model wrote for it."""
+
+    record: dict[str, Any]
+    tokens: int
 
 
 class EngineFault(Exception):
@@ -41,7 +53,7 @@ class Answer:
         self.ended: float | None = None
         self._taken = asyncio.Event()
         self._fault: EngineFault | None = None
-        self._inbox: asyncio.Queue[Piece | EngineFault | str] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Piece | Made | EngineFault | str] = asyncio.Queue()
 
     async def taken(self) -> None:
         """Wait until the engine has accepted the request. Raises EngineFault when it refuses it."""
@@ -72,7 +84,15 @@ class Answer:
         assert isinstance(found, str)
         return found
 
-    def put(self, item: Piece | EngineFault | str) -> None:
+    async def record(self) -> dict[str, Any]:
+        """The record of a task. Raises EngineFault."""
+        found = await self._inbox.get()
+        if isinstance(found, EngineFault):
+            raise found
+        assert isinstance(found, Made)
+        return found.record
+
+    def put(self, item: Piece | Made | EngineFault | str) -> None:
         """Hand over what came; anything after the last piece is dropped."""
         if self.done:
             return
@@ -84,6 +104,8 @@ class Answer:
             if self.first is None and item.tokens:
                 self.first = now
             self.tokens = item.tokens
+        if isinstance(item, Made):
+            self.tokens = item.tokens
         if not isinstance(item, Piece) or item.finish_reason is not None:
             self.done, self.ended = True, now
         self._inbox.put_nowait(item)
@@ -91,4 +113,5 @@ class Answer:
 
 def plain(record: dict[str, Any]) -> Piece:
     """The piece that an engine's message holds."""
-    return Piece(record["text"], record["tokens"], record.get("finish"), record.get("logprobs"))
+    scores, prompt = record.get("logprobs"), record.get("prompt_logprobs")
+    return Piece(record["text"], record["tokens"], record.get("finish"), scores, prompt)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from weft.server.answer import Answer, EngineFault, Piece
 from weft.server.errors import ApiError
-from weft.server.logprobs import chat_logprobs, completion_logprobs
+from weft.server.logprobs import Echo, Places, chat_logprobs, completion_logprobs
 from weft.server.stream import DONE
 from weft.server.tools import Call, CallReader
 from weft.server.wire import Logprob
@@ -27,11 +27,13 @@ _OBJECTS = {
 
 @dataclass
 class _Choice:
-    """One answer as far as it has come. ``echo`` is the prompt's text where it must stand in front."""
+    """One answer as far as it has come. ``echo`` is the prompt's text where it must stand in front;
+    ``prompt`` are the log probabilities of its tokens, if they are wanted."""
 
     echo: str
     reader: CallReader | None
-    offset: int = 0
+    places: Places
+    prompt: list[Logprob] = field(default_factory=list)
     tokens: int = 0
     parts: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
@@ -40,10 +42,11 @@ class _Choice:
 
 
 class Choices:
-    """``answers`` to prompts of ``prompt_tokens`` in all, the samples of a prompt next to each other.
+    """``answers`` to ``prompts`` (token ids), the samples of a prompt next to each other.
 
     Of ``best_of`` samples of a prompt the ``keep`` likeliest are shown (whole answers only). ``tools`` are
-    the names of functions that the model may call. ``echoes`` has a text for every answer, or is empty.
+    the names of functions that the model may call. ``echoes`` has a text for every prompt, or is empty; with
+    ``logprobs`` it comes with those of the prompt.
     """
 
     def __init__(
@@ -52,21 +55,28 @@ class Choices:
         request_id: str,
         model: str,
         tokenizer: Tokenizer,
-        prompt_tokens: int,
+        prompts: Sequence[Sequence[int]],
         answers: list[Answer],
         *,
         logprobs: bool = False,
         tools: frozenset[str] = frozenset(),
-        echoes: Sequence[str] = (),
+        echoes: Sequence[Echo] = (),
         best_of: int = 1,
         keep: int = 1,
     ):
         self._shape, self._id, self._model, self._tokenizer = shape, request_id, model, tokenizer
-        self._answers, self._prompt_tokens, self._wants_logprobs = answers, prompt_tokens, logprobs
+        self._answers, self._wants_logprobs = answers, logprobs
+        self._prompt_tokens = sum(map(len, prompts))
         self._best_of, self._keep = best_of, keep
+        fronts: Sequence[Echo | None] = echoes or [None] * len(prompts)
         self._choices = [
-            _Choice(echo, CallReader(tools) if tools else None, len(echo))
-            for echo in (echoes or [""] * len(answers))
+            _Choice(
+                echo.text if echo else "",
+                CallReader(tools) if tools else None,
+                Places(tokenizer, prompt, echo),
+            )
+            for prompt, echo in zip(prompts, fronts, strict=True)
+            for _ in range(best_of)
         ]
         self._created = int(time.time())
 
@@ -82,7 +92,8 @@ class Choices:
         """The events of a stream; a fault of the engine ends it with an ``error`` event and no [DONE]."""
         blank = {"usage": None} if include_usage else {}
         for index, choice in enumerate(self._choices):
-            first: dict[str, Any] = {"text": choice.echo} if choice.echo else {}
+            # With log probabilities the echo waits for those of the prompt.
+            first: dict[str, Any] = {"text": choice.echo} if choice.echo and not self._wants_logprobs else {}
             if self._shape == "chat":
                 first = {"delta": {"role": "assistant", "content": ""}}
             if first:
@@ -142,6 +153,7 @@ class Choices:
         choice.parts.append(text)
         choice.calls += calls
         choice.logprobs += piece.logprobs or []
+        choice.prompt += piece.prompt or []
         if piece.finish_reason is not None:
             called = choice.calls and piece.finish_reason == "stop"
             choice.reason = "tool_calls" if called else piece.finish_reason
@@ -158,7 +170,7 @@ class Choices:
 
     def _whole(self, choice: _Choice) -> dict[str, Any]:
         text = "".join(choice.parts)
-        logprobs = self._logprobs(choice, choice.logprobs)
+        logprobs = self._logprobs(choice, choice.logprobs, choice.prompt)
         if self._shape == "completion":
             return {"text": choice.echo + text, "logprobs": logprobs, "finish_reason": choice.reason}
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
@@ -171,23 +183,30 @@ class Choices:
         choice = self._choices[index]
         before = len(choice.calls)
         text, calls = self._take(choice, piece)
+        front: list[dict[str, Any]] = []
+        if self._wants_logprobs and piece.prompt:
+            scores = self._logprobs(choice, [], piece.prompt)
+            front = [self._part(index, {"text": choice.echo}, scores, None)]
         if not (text or calls or piece.logprobs or choice.reason):
-            return []
+            return front
         logprobs = self._logprobs(choice, piece.logprobs or [])
         if self._shape == "completion":
-            return [self._part(index, {"text": text}, logprobs, choice.reason)]
+            return [*front, self._part(index, {"text": text}, logprobs, choice.reason)]
         delta: dict[str, Any] = {"content": text} if text else {}
         if calls:
             delta["tool_calls"] = [call.record(before + place) for place, call in enumerate(calls)]
         return [self._part(index, {"delta": delta}, logprobs, choice.reason)]
 
-    def _logprobs(self, choice: _Choice, entries: list[Logprob]) -> dict[str, Any] | None:
+    def _logprobs(
+        self, choice: _Choice, entries: list[Logprob], prompt: Sequence[Logprob] = ()
+    ) -> dict[str, Any] | None:
         if not self._wants_logprobs:
             return None
         if self._shape == "chat":
             return chat_logprobs(self._tokenizer, entries)
-        record, choice.offset = completion_logprobs(self._tokenizer, entries, choice.offset)
-        return record
+        places = choice.places.of_prompt([token for token, _, _ in prompt])
+        places += choice.places.of_answer([token for token, _, _ in entries])
+        return completion_logprobs(self._tokenizer, [*prompt, *entries], places)
 
     def _part(
         self, index: int, content: dict[str, Any], logprobs: dict[str, Any] | None, reason: str | None

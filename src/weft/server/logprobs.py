@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from weft.core.errors import DataError
+from weft.engine.text import text_stream
 from weft.server.wire import Logprob
 from weft.tokenizer import Tokenizer
 
@@ -30,22 +33,64 @@ def chat_logprobs(tokenizer: Tokenizer, entries: list[Logprob]) -> dict[str, Any
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(
-    tokenizer: Tokenizer, entries: list[Logprob], offset: int
-) -> tuple[dict[str, Any], int]:
-    """Four lists with an item for each token, and the offset in the text after them."""
-    tokens = [spelling(tokenizer, token) for token, _, _ in entries]
-    offsets = []
-    for token, _, _ in entries:
-        offsets.append(offset)
-        offset += len(tokenizer.decode([token]))
-    tops = [{spelling(tokenizer, other): _number(value) for other, value in top} for _, _, top in entries]
+def completion_logprobs(tokenizer: Tokenizer, entries: list[Logprob], offsets: list[int]) -> dict[str, Any]:
+    """Four lists with an item for each token; ``offsets`` are the places of the tokens in the text.
+
+    The first token of a prompt has null for its log probability and for its alternatives.
+    """
+    tops = [
+        # Of tokens that are spelled alike the likeliest counts: it is written last.
+        None
+        if own is None
+        else {spelling(tokenizer, other): _number(value) for other, value in reversed(top)}
+        for _, own, top in entries
+    ]
     return {
-        "tokens": tokens,
-        "token_logprobs": [_number(value) for _, value, _ in entries],
+        "tokens": [spelling(tokenizer, token) for token, _, _ in entries],
+        "token_logprobs": [None if value is None else _number(value) for _, value, _ in entries],
         "top_logprobs": tops if any(tops) else None,
         "text_offset": offsets,
-    }, offset
+    }
+
+
+@dataclass(frozen=True)
+class Echo:
+    """The text of a prompt that stands before its answer. Where the prompt was given as token ids its special
+    tokens are spelled in it."""
+
+    text: str
+    from_ids: bool = False
+
+
+class Places:
+    """Where tokens begin in the text of an answer, in characters, behind the prompt's text if it is echoed.
+
+    A token that begins within a character begins where that does; special tokens have no text in answers.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], echo: Echo | None):
+        self._tokenizer, self._echo = tokenizer, echo or Echo("")
+        self._stream = text_stream(tokenizer, prompt)
+        self._place = len(self._echo.text)
+
+    def of_prompt(self, tokens: Sequence[int]) -> list[int]:
+        """Of all tokens of the prompt."""
+        stream, place = text_stream(self._tokenizer, ()), 0
+        places: list[int] = []
+        for token in tokens:
+            places.append(min(place, len(self._echo.text)))
+            place += len(stream.push(token))
+            if self._echo.from_ids and token in self._tokenizer.special_ids:
+                place += len(self._tokenizer.decode([token]))
+        return places
+
+    def of_answer(self, tokens: Sequence[int]) -> list[int]:
+        """Of the next tokens of the answer."""
+        places: list[int] = []
+        for token in tokens:
+            places.append(self._place)
+            self._place += len(self._stream.push(token))
+        return places
 
 
 def spelling(tokenizer: Tokenizer, token: int) -> str:

@@ -7,13 +7,14 @@ processes of other engines can run it in environments of their own.
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import select
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from weft.core.errors import UsageError, WeftError
@@ -32,7 +33,7 @@ class Worker(Protocol[Request]):
     """An engine as the loop sees it; ``Request`` is what it calls a request under way."""
 
     def add(self, message: Message) -> Request:
-        """Queue what an ``add`` message asks for. Raises WeftError when it cannot be done."""
+        """Queue what an ``add`` or ``task`` message asks for. Raises WeftError when it cannot be done."""
         ...
 
     def abort(self, request: Request) -> None:
@@ -44,7 +45,8 @@ class Worker(Protocol[Request]):
         ...
 
     def news(self, request: Request) -> Message:
-        """``text``, all ``tokens`` so far, and where there are any ``logprobs`` and ``finish``; told once."""
+        """``text``, all ``tokens`` so far, and where there are any ``logprobs``, ``prompt_logprobs``,
+        ``record`` and ``finish``; told once. Raises what went wrong with this request alone."""
         ...
 
     def position(self, request: Request) -> int:
@@ -105,7 +107,7 @@ class Host(Generic[Request]):
 
     def _obey(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            if message["op"] == "add":
+            if message["op"] in ("add", "task"):
                 self._add(message)
             elif message["op"] == "abort":
                 self._abort(message["id"])
@@ -119,10 +121,7 @@ class Host(Generic[Request]):
     def _add(self, message: Message) -> None:
         try:
             request = self._worker.add(message)
-        except WeftError as error:
-            self._send_error([message["id"]], error)
         except Exception as error:
-            _log.error("A request could not be taken", exc_info=error)
             self._send_error([message["id"]], error)
         else:
             self._requests[message["id"]] = request
@@ -150,7 +149,12 @@ class Host(Generic[Request]):
             name = self._names.get(request)
             if name is None:
                 continue
-            items.append({"id": name, **self._worker.news(request)})
+            try:
+                items.append({"id": name, **self._worker.news(request)})
+            except Exception as error:
+                self._send_error([name], error)
+                self._forget(name)
+                continue
             if "finish" in items[-1]:
                 self._forget(name)
         reached = sum(map(self._worker.position, self._requests.values()))
@@ -160,10 +164,7 @@ class Host(Generic[Request]):
     def _embed(self, message: Message) -> None:
         try:
             vector = self._worker.embed(message["tokens"])
-        except WeftError as error:
-            self._send_error([message["id"]], error)
         except Exception as error:
-            _log.error("An embedding failed", exc_info=error)
             self._send_error([message["id"]], error)
         else:
             data = base64.b64encode(vector).decode("ascii")
@@ -171,8 +172,6 @@ class Host(Generic[Request]):
 
     def _fail(self, error: Exception) -> None:
         """Answer everything under way with the error; the engine goes on with nothing."""
-        if not isinstance(error, WeftError):
-            _log.error("A step of the engine failed", exc_info=error)
         for request in self._requests.values():
             self._worker.abort(request)
         self._send_error(list(self._requests), error)
@@ -184,6 +183,8 @@ class Host(Generic[Request]):
 
     def _send_error(self, names: list[int], error: Exception) -> None:
         known = isinstance(error, WeftError)
+        if not known:
+            _log.error("The engine failed", exc_info=error)
         text = str(error) if known else "The engine failed on this request; the log says more."
         self._send({"op": "error", "ids": names, "error": text, "refused": isinstance(error, UsageError)})
 
@@ -196,7 +197,35 @@ class Host(Generic[Request]):
         self._wire.sendall(pack(message))
 
 
-def first_message(wire: socket.socket, unpacker: Unpacker) -> Message | None:
+Facts = Message
+"""What the server learns of a loaded model: ``context``, ``vocabulary``, ``hidden``, ``supported``, and of
+models that do tasks ``tasks``, ``kind``, ``architecture`` and ``windows``; see :mod:`weft.server.host`."""
+
+
+def work(descriptor: int, open_worker: Callable[[Message], tuple[Worker[Any], Facts]]) -> None:
+    """Load what the first message on this socket names, say so, and work until the server is gone.
+
+    ``open_worker`` loads it, or raises the WeftError that the server is told.
+    """
+    _prepare_process()
+    with socket.socket(fileno=descriptor) as wire:
+        unpacker = Unpacker()
+        order = _first_message(wire, unpacker)
+        if order is None:
+            return
+        try:
+            worker, facts = open_worker(order)
+        except WeftError as error:
+            wire.sendall(pack({"op": "failed", "error": str(error), "exit_code": error.exit_code}))
+            return
+        ready = {"op": "ready", **facts, "sequences": order["max_sequences"], "stats": worker.stats()}
+        wire.sendall(pack(ready))
+        # When the server is gone, so is every reader.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            Host(worker, wire, unpacker).run()
+
+
+def _first_message(wire: socket.socket, unpacker: Unpacker) -> Message | None:
     """What the server says first: what to load. None when it is gone already."""
     while data := wire.recv(_CHUNK):
         for message in unpacker.feed(data):
@@ -204,7 +233,7 @@ def first_message(wire: socket.socket, unpacker: Unpacker) -> Message | None:
     return None
 
 
-def prepare_process() -> None:
+def _prepare_process() -> None:
     """The server ends an engine through the socket; a Ctrl-C meant for it reaches the whole group."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

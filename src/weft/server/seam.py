@@ -15,7 +15,7 @@ from torch import Tensor
 
 from weft.engine import LLM, SamplingParams
 from weft.engine.params import Grammar
-from weft.engine.sequence import Sequence
+from weft.engine.sequence import Sequence, TokenLogprobs
 from weft.ops.attention import PackedRows
 from weft.server.wire import Logprob, Message
 
@@ -62,9 +62,13 @@ class LlmWorker:
         return self._llm.step()
 
     def news(self, request: Sequence) -> Message:
-        """Its new text, and the log probabilities of its new tokens."""
+        """Its new text, and the log probabilities of its new tokens; of its prompt the first time."""
+        first = request not in self._told
         start, self._told[request] = self._told.get(request, 0), request.generated_length
         item: Message = {"text": request.take(), "tokens": request.generated_length}
+        if first and request.params.prompt_logprobs is not None and request.prompt_scored:
+            entries = request.prompt_logprobs[1:]
+            item["prompt_logprobs"] = [[request.tokens[0], None, []], *map(_plain, filter(None, entries))]
         if (found := logprobs(request, start)) is not None:
             item["logprobs"] = found
         if request.finish_reason is not None:
@@ -101,7 +105,8 @@ def logprobs(sequence: Sequence, start: int) -> list[Logprob] | None:
     """Of the new tokens from the ``start``-th on; None when the request did not ask for them."""
     if sequence.params.logprobs is None:
         return None
-    return [
-        [entry.token, entry.logprob, [[token, value] for token, value in entry.top]]
-        for entry in sequence.logprobs[start:]
-    ]
+    return [_plain(entry) for entry in sequence.logprobs[start:]]
+
+
+def _plain(entry: TokenLogprobs) -> Logprob:
+    return [entry.token, entry.logprob, [[token, value] for token, value in entry.top]]

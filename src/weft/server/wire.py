@@ -12,7 +12,8 @@ from typing import Any
 
 Message = dict[str, Any]
 Logprob = list[Any]
-"""[token id, log probability, [[token id, log probability], ...] of the most likely ones]."""
+"""[token id, log probability, [[token id, log probability], ...] of the most likely ones]; the first token of
+a prompt, which follows nothing, has None for its log probability."""
 
 _LENGTH = struct.Struct("!I")
 LARGEST = 256 * 2**20

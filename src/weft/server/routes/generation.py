@@ -16,12 +16,13 @@ from weft.server.choices import Choices, Shape
 from weft.server.errors import ApiError
 from weft.server.formats import Constraint, constraint_of
 from weft.server.front import Front, key_of, owner_of
+from weft.server.logprobs import Echo
 from weft.server.models import Served
 from weft.server.schema import ChatRequest, CompletionRequest, Sampling
 from weft.server.stream import EventStream, unless_gone
 
 _STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
-_FIELDS = {"grammar": "response_format"}
+_FIELDS = {"grammar": "response_format", "prompt_logprobs": "echo"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class _Job:
     samples: int
     best_of: int
     tools: frozenset[str] = frozenset()
-    echoes: list[str] = field(default_factory=list)
+    echoes: list[Echo] = field(default_factory=list)
     logprobs: bool = False
     adapter: str | None = None
 
@@ -53,18 +54,16 @@ def add(app: FastAPI, front: Front) -> None:
         n, best_of = body.n or 1, body.best_of or body.n or 1
         _check_best_of(body, n, best_of)
         _check_count(len(raw), best_of, front, "best_of" if best_of > n else "n")
-        if body.echo and body.logprobs is not None:
-            message = "logprobs of the prompt are not there: leave echo out, or logprobs."
-            raise ApiError(400, message, param="logprobs")
         front.admission.request(key_of(request))
-        served = await front.models.get(body.model)
-        prompts = await asyncio.to_thread(lambda: [served.prompts.text(prompt) for prompt in raw])
-        settings = _settings(body, served, body.limit, body.logprobs, None)
+        served = await front.models.get_decoder(body.model)
+        room = 0 if body.echo and body.limit == 0 else 1
+        prompts = await asyncio.to_thread(lambda: [served.prompts.text(prompt, room=room) for prompt in raw])
+        settings = _settings(body, served, body.limit, body.logprobs, None, least=room)
         if best_of > n:
             settings.setdefault("logprobs", 0)
-            _check_supported(settings, served)
-        decode = served.prompts.tokenizer.decode
-        echoes = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in raw if body.echo]
+        if body.echo and (body.logprobs is not None or not room):
+            settings["prompt_logprobs"] = body.logprobs or 0
+        _check_supported(settings, served)
         job = _Job(
             "completion",
             body,
@@ -73,7 +72,7 @@ def add(app: FastAPI, front: Front) -> None:
             settings,
             n,
             best_of,
-            echoes=[echo for echo in echoes for _ in range(best_of)],
+            echoes=[_echo(prompt, served) for prompt in raw if body.echo],
             logprobs=body.logprobs is not None,
             adapter=front.models.adapter(body.model),
         )
@@ -89,7 +88,7 @@ def add(app: FastAPI, front: Front) -> None:
         constraint = constraint_of(body, front.limits)
         messages = _messages(body)
         front.admission.request(key_of(request))
-        served = await front.models.get(body.model)
+        served = await front.models.get_decoder(body.model)
         offered = [] if body.tool_choice == "none" else body.tools or []
         described = [tool.model_dump(exclude_none=True) for tool in offered]
         prompt = await asyncio.to_thread(served.prompts.conversation, messages, described)
@@ -131,7 +130,7 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         f"{job.shape}-{secrets.token_hex(12)}",
         job.adapter or job.served.name,
         job.served.prompts.tokenizer,
-        prompt_tokens,
+        job.prompts,
         answers,
         logprobs=job.logprobs,
         tools=job.tools,
@@ -172,6 +171,13 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
     return Response(status_code=499) if whole is None else JSONResponse(whole)
 
 
+def _echo(prompt: str | list[int], served: Served) -> Echo:
+    """What of a prompt stands before its answer. DataError for ids that have no text."""
+    if isinstance(prompt, str):
+        return Echo(prompt)
+    return Echo(served.prompts.tokenizer.decode(prompt), from_ids=True)
+
+
 async def _all_taken(answers: list[Answer]) -> bool:
     for answer in answers:
         await answer.taken()
@@ -184,13 +190,14 @@ def _settings(
     limit: int | None,
     logprobs: int | None,
     constraint: Constraint | None,
+    least: int = 1,
 ) -> dict[str, Any]:
     """The engine's settings. Raises UsageError for lengths, ApiError 400 for what the engine cannot do."""
     context = served.prompts.context
     if limit is not None and limit > context:
         raise UsageError(f"max_tokens = {limit} is more than the context of {context} tokens can hold.")
-    if limit is not None and limit < 1:
-        raise UsageError(f"max_tokens = {limit} must be at least 1.")
+    if limit is not None and limit < least:
+        raise UsageError(f"max_tokens = {limit} must be at least 1; it may be 0 with echo.")
     try:
         given = body.settings()
     except ValueError:
