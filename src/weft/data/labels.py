@@ -42,7 +42,7 @@ class LabelLoader(Loader):
         long: Long = "drop",
     ) -> None:
         """DataError for shards of another ``form``, and when no document fits; else as :class:`Loader`."""
-        self._long, self._form = long, form
+        self._long, self.form = long, form
         self.counts: dict[str, int] = {}
         record = manifest.read(Path(shards_folder)) or {}
         figures = record.get("figures", {})

@@ -28,6 +28,7 @@ from weft.core.files import atomic_directory, disk_errors, hash_file
 from weft.data import labelled
 from weft.data.config import SplitConfig
 from weft.data.examples import Record, records
+from weft.data.excluded import Excluded
 from weft.data.forms import Chat, Classify, Form, Made, Pairs, Preferences, Span, Tag
 from weft.data.indexed import token_type, write_index
 from weft.data.schema import BYTES, ID, LANGUAGE, REASON, SOURCE, SPLITS, TOKENS, VALUE
@@ -51,8 +52,6 @@ _SIDECAR = pa.schema(
     ]
 )
 _DROPPED = pa.schema([(SOURCE, pa.string()), (REASON, pa.string()), (VALUE, pa.string())])
-EXCLUDED = "exclude"
-"""Where examples go that only keep others out."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ Files = Sequence[str | Path]
 @dataclass(frozen=True)
 class Given:
     """The files of each split. Where ``valid`` or ``test`` is empty it is drawn from ``train``; no example of
-    ``valid``, ``test`` or ``exclude`` is left in training."""
+    ``valid``, ``test`` or ``exclude`` (:mod:`weft.data.excluded`) is left in training."""
 
     train: Files
     valid: Files = ()
@@ -117,7 +116,7 @@ class Given:
 
     def parts(self) -> list[tuple[str, Files]]:
         """The splits with files, in the order in which they are read: training last."""
-        parts = [(EXCLUDED, self.exclude), ("test", self.test), ("valid", self.valid), ("train", self.train)]
+        parts = [("test", self.test), ("valid", self.valid), ("train", self.train)]
         return [(name, files) for name, files in parts if files]
 
 
@@ -154,6 +153,8 @@ def write(
     prints = {name: _fingerprint([str(file) for file in found]) for name, found in given.parts()}
     inputs = {"tokenizer": tokenizer.fingerprint, "files": prints["train"]}
     inputs |= {name: found for name, found in prints.items() if name != "train"}
+    if given.exclude:
+        inputs["exclude"] = _fingerprint([str(file) for file in given.exclude])
     if manifest.is_done(out, command=COMMAND, config=spelled, inputs=inputs):
         return manifest.read(out) or {}
     reading = _Reading(given, tokenizer, settings)
@@ -212,6 +213,7 @@ class _Reading:
         self.dropped: list[dict[str, str | None]] = []
         self._seen: dict[bytes, str] = {}
         self._counts: Counter[str] = Counter()
+        self._excluded = Excluded(given.exclude)
         self.form = self.form.with_labels(self._classes())
 
     def documents(self) -> Iterator[tuple[str, str, str, Made, int]]:
@@ -276,8 +278,6 @@ class _Reading:
         self, part: str, group: Sequence[tuple[str, Any, bytes]]
     ) -> Iterator[tuple[str, str, str, Made, int]]:
         kept = [item for item in group if self._is_new(part, *item)]
-        if part == EXCLUDED:
-            return
         encoded = self.form.encode(self._tokenizer, [example for _, example, _ in kept])
         for (where, example, text), documents in zip(kept, encoded, strict=True):
             if isinstance(documents, DataError):
@@ -297,8 +297,11 @@ class _Reading:
             origin, _, place = first.partition(" ")
             self._drop(where, "exact_duplicate" if origin == "train" else f"in_{origin}", place)
             return False
+        if part == "train" and self._excluded.holds(self.form.texts(example)):
+            self._drop(where, "excluded", None)
+            return False
         unknown = [name for name in self.form.classes(example) if name not in self.form.labels]
-        if unknown and part != EXCLUDED:
+        if unknown:
             self._drop(where, "label_not_in_training", unknown[0])
         return not unknown
 

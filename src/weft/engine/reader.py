@@ -36,6 +36,7 @@ class Reader:
         """Tokens of the longest document that the model was trained for."""
         return self.model.config.max_position_embeddings
 
+    @torch.inference_mode()
     def classes(self, documents: Sequence[Sequence[int]]) -> Floats:
         """Scores float64 [N, C] of the documents, before the softmax."""
         found = np.zeros((len(documents), len(self.model.config.labels)))
@@ -45,6 +46,7 @@ class Reader:
             found[[number for number, _, _ in places]] = scores
         return found
 
+    @torch.inference_mode()
     def tokens(self, documents: Sequence[Sequence[int]]) -> list[Floats]:
         """Scores float64 [T, C] of the tokens of each document, before the softmax."""
         found: list[Floats] = [np.zeros((0, 0))] * len(documents)
@@ -54,6 +56,7 @@ class Reader:
                 found[number] = scores[flat : flat + length]
         return found
 
+    @torch.inference_mode()
     def vectors(self, documents: Sequence[Sequence[int]]) -> Floats:
         """float64 [N, E]: the mean hidden state of each document."""
         found = np.zeros((len(documents), self.model.config.hidden_size))
@@ -63,7 +66,6 @@ class Reader:
             found[[number for number, _, _ in places]] = pooled.double().numpy()
         return found
 
-    @torch.inference_mode()
     def _read(
         self, documents: Sequence[Sequence[int]]
     ) -> Iterator[tuple[Tensor, BothWays, list[tuple[int, int, int]]]]:

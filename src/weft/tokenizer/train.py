@@ -17,10 +17,10 @@ SPLIT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# The same with each Han character apart, so that no token crosses the border of a span of characters.
+# Each Han character and each mark apart, so that no token crosses the border of a span.
 HAN_APART = (
-    r"\p{Han}|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}]]+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"\p{Han}|'[stmd]\b|'(?:re|ve|ll)\b| ?[\p{L}\p{M}&&[^\p{Han}]]+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 MULTIPLE = 64

@@ -121,6 +121,8 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
         fill_model(run.model.start, model.module)
     optimizer = Optimizer(model.module, run.optimizer, run.optimizer.learning_rate, mesh.group("stage"))
     step = Step(model, place.objective, optimizer, settings.clip, place.arithmetic.dtype)
+    # What is drawn while training (dropout) begins the same each time, and differs between data ranks.
+    torch.manual_seed((run.train.seed + (mesh.coordinate("data") << 32)) % (1 << 63))
     identity = {
         "tokenizer": place.tokenizer.fingerprint,
         "data": loader.data_fingerprint,

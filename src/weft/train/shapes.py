@@ -11,6 +11,7 @@ from weft.checkpoint.kinds import KINDS, Config, read_config
 from weft.checkpoint.opened import open_decoder
 from weft.checkpoint.safe_folder import resolve
 from weft.core.errors import ConfigError
+from weft.data.labels import LabelLoader
 from weft.models import Decoder, DecoderConfig
 from weft.models.encdec import EncoderDecoder
 from weft.models.encdec_config import EncoderDecoderConfig
@@ -92,7 +93,9 @@ def fresh_model(run: TrainRun, loader: TrainingRows, device: torch.device) -> Ne
 
 
 def labels(loader: TrainingRows) -> tuple[str, ...]:
-    """The classes of labelled rows; none for others."""
+    """The classes of labelled rows, the two ends of spans; none for others."""
+    if isinstance(loader, LabelLoader) and loader.form == "span":
+        return "start", "end"
     found: tuple[str, ...] = getattr(loader, "labels", ())
     return found
 

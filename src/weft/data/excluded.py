@@ -1,0 +1,58 @@
+"""Texts that must not be learnt: the contents of other files, whatever their columns are called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from weft.data import labelled
+from weft.data.examples import kind, records
+from weft.data.labelled.opened import lines
+
+LEAST = 8
+"""Characters of a text that is recognised; shorter ones stand in any file."""
+
+_TABLES = {".csv": "csv", ".tsv": "tsv"}
+_PACKED = (".gz", ".bz2", ".zst")
+
+
+class Excluded:
+    """The texts of files: every string in a record of JSON Lines, JSON, Parquet, CSV or TSV, every line of
+    any other. Texts are the same however they are spaced."""
+
+    def __init__(self, files: Sequence[str | Path]) -> None:
+        self._known = {_key(text) for file in files for text in _texts(Path(file)) if len(text) >= LEAST}
+
+    def holds(self, texts: Iterable[str]) -> bool:
+        """Whether any of the texts is one of them."""
+        return any(len(text) >= LEAST and _key(text) in self._known for text in texts)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _texts(file: Path) -> Iterator[str]:
+    inner = Path(file.stem) if file.suffix in _PACKED else file
+    if inner.suffix in _TABLES:
+        found = labelled.read(_TABLES[inner.suffix], file)
+    elif kind(file) is not None:
+        found = records([file], ("source", "target"))
+    else:
+        yield from (line.text for line in lines(file))
+        return
+    for _, record, _, _ in found:
+        yield from _strings(record)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _strings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
