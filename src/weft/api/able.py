@@ -49,18 +49,39 @@ HOW = {
 }
 """What has to be run for a model that can do it."""
 
+CALLS = {
+    "translate": "translate",
+    "summarize": "summarize",
+    "classify": "classify",
+    "sentiment": "analyze_sentiment",
+    "entities": "find_entities",
+    "roles": "label_roles",
+    "answer": "answer",
+    "embed": "embed",
+}
+"""Tasks by the names that the command line and servers give them, and the calls that do them."""
+
+
+def refusal(architecture: str, call: str) -> UsageError:
+    """What a model says that cannot do ``call``: which commands train one that can."""
+    data, train = HOW[call]
+    return UsageError(
+        f"This {architecture} was not trained for {call}. For a model that is: {data}; then {train}."
+    )
+
 
 class Able:
-    """The calls of every loaded model. Texts alone give one result, lists of texts a list of results."""
+    """The calls of every loaded model. Texts alone give one result, lists of texts a list of results.
+
+    ``tasks``: what of :data:`CALLS` this model can do.
+    """
 
     architecture: str
+    tasks: tuple[str, ...] = ()
 
     def refuse(self, call: str) -> NoReturn:
         """UsageError that says which commands train a model for ``call``."""
-        data, train = HOW[call]
-        raise UsageError(
-            f"This {self.architecture} was not trained for {call}. For a model that is: {data}; then {train}."
-        )
+        raise refusal(self.architecture, call)
 
     def generate(self, *arguments: Any, **settings: Any) -> Any:
         """Continue a prompt: a decoder's."""
@@ -103,7 +124,8 @@ class Able:
         """A text, or each, in another language.
 
         ``alternatives``: how many texts to find; ``glossary``: terms and how they shall be translated, by
-        which the alternatives are chosen; ``max_length``: tokens, by default twice the source's and 16.
+        which the alternatives are chosen; ``max_length``: tokens, by default 16 more than twice the source's
+        (those rounded up to a multiple of 16).
         """
         self.refuse("translate")
 

@@ -56,7 +56,7 @@ def load(
     folder = resolve(path)
     shape = read_config(folder)
     if not isinstance(shape, DecoderConfig):
-        given = (adapters, draft, cache_dtype)
+        given = (adapters or None, draft, cache_dtype)
         if any(option is not None for option in given):
             raise UsageError(
                 f"adapters, draft and cache_dtype are for decoders, not for a {shape.architecture}."

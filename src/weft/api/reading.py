@@ -16,6 +16,7 @@ from weft.engine.reader import Reader
 from weft.models.encoder import Encoder
 from weft.ops.crf import viterbi
 from weft.tasks import Card, Scored, Span, classify, extract, tag
+from weft.tasks.card import DOES
 from weft.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float64]
@@ -30,31 +31,37 @@ class ReadingModel(Able):
         self.reader = Reader(model, tokenizer.eos_id)
         self.architecture = model.config.architecture
         self.labels = model.config.labels
+        # A head that names masked tokens has no labels, whatever a card says.
+        self.tasks = (*(() if model.config.head == "masked" else DOES[card.task]), "embed")
 
     def classify(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""
-        if self.card.form != "classify":
+        if "classify" not in self.tasks:
             self.refuse("classify")
         return _each(text, self._classified)
 
     def analyze_sentiment(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""
-        if self.card.task != "sentiment":
+        if "sentiment" not in self.tasks:
             self.refuse("analyze_sentiment")
         return _each(text, self._classified)
 
     def find_entities(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""
-        if self.card.task != "entities":
+        if "entities" not in self.tasks:
             self.refuse("find_entities")
         return _each(text, lambda texts: self.tagged([(one, None) for one in texts]))
 
     def label_roles(self, text: str, predicate: str | tuple[int, int]) -> list[Span]:
         """See :class:`Able`. UsageError for a predicate that the text does not have, or has twice."""
-        if self.card.task != "roles":
+        return self.roles([(text, predicate)])[0]
+
+    def roles(self, asked: Sequence[tuple[str, str | tuple[int, int]]]) -> list[list[Span]]:
+        """:meth:`label_roles` of each (text, predicate)."""
+        if "roles" not in self.tasks:
             self.refuse("label_roles")
-        _check([text])
-        return self.tagged([(text, _characters(text, predicate))])[0]
+        _check([text for text, _ in asked])
+        return self.tagged([(text, _characters(text, predicate)) for text, predicate in asked])
 
     def answer(self, question: str, context: str, *, least_score: float = 0.0) -> Span:
         """See :class:`Able`."""
@@ -62,7 +69,7 @@ class ReadingModel(Able):
 
     def answers(self, asked: Sequence[tuple[str, str]], *, least_score: float = 0.0) -> list[Span]:
         """:meth:`answer` of each (question, context)."""
-        if self.card.form != "span":
+        if "answer" not in self.tasks:
             self.refuse("answer")
         _check([text for pair in asked for text in pair])
         window = self.card.window or self.reader.most
@@ -80,6 +87,13 @@ class ReadingModel(Able):
     def scores(self, texts: Sequence[str]) -> Floats:
         """float64 [N, C]: the scores of the labels of each text before the softmax, for calibration."""
         return self.reader.classes([one.ids for one in classify.encode(self.tokenizer, texts)])
+
+    def vectors(self, documents: Sequence[Sequence[int]]) -> Floats:
+        """float64 [N, E]: :meth:`embed` of token ids."""
+        found = self.reader.vectors(documents)
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)
+        unit: Floats = found / np.maximum(lengths, 1e-12)
+        return unit
 
     def tagged(self, asked: Sequence[tag.Asked]) -> list[list[Span]]:
         """The spans of each text, asked about a predicate or none."""
@@ -107,8 +121,7 @@ class ReadingModel(Able):
         return classify.decode(self.scores(texts), self.labels, self.card.temperature)
 
     def _embedded(self, texts: Sequence[str]) -> list[Floats]:
-        found = self.reader.vectors([one.ids for one in placed(self.tokenizer, texts)])
-        return list(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+        return list(self.vectors([one.ids for one in placed(self.tokenizer, texts)]))
 
 
 def _check(texts: Sequence[str]) -> None:

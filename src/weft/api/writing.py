@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,11 @@ from weft.engine.encdec import Beams, write
 from weft.models.encdec import EncoderDecoder
 from weft.tasks import Card, Scored
 from weft.tasks import write as task
+from weft.tasks.card import DOES
 from weft.tokenizer import Tokenizer
+
+_STEP = 16
+"""Sources whose lengths differ by less have one limit of their answers, so that they are written together."""
 
 
 class WritingModel(Able):
@@ -21,6 +26,7 @@ class WritingModel(Able):
     def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, card: Card):
         self.model, self.tokenizer, self.card = model.eval(), tokenizer, card
         self.architecture = model.config.architecture
+        self.tasks = DOES[card.task]
 
     def translate(
         self,
@@ -33,7 +39,7 @@ class WritingModel(Able):
         max_length: int | None = None,
     ) -> Any:
         """See :class:`Able`."""
-        if self.card.task != "translation":
+        if "translate" not in self.tasks:
             self.refuse("translate")
         count = max(alternatives, beams if glossary else 1)
 
@@ -48,7 +54,7 @@ class WritingModel(Able):
 
     def summarize(self, text: str | Sequence[str], max_length: int = 50, *, beams: int = 4) -> Any:
         """See :class:`Able`."""
-        if self.card.task != "summary":
+        if "summarize" not in self.tasks:
             self.refuse("summarize")
         if max_length < 1:
             raise UsageError(f"max_length = {max_length} must be at least 1.")
@@ -60,13 +66,19 @@ class WritingModel(Able):
         """What the model writes for each source, as it was taught to be asked."""
         _check(sources)
         ids = task.encode(self.tokenizer, sources)
-        most = max_length or 2 * max(map(len, ids)) + 16
-        how = Beams(max_tokens=most, beams=beams, alternatives=alternatives)
-        end = self.tokenizer.eos_id
-        return [
-            task.decode(self.tokenizer, [(one.tokens, one.score, one.ended) for one in best], self.card.usual)
-            for best in write(self.model, ids, end, end, how)
-        ]
+        limits = [max_length or 2 * _STEP * math.ceil(len(one) / _STEP) + 16 for one in ids]
+        found: dict[int, Scored] = {}
+        # A limit of its own for each source: an answer must not depend on what is asked beside it.
+        for limit in sorted(set(limits)):
+            places = [place for place, own in enumerate(limits) if own == limit]
+            how = Beams(max_tokens=limit, beams=beams, alternatives=alternatives)
+            end = self.tokenizer.eos_id
+            for place, best in zip(
+                places, write(self.model, [ids[place] for place in places], end, end, how), strict=True
+            ):
+                answers = [(one.tokens, one.score, one.ended) for one in best]
+                found[place] = task.decode(self.tokenizer, answers, self.card.usual)
+        return [found[place] for place in range(len(ids))]
 
 
 def _fewer(one: Scored, alternatives: int) -> Scored:

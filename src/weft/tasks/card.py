@@ -21,6 +21,17 @@ TASKS = {
 }
 """The tasks of each form of examples, the usual one first."""
 
+DOES = {
+    "classification": ("classify",),
+    "sentiment": ("classify", "sentiment"),
+    "entities": ("entities",),
+    "roles": ("roles",),
+    "answers": ("answer",),
+    "translation": ("translate",),
+    "summary": ("summarize",),
+}
+"""What a model of each task can be asked for."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -72,8 +83,12 @@ def _checked(file: Path, table: Any) -> Card:
         name: tuple(value) if isinstance(value, list) else value for name, value in table.items()
     }
     kinds: dict[str, type | tuple[type, ...]] = {
-        "languages": tuple, "both_ways": bool, "window": int, "temperature": (int, float), "usual": (int, float),
-    }  # fmt: skip
+        "languages": tuple,
+        "both_ways": bool,
+        "window": int,
+        "temperature": (int, float),
+        "usual": (int, float),
+    }
     for name, kind in kinds.items():
         if name in values and not isinstance(values[name], kind):
             raise CheckpointError(f"{file}: {name} = {table[name]!r} cannot be; copy the checkpoint again.")
