@@ -20,7 +20,7 @@ from weft.server.ledger import Ledger
 from weft.server.limits import BodyLimit, Limits
 from weft.server.metrics import Metrics
 from weft.server.models import Models
-from weft.server.routes import generation, page, status, text, vectors
+from weft.server.routes import generation, page, status, tasks, text, vectors
 
 
 def create_app(
@@ -45,6 +45,6 @@ def create_app(
     app.add_middleware(Gate, keys=keys, ledger=ledger)
     app.add_middleware(page.SafeHeaders)
     page.add(app)
-    for routes in (status, generation, vectors, text):
+    for routes in (status, generation, tasks, vectors, text):
         routes.add(app, front)
     return app

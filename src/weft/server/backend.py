@@ -70,6 +70,10 @@ class Backend(Protocol):
         """Ask for a vector."""
         ...
 
+    def do(self, task: str, item: dict[str, Any], settings: dict[str, Any], owner: str = "") -> Answer:
+        """Ask for a task on one item."""
+        ...
+
     def abort(self, answer: Answer) -> None:
         """End an answer."""
         ...

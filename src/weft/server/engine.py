@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.core.errors import CheckpointError, ResourceError, UsageError, WeftError
-from weft.server.answer import Answer, EngineFault, plain
+from weft.server.answer import Answer, EngineFault, Made, plain
 from weft.server.wire import Message, Unpacker, pack
 
 _log = logging.getLogger("weft.server")
@@ -148,6 +148,12 @@ class Engine:
         """Ask for the embedding of checked token ids; it comes as :meth:`Answer.vector`."""
         return self._ask(owner, {"op": "embed", "tokens": list(tokens)})
 
+    def do(self, task: str, item: dict[str, Any], settings: dict[str, Any], owner: str = "") -> Answer:
+        """Ask for a task (:mod:`weft.api.ask`) on one item; its record comes as :meth:`Answer.record`."""
+        return self._ask(
+            owner, {"op": "task", "task": task, "item": item, "settings": settings, "owner": owner}
+        )
+
     async def change_adapter(self, name: str, folder: str | None) -> None:
         """Load the adapter in ``folder`` under ``name``, or unload it (None); after a restart it is the same.
 
@@ -259,7 +265,10 @@ class Engine:
             self._moved = time.monotonic()
         if op == "pieces":
             for record in message["items"]:
-                self._deliver(record["id"], plain(record))
+                whole = "record" in record
+                self._deliver(
+                    record["id"], Made(record["record"], record["tokens"]) if whole else plain(record)
+                )
         elif op == "taken":
             if answer := self._open.get(message["id"]):
                 answer.accept()

@@ -13,24 +13,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from weft.core.errors import DataError, UsageError
-from weft.server import inputs, schema
+from weft.server import inputs, schema, task_bodies
 from weft.server.answer import EngineFault
 
-_KNOWN = sorted(
-    {
-        name
-        for model in (
-            schema.CompletionRequest,
-            schema.ChatRequest,
-            inputs.EmbeddingRequest,
-            inputs.RerankRequest,
-            inputs.TokenizeRequest,
-            inputs.DetokenizeRequest,
-            inputs.LoadAdapter,
-        )
-        for name in model.model_fields
-    }
-)
+_BODIES: list[type[BaseModel]] = [
+    schema.CompletionRequest,
+    schema.ChatRequest,
+    inputs.EmbeddingRequest,
+    inputs.RerankRequest,
+    inputs.TokenizeRequest,
+    inputs.DetokenizeRequest,
+    inputs.LoadAdapter,
+    *task_bodies.BODIES.values(),
+]
+_KNOWN = sorted({name for model in _BODIES for name in model.model_fields})
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 

@@ -6,18 +6,16 @@ torch is imported: the environment is vLLM's own.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from weft.core.errors import ResourceError, UsageError
-from weft.server.loop import Host, first_message, prepare_process
-from weft.server.wire import Message, Unpacker, pack
+from weft.server.loop import work
+from weft.server.wire import Message
 
 SUPPORTED = (
     *("max_tokens", "min_tokens", "repetition_penalty", "frequency_penalty", "presence_penalty"),
@@ -133,44 +131,31 @@ def _logprob(token: int, found: dict[int, Any], most: int) -> list[Any]:
     return [token, found[token].logprob, top]
 
 
-def main(descriptor: int) -> None:
-    """Load what the first message names, say so, and work."""
-    prepare_process()
+def open_worker(order: Message) -> tuple[VllmWorker, Message]:
+    """vLLM around the checkpoint that the server names. Raises ResourceError."""
     # The engine in this process: its own processes are this one. No reports to its makers, no hub.
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    with socket.socket(fileno=descriptor) as wire:
-        unpacker = Unpacker()
-        order = first_message(wire, unpacker)
-        if order is None:
-            return
-        try:
-            vllm = importlib.import_module("vllm")
-            engine = vllm.LLM(
-                model=order["checkpoint"],
-                dtype=order["dtype"] or "auto",
-                max_num_seqs=order["max_sequences"],
-                **{"disable_log_stats": True, **order["settings"]},
-            ).llm_engine
-        except Exception as error:
-            # Whatever a foreign engine raises is why it cannot load.
-            known = ResourceError(f"vLLM cannot load {order['checkpoint']}: {str(error).splitlines()[0]}")
-            wire.sendall(pack({"op": "failed", "error": str(known), "exit_code": known.exit_code}))
-            return
-        shape = engine.model_config
-        worker = VllmWorker(vllm, engine, shape.max_model_len)
-        ready = {
-            "op": "ready",
-            "context": shape.max_model_len,
-            "vocabulary": shape.get_vocab_size(),
-            "hidden": shape.get_hidden_size(),
-            "sequences": order["max_sequences"],
-            "supported": list(SUPPORTED),
-        }
-        wire.sendall(pack({**ready, "stats": worker.stats()}))
-        # When the server is gone, so is every reader.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            Host(worker, wire, unpacker).run()
+    try:
+        vllm = importlib.import_module("vllm")
+        engine = vllm.LLM(
+            model=order["checkpoint"],
+            dtype=order["dtype"] or "auto",
+            max_num_seqs=order["max_sequences"],
+            **{"disable_log_stats": True, **order["settings"]},
+        ).llm_engine
+    except Exception as error:
+        # Whatever a foreign engine raises is why it cannot load.
+        raise ResourceError(
+            f"vLLM cannot load {order['checkpoint']}: {str(error).splitlines()[0]}"
+        ) from error
+    shape = engine.model_config
+    return VllmWorker(vllm, engine, shape.max_model_len), {
+        "context": shape.max_model_len,
+        "vocabulary": shape.get_vocab_size(),
+        "hidden": shape.get_hidden_size(),
+        "supported": list(SUPPORTED),
+    }
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    work(int(sys.argv[1]), open_worker)

@@ -40,6 +40,11 @@ class Served:
         return self.engine.options.adapters or {}
 
     @property
+    def tasks(self) -> list[str]:
+        """The tasks that the loaded model can do; none of a model that is not loaded, and of a decoder."""
+        return list(self.engine.facts.get("tasks", ())) if self.engine.up else []
+
+    @property
     def wanted(self) -> bool:
         """Whether it is loaded, or being loaded again."""
         return self._prompts is not None
@@ -52,7 +57,7 @@ class Served:
             folder = resolve(self.engine.options.checkpoint)
             tokenizer = await asyncio.to_thread(Tokenizer.load, folder)
             facts = self.engine.facts
-            self._prompts = Prompts(tokenizer, facts["context"], facts["vocabulary"])
+            self._prompts = Prompts(tokenizer, facts["context"], facts["vocabulary"], facts.get("start"))
 
     async def unload(self) -> None:
         """Free its memory."""
@@ -160,6 +165,16 @@ class Models:
                 await served.unload()
                 raise ApiError(503, f"The model {served.name!r} cannot be loaded: {error}") from None
         served.used = time.monotonic()
+        return served
+
+    async def get_decoder(self, name: str | None) -> Served:
+        """As :meth:`get`; ApiError 400 for a model that does not continue text."""
+        served = await self.get(name)
+        facts = served.engine.facts
+        if facts.get("kind", "decoder") != "decoder":
+            tasks = ", ".join(f"/v1/tasks/{task}" for task in served.tasks)
+            message = f"{served.name!r} is an {facts['kind']}, which continues no text; ask it at {tasks}."
+            raise ApiError(400, message, param="model")
         return served
 
     async def stop(self) -> None:

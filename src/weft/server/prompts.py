@@ -25,10 +25,14 @@ _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
 
 class Prompts:
-    """Encodes for a model with ``context`` tokens and ``vocabulary`` ids."""
+    """Encodes for a model with ``context`` tokens and ``vocabulary`` ids; ``start``: the tokens before a text
+    (None: those of the tokenizer)."""
 
-    def __init__(self, tokenizer: Tokenizer, context: int, vocabulary: int):
+    def __init__(
+        self, tokenizer: Tokenizer, context: int, vocabulary: int, start: Sequence[int] | None = None
+    ):
         self.tokenizer, self.context, self._vocabulary = tokenizer, context, vocabulary
+        self._start = list(tokenizer.start_ids if start is None else start)
         self._spellings = sorted(
             (tokenizer.decode([index]) for index in tokenizer.special_ids), key=len, reverse=True
         )
@@ -40,8 +44,9 @@ class Prompts:
         at all, and for ids outside the vocabulary; DataError for text that is not Unicode.
         """
         if isinstance(prompt, str):
-            start = self.tokenizer.start_ids
-            return self._checked([*start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id], room)
+            return self._checked(
+                [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id], room
+            )
         return self._checked(list(prompt), room)
 
     def conversation(

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from weft.core.errors import ResourceError, WeftError
-from weft.server.answer import Answer, EngineFault, plain
+from weft.server.answer import Answer, EngineFault, Made, plain
 from weft.server.engine import Engine, EngineOptions, Patience
 from weft.server.wire import Message
 
@@ -52,6 +52,10 @@ class Replica:
             if message["op"] == "embed":
                 yield self._told({"vector": await answer.vector()})
                 return
+            if message["op"] == "task":
+                record = await answer.record()
+                yield self._told({"record": record, "tokens": answer.tokens})
+                return
             async for piece in answer.pieces():
                 record = {"text": piece.text, "tokens": piece.tokens}
                 record |= {} if piece.finish_reason is None else {"finish": piece.finish_reason}
@@ -73,6 +77,8 @@ class Replica:
     def _submitted(self, message: Message) -> Answer:
         if message["op"] == "embed":
             return self._engine.embed(message["tokens"], message["owner"])
+        if message["op"] == "task":
+            return self._engine.do(message["task"], message["item"], message["settings"], message["owner"])
         given = (message["tokens"], message["params"], message["owner"], message["adapter"])
         return self._engine.submit(*given)
 
@@ -172,6 +178,11 @@ class Fleet:
         """As :meth:`weft.server.engine.Engine.embed`."""
         return self._ask(owner, {"op": "embed", "tokens": list(tokens), "owner": owner})
 
+    def do(self, task: str, item: dict[str, Any], settings: dict[str, Any], owner: str = "") -> Answer:
+        """As :meth:`weft.server.engine.Engine.do`."""
+        message = {"op": "task", "task": task, "item": item, "settings": settings, "owner": owner}
+        return self._ask(owner, message)
+
     def abort(self, answer: Answer) -> None:
         """End an answer; one that is finished stays as it is."""
         found = self._open.pop(answer.name, None)
@@ -213,6 +224,8 @@ class Fleet:
     def _receive(self, answer: Answer, item: Message) -> None:
         if "piece" in item:
             answer.put(plain(item["piece"]))
+        elif "record" in item:
+            answer.put(Made(item["record"], item["tokens"]))
         elif "vector" in item:
             answer.put(str(item["vector"]))
         elif "fault" in item:
