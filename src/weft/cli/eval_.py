@@ -1,4 +1,4 @@
-"""``weft eval``: a checkpoint on held-out text, beside baselines."""
+"""``weft eval``: a checkpoint on held-out text, labelled files or a benchmark, beside baselines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from typing import Any
 import click
 
 from weft.cli.command import Record, weft_command
+from weft.cli.task_options import task_given, task_options, task_table
 from weft.core.errors import UsageError
 
+BENCHMARKS = ("lambada", "mmlu", "cmmlu", "arc", "openbookqa", "piqa")
+TASK_OPTIONS = (
+    "task_files", "train_files", "fields", "reader", "options", "names", "target_language", "beams",
+    "max_length",
+)  # fmt: skip
 NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram": "n-gram model (Kneser-Ney)"}
 
 
@@ -27,10 +33,38 @@ NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram":
     "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
+@task_options
+@click.option(
+    "--train-files", multiple=True, type=click.Path(path_type=Path), help="What baselines learn from."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="The page; by default CHECKPOINT/eval.html.")
+@click.option("--harness", default="", help=f"Benchmarks, with commas between: {', '.join(BENCHMARKS)}.")
+@click.option("--harness-files", multiple=True, type=click.Path(path_type=Path), help="One for each of them.")
+@click.option("--harness-shots", default=0, show_default=True, help="Solved examples before each question.")
+@click.option("--harness-limit", default=0, help="Only so many questions, for a first look; 0 is all.")
 def command(
-    checkpoint: Path, data: Path | None, dtype: str | None, device: str | None, **settings: Any
+    checkpoint: Path,
+    data: Path | None,
+    dtype: str | None,
+    device: str | None,
+    report: Path | None,
+    harness: str,
+    harness_files: tuple[Path, ...],
+    harness_shots: int,
+    harness_limit: int,
+    **settings: Any,
 ) -> Record:
-    """Measure CHECKPOINT, a training run or a Hugging Face folder, beside LZMA and an n-gram model."""
+    """Measure CHECKPOINT, a training run or a Hugging Face folder, beside baselines.
+
+    A decoder is measured on the text that it was trained on and beside LZMA and an n-gram model, or on the
+    benchmarks of --harness from local files. With --task-files a model that was trained for a task answers
+    every row of labelled files.
+    """
+    given = {name: settings.pop(name) for name in TASK_OPTIONS}
+    if given["task_files"]:
+        return _on_task(checkpoint, given, dtype, settings["seed"], report)
+    if harness:
+        return _on_benchmarks(checkpoint, harness, harness_files, harness_shots, harness_limit, dtype, device)
     from weft.api import load
     from weft.core.progress import Progress
     from weft.eval.runner import EvalConfig, evaluate
@@ -51,6 +85,38 @@ def command(
         )
     click.echo(table(record), err=True)
     return {"checkpoint": str(checkpoint), "data": str(folder), **record}
+
+
+def _on_task(
+    checkpoint: Path, given: dict[str, Any], dtype: str | None, seed: int, report: Path | None
+) -> Record:
+    from weft.recipes.task_eval import evaluate_task
+    from weft.recipes.task_report import write_task_report
+
+    files, writing = task_given(**given)
+    record = evaluate_task(checkpoint, files, writing, dtype=dtype, seed=seed)
+    report = report or checkpoint / "eval.html"
+    write_task_report(record, report)
+    click.echo(task_table(record), err=True)
+    click.echo(f"report: {report}", err=True)
+    return {**record, "report": str(report)}
+
+
+def _on_benchmarks(
+    checkpoint: Path,
+    names: str,
+    files: tuple[Path, ...],
+    shots: int,
+    limit: int,
+    dtype: str | None,
+    device: str | None,
+) -> Record:
+    from weft.recipes.harness_eval import evaluate_benchmarks, harness_table
+
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    record = evaluate_benchmarks(checkpoint, listed, files, shots, limit, dtype=dtype, device=device)
+    click.echo(harness_table(record), err=True)
+    return record
 
 
 def table(record: Record) -> str:

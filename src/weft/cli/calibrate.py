@@ -1,0 +1,36 @@
+"""``weft calibrate``: how sure a checkpoint's answers are, fitted to labelled files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weft.cli.command import Record, weft_command
+from weft.cli.task_options import task_given, task_options
+
+
+@weft_command("calibrate")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@task_options
+def command(checkpoint: Path, **given: Any) -> Record:
+    """Fit the temperature of a classifier, or the usual score of a translator, to validation files.
+
+    The task card of CHECKPOINT (task.json) is written anew; the weights stay as they are. Never give test
+    files.
+    """
+    from weft.core.errors import UsageError
+    from weft.recipes.task_eval import calibrate
+
+    if not given["task_files"]:
+        raise UsageError("Give --task-files, labelled files for validation.")
+    files, writing = task_given(**given)
+    record = calibrate(checkpoint, files, writing)
+    if "temperature" in record:
+        degrees = f"{record['temperature_before']:.3f} -> {record['temperature']:.3f}"
+        error = f"{100 * record['ece_before']:.2f} % -> {100 * record['ece']:.2f} %"
+        click.echo(f"temperature {degrees}; calibration error (ECE) {error} on {record['items']:,} texts")
+    else:
+        click.echo(f"usual score {record['usual_before']:.4f} -> {record['usual']:.4f}")
+    return record
