@@ -1,7 +1,8 @@
 """Optimisers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
 Muon's update has the root mean square of AdamW's, so one learning rate serves both. Experts are stacks of
-matrices, each of which is updated on its own; their routers are left to AdamW.
+matrices, each of which is updated on its own; their routers are left to AdamW. So are recurrent networks and
+CNNs, whatever a run says: their matrices are stacks of gates and windows, for which Muon was not made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from weft.models.baseline import Baseline
+from weft.models.encdec_config import EncoderDecoderConfig
 from weft.parallel.model import Network
 from weft.parallel.stage import Stage
 from weft.train.config import OptimizerSection
@@ -84,6 +87,7 @@ Group = dict[str, Any]
 def _groups(model: Network | Stage, config: OptimizerSection) -> tuple[list[Group], list[Group]]:
     """Parameter groups for Muon and for AdamW; each has its decay and the ``scale`` of its rate."""
     ratio = 1.0 if config.base_width is None else model.config.hidden_size / config.base_width
+    method = "adamw" if isinstance(model, Baseline) else config.name
     muon, adamw = _Grouped(), _Grouped()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -92,12 +96,15 @@ def _groups(model: Network | Stage, config: OptimizerSection) -> tuple[list[Grou
         table = name.startswith(TABLES) or name.endswith((".router.weight", ".relative.weight"))
         # Nor are the halves of a low-rank product matrices of their own.
         low = name.endswith((".lora_a", ".lora_b"))
-        turned = config.name == "muon" and parameter.ndim > 1 and not table and not low
+        turned = method == "muon" and parameter.ndim > 1 and not table and not low
         scale = rate(name, parameter, "muon" if turned else "adamw", ratio)
+        if isinstance(model.config, EncoderDecoderConfig) and name.endswith(".q.weight"):
+            # T5's scores are not divided by the root of the head's size: its queries are that much smaller.
+            scale *= model.config.d_kv**-0.5
         if turned:
             muon.add(parameter, config.weight_decay, scale)
         else:
-            decayed = parameter.ndim > 1 and config.name == "adamw"
+            decayed = parameter.ndim > 1 and method == "adamw"
             adamw.add(parameter, config.weight_decay if decayed else 0.0, scale)
     return muon.groups, adamw.groups
 
