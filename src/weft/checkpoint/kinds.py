@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
-from weft.checkpoint import config_json, encdec_json, encoder_json
+from weft.checkpoint import baseline_json, config_json, encdec_json, encoder_json
 from weft.checkpoint.fields import Table
 from weft.checkpoint.safe_folder import CONFIG, read_json
 from weft.checkpoint.spread import Box, whole
 from weft.core.errors import CheckpointError, UsageError
 from weft.core.registry import lookup
+from weft.models.baseline import Baseline
+from weft.models.baseline_config import BASELINES, BaselineConfig
 from weft.models.config import DecoderConfig
+from weft.models.convolution import Convolutional
 from weft.models.decoder import Decoder
 from weft.models.encdec import EncoderDecoder
 from weft.models.encdec_config import ENCODER_DECODERS, EncoderDecoderConfig
@@ -23,9 +26,10 @@ from weft.models.encoder import Encoder
 from weft.models.encoder_config import ENCODERS, EncoderConfig
 from weft.models.families import FAMILIES
 from weft.models.names import ENCODER, ENCODER_DECODER, foreign, foreign_parts, stacked, translated
+from weft.models.recurrent import Recurrent
 
-Config = DecoderConfig | EncoderConfig | EncoderDecoderConfig
-Model = Decoder | Encoder | EncoderDecoder
+Config = DecoderConfig | EncoderConfig | EncoderDecoderConfig | BaselineConfig
+Model = Decoder | Encoder | EncoderDecoder | Baseline
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,14 @@ def _table_parts(table: dict[str, str]) -> Callable[[Any, str, torch.Size], Iter
     return parts
 
 
+def _own_parts(config: BaselineConfig, name: str, shape: torch.Size) -> Iterator[tuple[str, Box]]:
+    yield name, whole(tuple(shape))
+
+
+def _baseline(config: BaselineConfig) -> Baseline:
+    return Convolutional(config) if config.body == "cnn" else Recurrent(config)
+
+
 DECODER_KIND = Kind(
     Decoder,
     config_json.parse,
@@ -82,11 +94,20 @@ ENCDEC_KIND = Kind(
     "lm_head.weight",
     ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
 )
+BASELINE_KIND = Kind(
+    _baseline,
+    baseline_json.parse,
+    baseline_json.write,
+    _own_parts,
+    "embedding.weight",
+    "",
+)
 
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(FAMILIES, DECODER_KIND),
     **dict.fromkeys(ENCODERS, ENCODER_KIND),
     **dict.fromkeys(ENCODER_DECODERS, ENCDEC_KIND),
+    **dict.fromkeys(BASELINES, BASELINE_KIND),
 }
 """By the name that a config.json gives under ``architectures``."""
 

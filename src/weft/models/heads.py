@@ -81,8 +81,8 @@ class CRF(nn.Module):
 def pool(hidden_BTE: Tensor, start_BT: Tensor, end_BT: Tensor, first_N: Tensor, how: str) -> Tensor:
     """[N, E]: one vector a document; ``first_N`` int64 are flat positions (row * T + column) of first tokens.
 
-    ``how`` is "cls", the hidden state of the first token, or "mean", that of all. ``start`` and ``end`` as in
-    :class:`weft.ops.both_ways.BothWays`.
+    ``how`` is "cls", the hidden state of the first token, "mean", that of all, or "max", the largest of each
+    dimension. ``start`` and ``end`` as in :class:`weft.ops.both_ways.BothWays`.
     """
     flat = hidden_BTE.flatten(0, 1)
     if how == "cls":
@@ -91,6 +91,10 @@ def pool(hidden_BTE: Tensor, start_BT: Tensor, end_BT: Tensor, first_N: Tensor, 
     places = torch.repeat_interleave(first_N - (lengths.cumsum(0) - lengths), lengths)
     places = places + torch.arange(len(places), device=places.device)
     owner = torch.repeat_interleave(torch.arange(len(first_N), device=places.device), lengths)
+    if how == "max":
+        most = flat.new_full((len(first_N), flat.shape[-1]), float("-inf"))
+        values = flat[places]
+        return most.scatter_reduce(0, owner.unsqueeze(-1).expand_as(values), values, "amax")
     sums = flat.new_zeros(len(first_N), flat.shape[-1], dtype=torch.float32)
     sums = sums.index_add(0, owner, flat[places].float())
     return (sums / lengths.unsqueeze(-1)).to(hidden_BTE.dtype)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from weft.core.errors import ConfigError
 from weft.data.batch import Batch, PairBatch
 from weft.models import Decoder, DecoderConfig
+from weft.models.baseline import Baseline
 from weft.models.encdec import EncoderDecoder
 from weft.models.encoder import Encoder
 from weft.parallel import compile, expert, fsdp, gradients, recompute, tensor
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from weft.parallel.pipeline import Pipeline
 
 
-Network = Decoder | Encoder | EncoderDecoder
+Network = Decoder | Encoder | EncoderDecoder | Baseline
 
 
 class ParallelModel:

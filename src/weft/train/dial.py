@@ -11,6 +11,7 @@ from weft.checkpoint.kinds import Config
 from weft.core.config import duration
 from weft.core.errors import TrainingError
 from weft.models import DecoderConfig
+from weft.models.baseline_config import BaselineConfig
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.models.encoder_config import EncoderConfig
 from weft.models.families import FAMILIES
@@ -238,7 +239,13 @@ def _shape(config: Config, reason: str) -> list[Derived]:
     ]
 
 
-def _other_shape(config: EncoderConfig | EncoderDecoderConfig) -> list[Derived]:
+def _other_shape(config: EncoderConfig | EncoderDecoderConfig | BaselineConfig) -> list[Derived]:
+    if isinstance(config, BaselineConfig):
+        reason = "the default of its kind, or the checkpoint's"
+        return [
+            Derived("model.hidden_size", config.hidden_size, reason),
+            Derived("model.num_hidden_layers", config.num_hidden_layers, reason),
+        ]
     if isinstance(config, EncoderConfig):
         layers, heads, inner = config.num_hidden_layers, config.num_attention_heads, config.intermediate_size
     else:

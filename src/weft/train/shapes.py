@@ -13,6 +13,8 @@ from weft.checkpoint.safe_folder import resolve
 from weft.core.errors import ConfigError
 from weft.data.labels import LabelLoader
 from weft.models import Decoder, DecoderConfig
+from weft.models.baseline import Baseline
+from weft.models.baseline_config import BASELINES, KERNEL_SIZES, BaselineConfig
 from weft.models.encdec import EncoderDecoder
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.models.encoder import Encoder
@@ -23,7 +25,7 @@ from weft.train.config import ModelSection, TrainRun
 from weft.train.rows import TrainingRows
 from weft.train.transfer import rescale
 
-Network = Decoder | Encoder | EncoderDecoder
+Network = Decoder | Encoder | EncoderDecoder | Baseline
 
 ARCHITECTURES = {
     "masked": "ModernBertForMaskedLM",
@@ -35,8 +37,19 @@ ARCHITECTURES = {
 }
 """What an objective trains where it is no decoder."""
 
+HEADS = {"classify": "sequence", "tag": "token"}
+"""Objectives that train baselines too, and what these need on top."""
+
 WIDTH, LAYERS, HEAD = 256, 4, 64
 """Of a fresh encoder, or of each half of an encoder-decoder, for which the run file gives nothing."""
+
+BASELINE_LAYERS, TOKEN_CNN_LAYERS = 1, 3
+"""Of a fresh baseline. A convolution sees two tokens to each side, which is little to label a token by."""
+
+_NOT_OF_BASELINES = (
+    *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "num_decoder_layers"),
+    *("num_experts", "num_experts_per_tok", "moe_intermediate_size"),
+)
 
 
 def choices(run: TrainRun, loader: TrainingRows) -> list[Config]:
@@ -58,16 +71,13 @@ def shape(run: TrainRun, loader: TrainingRows) -> Config:
                 "model.hidden_size is not set; give it, or give a budget from which it follows."
             )
         return fixed
-    needed = ARCHITECTURES[name]
-    if section.architecture not in (ModelSection.architecture, needed):
-        raise ConfigError(
-            f"objective.name = {name} trains a {needed}, not a {section.architecture}; leave "
-            "model.architecture out."
-        )
+    needed = _needed(section, name)
     if section.start is not None:
         return _from_start(run, needed, labels(loader))
     if needed == "T5ForConditionalGeneration":
         return _encoder_decoder(section, loader.vocab_size)
+    if needed in BASELINES:
+        return _baseline(run, needed, loader)
     return _encoder(run, needed, loader)
 
 
@@ -100,10 +110,28 @@ def labels(loader: TrainingRows) -> tuple[str, ...]:
     return found
 
 
+def _needed(section: ModelSection, name: str) -> str:
+    """The architecture that the objective ``name`` trains: the usual one, or a baseline that is asked for."""
+    usual, asked = ARCHITECTURES[name], section.architecture
+    if asked in (ModelSection.architecture, usual):
+        return usual
+    others = [known for known, (_, head) in BASELINES.items() if head == HEADS.get(name)]
+    if asked in others:
+        return asked
+    more = f", or a {' or '.join(others)}" if others else ""
+    raise ConfigError(
+        f"objective.name = {name} trains a {usual}{more}, not a {asked}; leave model.architecture out."
+    )
+
+
+def _family(architecture: str) -> str:
+    return architecture.partition("For")[0]
+
+
 def _from_start(run: TrainRun, needed: str, classes: tuple[str, ...]) -> Config:
     assert run.model.start is not None
     found = read_config(resolve(run.model.start))
-    if isinstance(found, DecoderConfig) or (found.architecture.startswith("T5") != needed.startswith("T5")):
+    if isinstance(found, DecoderConfig) or _family(found.architecture) != _family(needed):
         raise ConfigError(
             f"objective.name = {run.objective.name} trains a {needed}, and model.start = {run.model.start} "
             f"holds a {found.architecture}; start from another checkpoint, or from none."
@@ -141,6 +169,26 @@ def _encoder(run: TrainRun, architecture: str, loader: TrainingRows) -> EncoderC
         architecture=architecture,
         max_position_embeddings=run.data.sequence_length,
         labels=labels(loader),
+        dropout=0.1 if section.dropout is None else section.dropout,
+        crf=bool(section.crf),
+    )
+
+
+def _baseline(run: TrainRun, architecture: str, loader: TrainingRows) -> BaselineConfig:
+    section = run.model
+    for name in _NOT_OF_BASELINES:
+        if getattr(section, name) is not None:
+            raise ConfigError(f"model.{name} is not of a {architecture}; leave it out.")
+    body, head = BASELINES[architecture]
+    usual = TOKEN_CNN_LAYERS if (body, head) == ("cnn", "token") else BASELINE_LAYERS
+    return BaselineConfig(
+        vocab_size=loader.vocab_size,
+        hidden_size=section.hidden_size or WIDTH,
+        num_hidden_layers=section.num_hidden_layers or usual,
+        architecture=architecture,
+        labels=labels(loader),
+        kernel_sizes=KERNEL_SIZES if body == "cnn" else (),
+        max_position_embeddings=run.data.sequence_length,
         dropout=0.1 if section.dropout is None else section.dropout,
         crf=bool(section.crf),
     )

@@ -1,0 +1,75 @@
+"""What recurrent networks and CNNs have in common: embeddings below, a linear classifier on top.
+
+The interface is that of :class:`weft.models.encoder.Encoder`, so one trainer, one checkpoint and one reader
+serve both, and the comparison with a Transformer is fair. Dimensions: B batch rows, T positions, E model
+width, N documents, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from weft.models.baseline_config import BaselineConfig
+from weft.models.heads import CRF, pool
+from weft.models.layers import Linear
+from weft.ops.both_ways import BothWays
+from weft.ops.dropout import dropout
+
+
+class Baseline(nn.Module):
+    """A body between embeddings and classifier; see :class:`weft.models.recurrent.Recurrent` and
+    :class:`weft.models.convolution.Convolutional`."""
+
+    kind: Literal["encoder"] = "encoder"
+
+    def __init__(self, config: BaselineConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.classifier = Linear(config.hidden_size, len(config.labels))
+        self.crf = CRF(len(config.labels)) if config.crf else None
+
+    def body(self, x_BTE: Tensor, context: BothWays) -> Tensor:
+        """[B, T, E] -> [B, T, E]: each position sees its own document and no other."""
+        raise NotImplementedError
+
+    def reset_buffers(self) -> None:
+        """What is not in a checkpoint."""
+
+    @property
+    def number_format(self) -> str:
+        """Name of the number format of the embeddings, such as "bfloat16"."""
+        return str(self.embedding.weight.dtype).removeprefix("torch.")
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh weights: what a matrix gives has the spread of what it is given (LeCun et al. 1998)."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("crf.") or parameter.ndim < 2:
+                parameter.zero_()
+            elif name.startswith("embedding."):
+                parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+            else:
+                parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+
+    def forward(self, tokens_BT: Tensor, context: BothWays, dtype: torch.dtype | None = None) -> Tensor:
+        """int64 [B, T] -> hidden states [B, T, E] before the classifier; matrices work in ``dtype``."""
+        x_BTE = self.embedding(tokens_BT).to(dtype or self.embedding.weight.dtype)
+        return self.body(self._dropped(x_BTE), context)
+
+    def logits(self, hidden_BTE: Tensor) -> Tensor:
+        """[B, T, C]: scores of each token."""
+        scores: Tensor = self.classifier(self._dropped(hidden_BTE))
+        return scores
+
+    def classify(self, hidden_BTE: Tensor, context: BothWays, first_N: Tensor) -> Tensor:
+        """[N, C]: scores of each document; ``first_N`` as in :func:`weft.models.heads.pool`."""
+        pooled = pool(hidden_BTE, context.start, context.end, first_N, self.config.classifier_pooling)
+        scores: Tensor = self.classifier(self._dropped(pooled))
+        return scores
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return dropout(x, self.config.dropout, self.training)
