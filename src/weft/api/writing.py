@@ -41,6 +41,7 @@ class WritingModel(Able):
         """See :class:`Able`."""
         if "translate" not in self.tasks:
             self.refuse("translate")
+        _at_least_one(alternatives=alternatives, beams=beams, max_length=max_length)
         count = max(alternatives, beams if glossary else 1)
 
         def each(texts: Sequence[str]) -> list[Scored]:
@@ -56,8 +57,7 @@ class WritingModel(Able):
         """See :class:`Able`."""
         if "summarize" not in self.tasks:
             self.refuse("summarize")
-        if max_length < 1:
-            raise UsageError(f"max_length = {max_length} must be at least 1.")
+        _at_least_one(max_length=max_length, beams=beams)
         return _each(text, lambda texts: self.written(list(texts), max_length, beams, 1))
 
     def written(
@@ -79,6 +79,12 @@ class WritingModel(Able):
                 answers = [(one.tokens, one.score, one.ended) for one in best]
                 found[place] = task.decode(self.tokenizer, answers, self.card.usual)
         return [found[place] for place in range(len(ids))]
+
+
+def _at_least_one(**settings: int | None) -> None:
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{name} = {value} must be at least 1.")
 
 
 def _fewer(one: Scored, alternatives: int) -> Scored:
