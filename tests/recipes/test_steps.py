@@ -1,0 +1,171 @@
+"""Recipes: each is tried for a few steps on files of its formats, and what is wrong with one is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from tests.labelled_sets import records
+
+from weft.core.errors import ConfigError, DataError, UsageError, WeftError
+from weft.recipes import steps
+
+RECIPES = steps.names()
+
+
+def bio(rows: list[dict[str, object]]) -> str:
+    text = ""
+    for row in rows:
+        spans = {p: s for s in row["spans"] for p in range(s["start"], s["end"])}  # type: ignore[attr-defined]
+        for place, character in enumerate(str(row["text"])):
+            if character != " ":
+                span = spans.get(place)
+                mark = "O" if span is None else f"{'B' if place == span['start'] else 'I'}-{span['label']}"
+                text += f"{character} {mark}\n"
+        text += "\n"
+    return text
+
+
+def cluener(rows: list[dict[str, object]]) -> str:
+    lines = []
+    for row in rows:
+        label: dict[str, dict[str, list[list[int]]]] = {}
+        for span in row["spans"]:  # type: ignore[attr-defined]
+            surface = str(row["text"])[span["start"] : span["end"]]
+            places = label.setdefault(span["label"], {}).setdefault(surface, [])
+            places.append([span["start"], span["end"] - 1])
+        lines.append(json.dumps({"text": row["text"], "label": label}, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
+
+
+def roles(count: int) -> str:
+    columns = "{n} {word} {word} X {lemma} {sense} {bracket}\n"
+    text = ""
+    for number in range(count):
+        words = [f"Name{number}", "sees", f"Place{number % 7}"]
+        marks = ["(ARG0*)", "(V*)", "(ARG1*)"]
+        for place, (word, mark) in enumerate(zip(words, marks, strict=True)):
+            verb = ("see", "see.01") if place == 1 else ("-", "-")
+            text += columns.format(n=place, word=word, lemma=verb[0], sense=verb[1], bracket=mark)
+        text += "\n"
+    return text
+
+
+def squad(rows: list[dict[str, object]]) -> str:
+    paragraphs = [
+        {
+            "context": row["context"],
+            "qas": [
+                {
+                    "id": str(n), "question": row["question"],
+                    "answers": [{"text": a["text"], "answer_start": a["start"]} for a in row["answers"]],  # type: ignore[attr-defined]
+                }
+            ],
+        }
+        for n, row in enumerate(rows)
+    ]  # fmt: skip
+    return json.dumps(
+        {"version": "x", "data": [{"title": "t", "paragraphs": paragraphs}]}, ensure_ascii=False
+    )
+
+
+def made(recipe: str, need: str, folder: Path) -> Path:
+    """A small file of the format that a recipe reads under a name."""
+    half = 0 if need.startswith(("train", "other", "text", "sentiment", "entities")) else 120
+    classified, tagged = records("classify")[half : half + 100], records("tag")[half : half + 100]
+    if recipe == "chnsenticorp" and need == "other":
+        file = folder / "other.csv"
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["cat", "label", "review"])
+            rows.writerows(["x", int(r["label"] == "正面"), "别的 " + r["text"]] for r in classified)
+        return file
+    lines = {
+        "chnsenticorp": lambda: (
+            "label\ttext_a\n" + "".join(f"{int(r['label'] == '正面')}\t{r['text']}\n" for r in classified)
+        ),
+        "sst2": lambda: "".join(f"{int(r['label'] == '正面')} {r['text']}\n" for r in classified),
+        "cluener": lambda: cluener(tagged),
+        "msra": lambda: bio(tagged),
+        "ewt-roles": lambda: roles(60 + half),
+        "cmrc2018": lambda: squad(records("span")[half : half + 100]),
+        "samsum": lambda: "".join(
+            json.dumps({"dialogue": r["source"], "summary": r["target"]}, ensure_ascii=False) + "\n"
+            for r in records("pairs")[half : half + 100]
+        ),
+        "multi30k-en-de": lambda: "".join(
+            r["source" if need.endswith("en") else "target"] + "\n"
+            for r in records("pairs")[half : half + 100]
+        ),
+        "all-in-one": lambda: "".join(
+            json.dumps(r, ensure_ascii=False) + "\n" for r in (classified if need == "sentiment" else tagged)
+        ),
+    }
+    suffix = {"chnsenticorp": ".tsv", "samsum": ".jsonl", "cluener": ".jsonl", "all-in-one": ".jsonl",
+              "cmrc2018": ".json"}.get(recipe, ".txt")  # fmt: skip
+    file = folder / f"{need}{suffix}"
+    file.write_text(lines[recipe](), encoding="utf-8")
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_for_a_few_steps(name: str, tmp_path: Path) -> None:
+    recipe = steps.load(name)
+    files = {need: made(name, need, tmp_path) for need in recipe.needs}
+    said: list[str] = []
+    steps.run(recipe, recipe.files(None, files), tmp_path / "out", quick=True, say=said.append)
+    assert len(said) == len(recipe.steps)
+    assert list((tmp_path / "out").glob("*/model/model.safetensors"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_titles_in_both_languages_and_ends_in_a_figure_or_a_server(name: str) -> None:
+    recipe = steps.load(name)
+    assert recipe.title["en"] and recipe.title["zh"]
+    assert recipe.steps[-1][0] == "eval" or recipe.serves
+
+
+def test_quick_steps_replace_the_length_of_training_only() -> None:
+    words = ["train", "data.path=x", "train.epochs=3", "train.validate_steps=30", "model.hidden_size=64"]
+    assert steps.shortened(words) == [
+        "train", "data.path=x", "model.hidden_size=64", "train.steps=4", "train.validate_steps=4",
+    ]  # fmt: skip
+    assert steps.shortened(["data", "train.epochs=3"]) == ["data", "train.epochs=3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x =", "is no TOML"),
+        ("needs = {}", "lacks title, needs and steps"),
+        ('needs = {}\nsteps = [["data", 3]]\n[title]\nen = "x"', "not a list of words"),
+        ('needs = { train = "a" }\nsteps = [["data", "{trian}"]]\n[title]\nen = "x"', "train"),
+    ],
+)
+def test_a_broken_recipe_is_told(text: str, said: str) -> None:
+    with pytest.raises((ConfigError, UsageError), match=said):
+        steps.parse("mine", text)
+
+
+def test_missing_files_and_unknown_names_are_told(tmp_path: Path) -> None:
+    recipe = steps.load("cluener")
+    with pytest.raises(DataError, match="needs a file train; give --set train=FILE, or --data"):
+        recipe.files(None, {})
+    with pytest.raises(DataError, match=r"There is no train .*no dev"):
+        recipe.files(tmp_path, {})
+    with pytest.raises(UsageError, match="test"):
+        recipe.files(tmp_path, {"test": tmp_path})
+    with pytest.raises(UsageError, match="cluener"):
+        steps.load("cluenr")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        steps.load(str(tmp_path / "mine.toml"))
+
+
+def test_a_step_that_fails_ends_the_recipe(tmp_path: Path) -> None:
+    text = 'needs = {}\nsteps = [["train", "data.path=nowhere", "--out", "{out}/run"]]\n[title]\nen = "x"'
+    with pytest.raises(WeftError, match="The step weft train of the recipe mine ended with code"):
+        steps.run(steps.parse("mine", text), {}, tmp_path / "out", say=lambda text: None)
