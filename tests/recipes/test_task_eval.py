@@ -292,8 +292,8 @@ def test_a_real_file_is_read_whole() -> None:
     from weft.data.supervised import SupervisedConfig
 
     folder = Path(os.environ["WEFT_DATA"])
-    file = folder / "ner" / "cluener2020" / "dev.json"
-    found = sorted(file.parent.glob("dev.json*"))
+    file = folder / "ner" / "cluener2020" / "dev.jsonl"
+    found = sorted(file.parent.glob("dev.jsonl*"))
     if not found:
         pytest.skip("CLUENER is not there")
     read = read_items(found[:1], SupervisedConfig(form="tag", reader="cluener"))

@@ -34,7 +34,8 @@ CHOICES: dict[str, Callable[[Path, int], list[Choice]]] = {
 NAMES = (LAMBADA, *CHOICES)
 
 _TOGETHER = 64
-_CAPITALISED = re.compile(r"\b[A-Z][a-z]+\b")
+_NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+\b")
+"""A capitalised word inside a sentence."""
 
 
 def evaluate(
@@ -134,6 +135,6 @@ def _perplexity(logs: Floats) -> Measure:
 
 
 def _last_name(context: str) -> str:
-    """The last capitalised word, of the kind of the paper's baselines; empty where there is none."""
-    found = _CAPITALISED.findall(context)
+    """The last name, as the paper's baselines take capitalised words; empty where there is none."""
+    found = _NAME.findall(context)
     return found[-1] if found else ""
