@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from weft.checkpoint.huggingface import save_model
 from weft.cli.generate import command
+from weft.ops.kernels import decoder
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,20 @@ def test_weights_of_each_format_write_a_text(checkpoint, name):
     ended = CliRunner().invoke(command, [*options, "--dtype", name])
     assert ended.exit_code == 0, ended.output
     assert json.loads(ended.stdout)["tokens"] <= 6
+
+
+def test_formats_chosen_by_measurement_are_said(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("weft.engine.weights.figures_file", lambda: tmp_path / "figures.json")
+    options = (checkpoint, "--prompt", "今天", "--max-new-tokens", "6", "--dtype", "auto-int8", "--json", "-")
+    ended = CliRunner().invoke(command, [*options, "--verbose"])
+    assert ended.exit_code == 0, ended.output
+    record = json.loads(ended.stdout)
+    assert set(record["weights"]["format"].split("+")) <= {"float32", "bfloat16", "int8"}
+    assert f"weights: {record['weights']['format']}" in ended.stderr
+    for line in record["weights"]["choices"]:
+        assert " rows: " in line and line in ended.stderr
+    if decoder() is not None:
+        assert len(record["weights"]["choices"]) == 5 and (tmp_path / "figures.json").exists()
 
 
 def test_several_samples_differ_and_the_first_is_that_of_one(checkpoint):

@@ -32,6 +32,7 @@ def need(client):
 def test_models(api):
     assert [model.id for model in api.models.list()] == ["tiny"]
     assert api.models.retrieve("tiny").id == "tiny"
+    assert api.models.retrieve("tiny").to_dict()["weights"] == {"format": "float32", "choices": []}
 
 
 def test_completions_whole_streamed_and_with_usage(api):

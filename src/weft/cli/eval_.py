@@ -30,7 +30,9 @@ NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram":
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token each time.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal functions.")
 @click.option(
-    "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
+    "--dtype",
+    help="Weights: float32, bfloat16, int8 or int4, or auto-int8 or auto-int4, which take those only where "
+    "they are measured to be faster; by default bfloat16 where the machine has it.",
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 @task_options

@@ -35,13 +35,16 @@ ADAPTER = "adapter"
 @click.option("--seed", type=int, help="Equal seeds give equal texts.")
 @click.option("--stop", multiple=True, help="End before this text; may be given several times.")
 @click.option(
-    "--dtype", help="Weights: float32, bfloat16, int8 or int4; by default bfloat16 where the machine has it."
+    "--dtype",
+    help="Weights: float32, bfloat16, int8 or int4, or auto-int8 or auto-int4, which take those only where "
+    "they are measured to be faster; by default bfloat16 where the machine has it.",
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 @click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter, a PEFT folder.")
 @click.option("--draft", type=click.Path(path_type=Path), help="A small checkpoint that guesses ahead.")
 @click.option("--speculate/--no-speculate", default=True, help="Guess tokens ahead; answers are the same.")
 @click.option("--cache-dtype", type=click.Choice(["int8"]), help="Keep keys and values in half the memory.")
+@click.option("--verbose", is_flag=True, help="Say which number formats were chosen, and by what figures.")
 def command(
     checkpoint: Path,
     prompt: str | None,
@@ -54,6 +57,7 @@ def command(
     draft: Path | None,
     speculate: bool,
     cache_dtype: str | None,
+    verbose: bool,
     **settings: Any,
 ) -> Record:
     """Continue a prompt with CHECKPOINT, a training run or a Hugging Face folder.
@@ -63,6 +67,7 @@ def command(
     text = _prompt(prompt, prompt_file)
     from weft.api import load
     from weft.engine import SamplingParams
+    from weft.engine.weights import described
 
     if num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} must be at least 1.")
@@ -77,6 +82,9 @@ def command(
         speculation=speculate,
         cache_dtype=cache_dtype,
     )
+    weights = described(model.llm.runner.model)
+    if verbose:
+        click.echo("\n".join([f"weights: {weights['format']}", *weights["choices"]]), err=True)
     chosen = None if adapter is None else ADAPTER
     started = time.perf_counter()
     # With `--json -` standard output belongs to the record.
@@ -92,6 +100,7 @@ def command(
         "prompt_tokens": len(model.llm.encode(text)),
         "samples": samples,
         "tokens": tokens,
+        "weights": weights,
         "seconds": round(seconds, 4),
         "tokens_per_second": round(tokens / seconds, 2),
     }

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Items
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.core.errors import UsageError
+from weft.engine.formats import Choice, Measure, Shape, choose, figures_file
 from weft.engine.runner import best_dtype, prepare
 from weft.models import Decoder
 from weft.models.layers import Block, FeedForward, Linear
 from weft.models.moe import SparseFeedForward
 from weft.ops.cache import AttentionContext
 from weft.ops.kernels import decoder
-from weft.ops.packed import Format, pack
+from weft.ops.packed import Format, Packed, pack
 from weft.ops.quantise import QuantisedLinear
 from weft.ops.rope import rotation
 from weft.ops.step import Heads, PackedExperts, PackedFeed, PackedLayer, Steps
@@ -24,27 +30,65 @@ FORMATS = {
     "int8": Format.INT8,
     "int4": Format.INT4,
 }
+MEASURED = {"auto-int8": (Format.INT8,), "auto-int4": (Format.INT8, Format.INT4)}
+"""Names that leave the format of each matrix to a measurement, and what it may take besides the usual one."""
 
 
-def for_inference(model: Decoder, device: torch.device, weights: str | None = None) -> Decoder:
+def for_inference(
+    model: Decoder, device: torch.device, weights: str | None = None, *, measure: Measure | None = None
+) -> Decoder:
     """The model as this device computes it best; ``model`` itself may be changed.
 
-    ``weights`` is a name of FORMATS, or None for bf16 where the processor computes in it and else fp32:
-    int8 and int4 change what the model says a little, so they are asked for. Without a compiler the
-    modules serve as they are, and whole-number weights through their plain, slow products.
+    ``weights`` is a name of FORMATS or MEASURED, or None for bf16 where the processor computes in it and else
+    fp32: int8 and int4 change what the model says a little, so they are asked for. A name of MEASURED gives
+    each matrix int8 (or int4) only where that is faster here; figures that ``measure`` finds are not kept.
+    Without a compiler the modules serve as they are, and whole-number weights through their plain, slow
+    products, which a measurement never takes.
     Raises UsageError for another name, and for whole-number weights on a GPU.
     """
-    if weights is not None and weights not in FORMATS:
-        raise UsageError(f"dtype = {weights!r} is not a choice; write one of: {', '.join(FORMATS)}.")
+    names = (*FORMATS, *MEASURED)
+    if weights is not None and weights not in names:
+        raise UsageError(f"dtype = {weights!r} is not a choice; write one of: {', '.join(names)}.")
     whole = weights in ("int8", "int4")
-    if whole and device.type != "cpu":
+    if (whole or weights in MEASURED) and device.type != "cpu":
         raise UsageError(f"{weights} weights are for processors only; write bfloat16 or float32 for a GPU.")
-    dtype = best_dtype(device, None if whole else weights)
+    dtype = best_dtype(device, weights if weights in FORMATS and not whole else None)
     if device.type == "cpu" and decoder() is not None:
         form = Format.FLOAT32 if dtype is torch.float32 else Format.BFLOAT16
+        if weights in MEASURED:
+            file = figures_file() if measure is None else None
+            choices = choose(matrix_shapes(model), (form, *MEASURED[weights]), measure, file)
+            return PackedDecoder(model, choices, dtype)
         return PackedDecoder(model, FORMATS[weights] if weights else form, dtype)
     plain = prepare(model, device, dtype)
     return quantised(plain, 8 if weights == "int8" else 4) if whole else plain
+
+
+def described(model: Decoder) -> dict[str, Any]:
+    """For reports: ``format``, the names of the number formats, and ``choices``, a line for each shape of
+    matrix whose format was chosen by measurement."""
+    choices = model.choices if isinstance(model, PackedDecoder) else ()
+    return {"format": model.number_format, "choices": list(map(str, choices))}
+
+
+def matrix_shapes(model: Decoder) -> Counter[Shape]:
+    """How many matrices of each shape the packed model has, but for the routers of experts."""
+    blocks = [list(_block_matrices(block)) for block in model.blocks]  # type: ignore[arg-type]
+    matrices = [[model.output.weight], *(matrix for block in blocks for matrix in block)]
+    return Counter((sum(map(len, parts)), parts[0].shape[1]) for parts in matrices)
+
+
+def _block_matrices(block: Block) -> Iterator[list[Tensor]]:
+    """The parts of each matrix of a block, one below the other."""
+    attention, feed = block.attention, block.feed_forward
+    yield [attention.q.weight, attention.k.weight, attention.v.weight]
+    yield [attention.o.weight]
+    if isinstance(feed, FeedForward):
+        yield from ([feed.gate.weight, feed.up.weight], [feed.down.weight])
+        return
+    stack = feed.experts
+    for gate, up, down in zip(stack.gate, stack.up, stack.down, strict=True):
+        yield from ([gate, up], [down])
 
 
 def quantised(model: Decoder, bits: int) -> Decoder:
@@ -60,27 +104,30 @@ class PackedDecoder(Decoder):
     """A decoder whose blocks are packed for this processor; it computes and is not trained.
 
     The residual stream, norms and hidden states are fp32; q, k, v and the cache have the dtype of
-    ``embedding``. Every row's result is bitwise the same in any company of other rows.
+    ``embedding``. Every row's result is bitwise the same in any company of other rows. ``forms`` is the
+    format of all matrices, or the choice for each shape; ``choices`` are then those that were made.
     """
 
-    def __init__(self, model: Decoder, form: Format, dtype: torch.dtype):
+    def __init__(self, model: Decoder, forms: Format | Mapping[Shape, Choice], dtype: torch.dtype):
         nn.Module.__init__(self)
         self.config = config = model.config
-        self.form = form
+        self.choices = () if isinstance(forms, Format) else tuple(forms.values())
+        fit = _fitter(forms)
         weight = model.embedding.weight.detach().to(dtype)
         self.embedding = nn.Embedding(len(weight), weight.shape[1], device="meta")
         self.embedding.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("inverse_frequencies", model.inverse_frequencies, persistent=False)
-        output = pack([model.output.weight], form)
-        layers = [_pack_block(block, form) for block in model.blocks]  # type: ignore[arg-type]
+        output = fit([model.output.weight], ())
+        layers = [_pack_block(block, fit) for block in model.blocks]  # type: ignore[arg-type]
+        self._forms = (forms,) if isinstance(forms, Format) else sorted({c.form for c in self.choices})
         heads = Heads(config.num_attention_heads, config.num_key_value_heads, config.head_dim)
         final = model.norm.weight.detach().float()
         self._steps = Steps(layers, final, output, heads, config.rms_norm_eps, dtype)
 
     @property
     def number_format(self) -> str:
-        """A name of FORMATS."""
-        return self.form.name.lower()
+        """A name of FORMATS, or several: "bfloat16+int8"."""
+        return "+".join(form.name.lower() for form in self._forms)
 
     def forward(
         self, tokens_BT: Tensor, context: AttentionContext, dtype: torch.dtype | None = None
@@ -106,15 +153,27 @@ class PackedDecoder(Decoder):
         return scores.view(*hidden_BTE.shape[:-1], -1)
 
 
-def _pack_block(block: Block, form: Format) -> PackedLayer:
+_Fit = Callable[[Items[Tensor], Items[Tensor | None]], Packed]
+"""``(weights, biases)`` to one matrix in its format."""
+
+
+def _fitter(forms: Format | Mapping[Shape, Choice]) -> _Fit:
+    def fit(weights: Items[Tensor], biases: Items[Tensor | None]) -> Packed:
+        shape = (sum(map(len, weights)), weights[0].shape[1])
+        return pack(weights, forms if isinstance(forms, Format) else forms[shape].form, biases)
+
+    return fit
+
+
+def _pack_block(block: Block, fit: _Fit) -> PackedLayer:
     attention = block.attention
     projections = (attention.q, attention.k, attention.v)
     norms = (attention.q_norm, attention.k_norm)
     q_norm, k_norm = (None if norm is None else norm.weight.detach().float() for norm in norms)
     return PackedLayer(
-        qkv=pack([p.weight for p in projections], form, [p.bias for p in projections]),
-        o=pack([attention.o.weight], form, [attention.o.bias]),
-        feed=_pack_feed(block.feed_forward, form),
+        qkv=fit([p.weight for p in projections], [p.bias for p in projections]),
+        o=fit([attention.o.weight], [attention.o.bias]),
+        feed=_pack_feed(block.feed_forward, fit),
         attention_norm=block.attention_norm.weight.detach().float(),
         feed_norm=block.feed_forward_norm.weight.detach().float(),
         q_norm=q_norm,
@@ -122,14 +181,14 @@ def _pack_block(block: Block, form: Format) -> PackedLayer:
     )
 
 
-def _pack_feed(feed: nn.Module, form: Format) -> PackedFeed | PackedExperts:
+def _pack_feed(feed: nn.Module, fit: _Fit) -> PackedFeed | PackedExperts:
     if isinstance(feed, FeedForward):
-        gate_up = pack([feed.gate.weight, feed.up.weight], form)
-        return PackedFeed(gate_up, pack([feed.down.weight], form))
+        gate_up = fit([feed.gate.weight, feed.up.weight], ())
+        return PackedFeed(gate_up, fit([feed.down.weight], ()))
     assert isinstance(feed, SparseFeedForward)
     router, stack = feed.router, feed.experts
     experts = tuple(
-        PackedFeed(pack([gate, up], form), pack([down], form))
+        PackedFeed(fit([gate, up], ()), fit([down], ()))
         for gate, up, down in zip(stack.gate, stack.up, stack.down, strict=True)
     )
     return PackedExperts(pack([router.weight], Format.FLOAT32), experts, router.chosen, router.normalised)

@@ -81,6 +81,24 @@ def pack(weights: Sequence[Tensor], form: Format, biases: Sequence[Tensor | None
     return Packed(data, scale, bias, outputs, inputs, form)
 
 
+def stand_in(outputs: int, inputs: int, form: Format) -> Packed:
+    """A matrix of this size to time products with; its numbers mean nothing.
+
+    Every byte is written: pages that never were would all be the same page of zeros, in the cache.
+    """
+    panels, groups = -(-outputs // _PANEL), -(-inputs // GROUP)
+    sizes = {
+        Format.FLOAT32: inputs * _PANEL * 4,
+        Format.BFLOAT16: -(-inputs // 2) * 2 * _PANEL * 2,
+        Format.INT8: -(-inputs // 4) * 4 * _PANEL,
+        Format.INT4: groups * (_PANEL * 2 + GROUP * _PANEL // 2),
+    }
+    # 0x3c3c is 0.0115 in bf16, and fp32 is near: no number is subnormal, which would be slow.
+    data = torch.full((panels, sizes[form]), 0x3C, dtype=torch.uint8)
+    scale = torch.ones(panels * _PANEL) if form is Format.INT8 else None
+    return Packed(data, scale, None, outputs, inputs, form)
+
+
 def _padded(x: Tensor) -> Tensor:
     return F.pad(x, (0, -len(x) % _PANEL)).contiguous()
 

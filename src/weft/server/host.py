@@ -36,6 +36,7 @@ def open_worker(order: Message) -> tuple[Worker[Any], Message]:
         "vocabulary": shape.vocab_size,
         "hidden": shape.hidden_size,
         "supported": seam.supported(),
+        "weights": seam.weights(model.llm),
     }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from weft.engine import LLM, SamplingParams
 from weft.engine.params import Grammar
 from weft.engine.sequence import Sequence, TokenLogprobs
+from weft.engine.weights import described
 from weft.ops.attention import PackedRows
 from weft.server.wire import Logprob, Message
 
@@ -23,6 +24,11 @@ from weft.server.wire import Logprob, Message
 def supported() -> list[str]:
     """Names of the settings a request may carry."""
     return sorted({*(field.name for field in dataclasses.fields(SamplingParams)), "owner", "adapter"})
+
+
+def weights(llm: LLM) -> dict[str, Any]:
+    """The number formats of the weights, and how they were chosen."""
+    return described(llm.runner.model)
 
 
 def sampling(fields: dict[str, Any]) -> SamplingParams:

@@ -104,6 +104,7 @@ def _record(served: Served, adapter: str | None = None) -> dict[str, Any]:
         "max_model_len": served.engine.facts.get("context"),
         "loaded": served.engine.up,
         "supported": served.engine.facts.get("supported", []),
+        "weights": served.engine.facts.get("weights"),
         "tasks": served.tasks,
     }
 
