@@ -16,7 +16,6 @@ from torch.distributed.tensor import DTensor
 
 from weft.models.baseline import Baseline
 from weft.models.encdec_config import EncoderDecoderConfig
-from weft.models.baseline import Baseline
 from weft.parallel.model import Network
 from weft.parallel.stage import Stage
 from weft.train.config import OptimizerSection
