@@ -52,7 +52,10 @@ class MaskedOutput(Linear):
         """fp32 scalar: ``scale`` times the summed cross entropy of int64 targets [N] (IGNORED: none)."""
         kept = targets_N != IGNORED
         hidden, targets = hidden_NE[kept], targets_N[kept]
+        # Of rows without any target the loss is 0, and still one that a backward pass can begin at.
         total = hidden.new_zeros((), dtype=torch.float32)
+        if not len(targets):
+            return hidden.sum(dtype=torch.float32)
         for first in range(0, len(targets), CHUNK):
             scores = self(hidden[first : first + CHUNK]).float()
             total = total + F.cross_entropy(scores, targets[first : first + CHUNK], reduction="sum")
