@@ -18,6 +18,7 @@ from weft.core.hardware import usable_cores
 from weft.engine.runner import prepare
 from weft.engine.weights import for_inference
 from weft.models import DecoderConfig
+from weft.models.baseline import Baseline
 from weft.models.encdec import EncoderDecoder
 from weft.models.encoder import Encoder
 from weft.tasks import Card, read_card
@@ -104,11 +105,11 @@ def _task_model(folder: Path, dtype: str | None, device: str | None) -> ReadingM
     model, tokenizer = load_any(folder, formats[dtype]), Tokenizer.load(folder)
     if isinstance(model, EncoderDecoder):
         return WritingModel(model, tokenizer, read_card(folder, Card("translation", "pairs")))
-    assert isinstance(model, Encoder)
+    assert isinstance(model, Encoder | Baseline)
     return ReadingModel(model, tokenizer, read_card(folder, _usual_card(model)))
 
 
-def _usual_card(model: Encoder) -> Card:
+def _usual_card(model: Encoder | Baseline) -> Card:
     """For a checkpoint that other programs made: what its head is for."""
     forms = {"sequence": "classify", "token": "tag", "span": "span", "masked": "classify"}
     form = forms[model.config.head]

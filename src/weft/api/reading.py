@@ -13,6 +13,7 @@ from weft.api.able import Able
 from weft.core.errors import UsageError
 from weft.data.forms.offsets import placed
 from weft.engine.reader import Reader
+from weft.models.baseline import Baseline
 from weft.models.encoder import Encoder
 from weft.ops.crf import viterbi
 from weft.tasks import Card, Scored, Span, classify, extract, tag
@@ -26,7 +27,7 @@ R = TypeVar("R")
 class ReadingModel(Able):
     """An encoder with its tokenizer and what it was trained for. One thread may use it."""
 
-    def __init__(self, model: Encoder, tokenizer: Tokenizer, card: Card):
+    def __init__(self, model: Encoder | Baseline, tokenizer: Tokenizer, card: Card):
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.reader = Reader(model, tokenizer.eos_id)
         self.architecture = model.config.architecture

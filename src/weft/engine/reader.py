@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import UsageError
+from weft.models.baseline import Baseline
 from weft.models.encoder import Encoder
 from weft.models.heads import pool
 from weft.ops.both_ways import BothWays
@@ -27,7 +28,7 @@ _ROWS = 8
 class Reader:
     """An encoder ready to read documents, each of at most ``most`` tokens."""
 
-    def __init__(self, model: Encoder, end: int) -> None:
+    def __init__(self, model: Encoder | Baseline, end: int) -> None:
         """``end``: the token that fills rows up."""
         self.model, self._end = model.eval(), end
 
