@@ -248,6 +248,22 @@ def test_gradients_are_those_of_the_plain_losses(
         assert (found[0] - found[1]).norm() <= 1e-5 * found[1].norm() > 0
 
 
+def test_the_parts_of_data_ranks_add_up(
+    preferences: Path, start: Path, tiny_decoder: Callable[..., Decoder]
+) -> None:
+    batch = PreferenceLoader(preferences / "shards", "train", 128, 3).batch(0)
+    parts = [batch.part(rank, 2) for rank in range(2)]
+    for objective in (DPO(Frozen(str(start)), 0.3), ORPO(0.3)):
+        assert sum(objective.count(part) for part in parts) == objective.count(batch)
+        found = []
+        for whole in ([batch], parts):
+            model = tiny_decoder(seed=3).requires_grad_(True).train()
+            for part in whole:
+                objective.loss(model, ParallelModel.alone(model).rows(part), 0.25, FP32).backward()
+            found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        assert (found[0] - found[1]).norm() <= 1e-5 * found[1].norm() > 0
+
+
 @pytest.mark.parametrize("adapters", [False, True])
 @pytest.mark.parametrize("dtype", [FP32, torch.bfloat16])
 def test_dpo_of_the_start_model_is_exactly_log_2(
@@ -311,7 +327,7 @@ def test_a_few_steps_tell_the_answers_apart_and_resume_is_exact(
         (("objective.name=dpo",), r"needs model\.start"),
         (("objective.name=dpo", "model.start=x", "parallel.fsdp=2"), "alone or with dp alone"),
         (("objective.name=orpo", "parallel.tp=2"), "alone or with dp alone"),
-        (("objective.name=orpo", "objective.long=cut"), "one of two answers"),
+        (("objective.name=orpo", "objective.long=cut"), "would cut one of two"),
         (("objective.name=orpo", "objective.beta=0"), "must be positive"),
         (("objective.name=orpo", 'mixture.sources=["a"]'), r"data\.path alone"),
     ],
