@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from task_runs import lines, pairs, questions, reviews, tagged, trained
 
+from task_runs import lines, pairs, questions, reviews, tagged, trained
 from weft.api import load
 from weft.core.errors import DataError, UsageError
 from weft.eval.standing import MODEL
@@ -166,6 +166,8 @@ def test_a_question_whose_answers_are_broken_still_counts(tmp_path: Path, reader
     file.write_text(json.dumps({"data": [{"paragraphs": [{"context": "In Rome.", "qas": qas}]}]}))
     record = evaluate_task(reader, TaskFiles([file], reader="squad"), draws=20)
     assert record["items"] == 2 and record["notes"] == {"answer_not_in_context": 1}
+    assert sorted(row["gold"] for row in record["examples"]) == ["Rome / nowhere", "nowhere"]
+    assert record["dropped"] == {}
 
 
 def test_translations_in_the_direction_that_is_asked(translator: Path, tmp_path: Path) -> None:

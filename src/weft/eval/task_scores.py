@@ -177,11 +177,16 @@ class Spans:
 
     def by_label(self, gold: Sequence[Sequence[Span]], guesses: Sequence[Guess]) -> list[Measure]:
         """F1 of each label that is in the gold answers."""
-        measures = []
-        for name in sorted({label for spans in gold for _, _, label in spans}):
-            found = _spans(_only(gold, name), [Guess(_of(name, guess.value or ())) for guess in guesses])
-            measures.append(quotient(name, 2 * found.hits, found.found + found.gold))
-        return measures
+        names = sorted({label for spans in gold for _, _, label in spans})
+        number = {name: place for place, name in enumerate(names)}
+        hits, both = np.zeros((2, len(gold), len(names)))
+        for item, (right, guess) in enumerate(zip(gold, guesses, strict=True)):
+            wanted, given = set(right), set(guess.value or ())
+            for table, spans in ((hits, wanted & given), (both, wanted), (both, given)):
+                for _, _, label in spans:
+                    if label in number:
+                        table[item, number[label]] += 1
+        return [quotient(name, 2 * hits[:, place], both[:, place]) for name, place in number.items()]
 
     def quality(self, gold: Sequence[Sequence[Span]], guesses: Sequence[Guess]) -> Floats:
         """F1 of each item; 1 where there is nothing to find and nothing was found."""
@@ -269,14 +274,6 @@ def _ece(name: str, confidences: Sequence[float | None], hits: Floats) -> Measur
 
 def _spans(gold: Sequence[Sequence[Span]], guesses: Sequence[Guess]) -> SpanFigures:
     return span_figures(gold, [guess.value or () for guess in guesses])
-
-
-def _of(name: str, spans: Sequence[Span]) -> list[Span]:
-    return [span for span in spans if span[2] == name]
-
-
-def _only(gold: Sequence[Sequence[Span]], name: str) -> list[list[Span]]:
-    return [_of(name, spans) for spans in gold]
 
 
 def _listed(values: Floats) -> list[float | None]:

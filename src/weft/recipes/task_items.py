@@ -20,8 +20,10 @@ from weft.eval.task_scores import Question
 
 Files = Sequence[str | Path]
 
-BROKEN_ANSWERS = ("answer_not_in_context", "empty_answer")
-"""Reasons that the reader of questions gives for an answer, and not for a question."""
+ELSEWHERE = "answer_not_in_context"
+"""The reason that the reader of questions gives for an answer; it is a right one all the same."""
+_LONGEST = 200
+"""Characters of a value that readers report whole."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +61,25 @@ def read_items(files: Files, settings: SupervisedConfig) -> Read:
     """Every row of ``files``. DataError where none has a gold answer, with what was found instead."""
     read = Read()
     parse = _PARSERS[settings.form]
-    broken: dict[str, str] = {}
-    asked: set[str] = set()
+    elsewhere: dict[str, tuple[str, ...]] = {}
     for where, record, reason, value in raw_records(files, settings):
         if reason is None:
             given, gold, reason = parse(named(record, settings), settings)
             if gold is not None:
-                asked.add(where)
+                if isinstance(gold, Question):
+                    gold = Question(gold.question, gold.answers + elsewhere.pop(where, ()))
                 read.items.append(Item(where, given, gold, _key(given), reason))
                 continue
             value = names_of(record)
-        elif settings.form == "span" and reason in BROKEN_ANSWERS:
-            broken.setdefault(where.rpartition(".")[0], value or "")
+        elif settings.form == "span" and reason == ELSEWHERE and value and len(value) < _LONGEST:
+            # It comes before its question, which official scripts compare with it too.
+            question = where.rpartition(".")[0]
+            elsewhere[question] = (*elsewhere.get(question, ()), value)
+            continue
         read.dropped.append((where, reason or "no_gold", value or ""))
-    # A question all of whose answers are broken was asked by nobody, and has an answer nevertheless.
-    for where, text in broken.items():
-        if where not in asked:
-            read.items.append(Item(where, None, Question("", (text,)), "", "answer_not_in_context"))
+    # A question all of whose answers are elsewhere is not read, and has answers nevertheless.
+    for where, texts in elsewhere.items():
+        read.items.append(Item(where, None, Question("", texts), "", ELSEWHERE))
     if not read.items:
         raise DataError(_nothing(files, read))
     return read
