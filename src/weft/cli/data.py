@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _CHARACTERS = 400
 
-FORMS = ["chat", "preferences", "pairs", "classify", "tag", "span"]
+FORMS = ["chat", "preferences", "pairs", "similar", "classify", "tag", "span"]
 
 
 class DataCommand(click.Command):
@@ -161,7 +161,9 @@ def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams:
 @click.option("--valid", multiple=True, type=click.Path(path_type=Path), help="Examples for validation.")
 @click.option("--test", multiple=True, type=click.Path(path_type=Path), help="Examples for the final test.")
 @click.option("--exclude", multiple=True, type=click.Path(path_type=Path), help="Examples never to learn.")
-@click.option("--fields", default="", help="source,target of pairs, or text,label: their names.")
+@click.option(
+    "--fields", default="", help="source,target of pairs, query,positive or text,label: their names."
+)
 @click.option("--reader", default="", help="Format: bio, cluener, roles, squad, lines, parallel, csv or tsv.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the reader.")
 @click.option("--languages", default="", help="Of pairs: source,target, for instance en,zh.")
@@ -185,7 +187,7 @@ def supervised(
     FILES are for training; validation and test are drawn from them where none are given, and what occurs in
     those or in --exclude is left out of training. `weft train objective.name=sft data.path=OUT` learns
     conversations, objective.name=dpo or orpo preferences; pairs, classify, tag and span are objectives of
-    their own.
+    their own, and objective.name=contrastive learns similar texts.
     """
     from weft.core.errors import UsageError
     from weft.data import supervised as examples

@@ -29,7 +29,8 @@ from weft.data import labelled
 from weft.data.config import SplitConfig
 from weft.data.examples import Record, records
 from weft.data.excluded import Excluded
-from weft.data.forms import Chat, Classify, Form, Made, Pairs, Preferences, Span, Tag
+from weft.data.forms import Chat, Classify, Form, Made, Pairs, Preferences, Similar, Span, Tag
+from weft.data.forms.similar import FIELDS as SIMILAR_FIELDS
 from weft.data.indexed import token_type, write_index
 from weft.data.schema import BYTES, ID, LANGUAGE, REASON, SOURCE, SPLITS, TOKENS, VALUE
 from weft.data.shards import COMMAND
@@ -37,6 +38,9 @@ from weft.tokenizer import Tokenizer, train
 
 LABELLED = ("classify", "tag", "span")
 """Forms that give labels to tokens."""
+
+ENCODED = (*LABELLED, "similar")
+"""Forms that encoders learn."""
 
 ANSWERS = "answers"
 LABELS = "labels"
@@ -58,13 +62,13 @@ _DROPPED = pa.schema([(SOURCE, pa.string()), (REASON, pa.string()), (VALUE, pa.s
 class SupervisedConfig:
     """What the examples are.
 
-    ``fields``: the names of source and target in records of pairs, or of text and label. ``reader``: the
-    format of the files (:mod:`weft.data.labelled`), by default what their names end in; ``options`` are
-    ``key=value`` for it. ``languages`` and ``both_ways`` are for pairs, ``window`` for spans, ``names`` gives
-    labels other names, as ``1=positive``.
+    ``fields``: the names of source and target in records of pairs, of query and positive in those of similar
+    texts, or of text and label. ``reader``: the format of the files (:mod:`weft.data.labelled`), by default
+    what their names end in; ``options`` are ``key=value`` for it. ``languages`` and ``both_ways`` are for
+    pairs, ``window`` for spans, ``names`` gives labels other names, as ``1=positive``.
     """
 
-    form: Literal["chat", "preferences", "pairs", "classify", "tag", "span"] = "chat"
+    form: Literal["chat", "preferences", "pairs", "similar", "classify", "tag", "span"] = "chat"
     fields: tuple[str, ...] = ()
     split: SplitConfig = field(default_factory=SplitConfig)
     languages: tuple[str, ...] = ()
@@ -82,6 +86,8 @@ class SupervisedConfig:
             return Preferences()
         if self.form == "pairs":
             return Pairs(self.fields or ("source", "target"), self.languages, self.both_ways)
+        if self.form == "similar":
+            return Similar(self.fields or SIMILAR_FIELDS)
         if self.form == "classify":
             return Classify(self.fields or ("text", "label"))
         return Tag() if self.form == "tag" else Span(self.window)
@@ -131,7 +137,7 @@ def prepare(
         chosen = settings or SupervisedConfig()
         given = files if isinstance(files, Given) else Given(sorted(files, key=str))
         texts = list(_Reading(given, None, chosen).texts())
-        tokenizer = train(texts, tokenizer, encoder=chosen.form in LABELLED)
+        tokenizer = train(texts, tokenizer, encoder=chosen.form in ENCODED)
     record = write(files, tokenizer, out / "shards", settings)
     with disk_errors(out):
         tokenizer.save(out / "tokenizer")
@@ -182,7 +188,8 @@ def raw_records(files: Files, settings: SupervisedConfig) -> Iterator[Record]:
     if settings.reader:
         options = dict(text.partition("=")[::2] for text in settings.options)
         return labelled.read(settings.reader, files, **options)
-    first, second = settings.fields or ("source", "target")
+    usual = SIMILAR_FIELDS if settings.form == "similar" else ("source", "target")
+    first, second = settings.fields or usual
     return records(sorted(str(file) for file in files), (first, second))
 
 

@@ -169,7 +169,7 @@ def _best(run: TrainRun, place: Place) -> Best | None:
         if section.patience is not None:
             raise ConfigError("train.patience needs train.best, the figure that shall get better.")
         return None
-    if section.best == "validation_accuracy" and run.objective.name not in ("classify", "tag"):
+    if section.best == "validation_accuracy" and run.objective.name not in ("classify", "tag", "contrastive"):
         raise ConfigError(
             f"objective.name = {run.objective.name} has no accuracy; set train.best = validation_loss."
         )

@@ -128,18 +128,30 @@ class ObjectiveSection:
     Of plain text: ``pretrain``, every next token; ``masked``, hidden tokens seen from both sides (an
     encoder), ``mask_rate`` of all; ``corrupt``, spans that were cut out (an encoder-decoder). Of supervised
     examples: ``sft``, the answers; ``dpo`` and ``orpo``, which of two answers is better; ``pairs``, targets
-    from sources (an encoder-decoder); ``classify``, ``tag`` and ``span``, labels (an encoder). ``long`` says
-    what becomes of an example longer than a row.
+    from sources (an encoder-decoder); ``classify``, ``tag`` and ``span``, labels, and ``contrastive``, which
+    texts lie close (an encoder). ``long`` says what becomes of an example longer than a row.
     ``task`` says what the model will be asked for, by default the usual one of the form
     (:data:`weft.tasks.card.TASKS`). ``label_smoothing`` and ``balance_classes`` (every class weighs the same)
     are for labels and pairs, the former for dpo too.
 
     ``beta`` is that of dpo, and the weight of the odds in orpo. ``distil`` learns plain text, and from the
-    distributions of the checkpoint ``teacher``: ``alpha`` is their share of the loss, at ``temperature``.
+    distributions of the checkpoint ``teacher``: ``alpha`` is their share of the loss, at ``temperature``
+    (by default 2). That of contrastive divides its scores (by default 0.05).
     """
 
     name: Literal[
-        "pretrain", "distil", "masked", "corrupt", "sft", "dpo", "orpo", "pairs", "classify", "tag", "span"
+        "pretrain",
+        "distil",
+        "masked",
+        "corrupt",
+        "sft",
+        "dpo",
+        "orpo",
+        "pairs",
+        "classify",
+        "tag",
+        "span",
+        "contrastive",
     ] = "pretrain"
     long: Literal["drop", "cut"] = "drop"
     mask_rate: float = 0.3
@@ -149,19 +161,20 @@ class ObjectiveSection:
     beta: float = 0.1
     teacher: str | None = None
     alpha: float = 0.5
-    temperature: float = 2.0
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("beta", "temperature"):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"objective.{name} = {getattr(self, name)} must be positive.")
-        if self.name in PREFERENCES and self.long == "cut":
-            raise ConfigError("objective.long = cut would cut one of two answers; leave it out.")
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < float("inf"):
+                raise ConfigError(f"objective.{name} = {value} must be positive.")
+        if self.name in (*PREFERENCES, "contrastive") and self.long == "cut":
+            raise ConfigError("objective.long = cut would cut one of two texts; leave it out.")
         if (self.name == "distil") != (self.teacher is not None):
             raise ConfigError("objective.name = distil needs objective.teacher, a checkpoint; no other does.")
 
 
-SUPERVISED = ("sft", "dpo", "orpo", "pairs", "classify", "tag", "span")
+SUPERVISED = ("sft", "dpo", "orpo", "pairs", "classify", "tag", "span", "contrastive")
 """Objectives whose data folder ``weft data supervised`` makes."""
 
 PREFERENCES = ("dpo", "orpo")

@@ -24,6 +24,7 @@ from weft.data.pairs import PairLoader
 from weft.data.preferences import FORM, PreferenceLoader, form
 from weft.data.remote import is_remote
 from weft.data.schema import TOKENIZER
+from weft.data.similar import SimilarLoader
 from weft.data.spans import Corruption, SpanLoader
 from weft.tokenizer import Tokenizer
 from weft.train.config import PREFERENCES, SUPERVISED, TrainRun
@@ -103,13 +104,15 @@ def shares(shards: Path) -> tuple[float, ...]:
     return tuple(figures.get("shares", ()))
 
 
-Supervised = AnswerLoader | PreferenceLoader | PairLoader | LabelLoader
+Supervised = AnswerLoader | PreferenceLoader | SimilarLoader | PairLoader | LabelLoader
 
 
 def _supervised(run: TrainRun, shards: Path, split: str, rows: int, seed: int) -> Supervised:
     length, long = run.data.sequence_length, run.objective.long
     if run.objective.name in PREFERENCES:
         return PreferenceLoader(shards, split, length, rows, seed)
+    if run.objective.name == "contrastive":
+        return SimilarLoader(shards, split, length, rows, seed)
     if run.objective.name == "sft":
         if form(shards) == FORM:
             raise DataError(

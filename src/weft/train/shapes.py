@@ -29,6 +29,7 @@ Network = Decoder | Encoder | EncoderDecoder | Baseline
 
 ARCHITECTURES = {
     "masked": "ModernBertForMaskedLM",
+    "contrastive": "ModernBertForMaskedLM",
     "classify": "ModernBertForSequenceClassification",
     "tag": "ModernBertForTokenClassification",
     "span": "ModernBertForQuestionAnswering",
@@ -95,6 +96,8 @@ def fresh_model(run: TrainRun, loader: TrainingRows, device: torch.device) -> Ne
     model.to("cpu").initialise(torch.Generator().manual_seed(run.train.seed))
     if run.model.start is not None:
         _take_over(model, load_any(run.model.start, torch.float32))
+    if run.objective.name == "contrastive" and isinstance(model, Encoder):
+        _keep_head(model)
     if run.optimizer.base_width is not None:
         if not isinstance(model, Decoder):
             raise ConfigError("optimizer.base_width is for decoders; leave it out.")
@@ -156,6 +159,13 @@ def _take_over(model: torch.nn.Module, start: torch.nn.Module) -> None:
                     f"model.start has no {name} of the shape {list(parameter.shape)}; leave the sizes of the "
                     "model out, they are the checkpoint's."
                 )
+
+
+def _keep_head(model: Encoder) -> None:
+    """Vectors are made below the head, which stays as it is: without gradients, decay and state."""
+    for name, parameter in model.named_parameters():
+        if name.startswith(("head.", "output.")):
+            parameter.requires_grad_(False)
 
 
 def _encoder(run: TrainRun, architecture: str, loader: TrainingRows) -> EncoderConfig:

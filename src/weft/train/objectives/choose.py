@@ -8,6 +8,7 @@ from weft.tokenizer import Tokenizer
 from weft.train.config import TrainRun
 from weft.train.objectives.base import Objective
 from weft.train.objectives.classify import Classify
+from weft.train.objectives.contrastive import Contrastive
 from weft.train.objectives.distil import Distil
 from weft.train.objectives.dpo import DPO
 from weft.train.objectives.extract import Extract
@@ -32,6 +33,8 @@ def choose(run: TrainRun, tokenizer: Tokenizer, shares: tuple[float, ...] = ()) 
             return Extract()
         case "masked":
             return Masked()
+        case "contrastive":
+            return Contrastive(section.temperature or 0.05)
         case "dpo":
             assert run.model.start is not None
             return DPO(Frozen(run.model.start), section.beta, smoothing)
@@ -39,7 +42,7 @@ def choose(run: TrainRun, tokenizer: Tokenizer, shares: tuple[float, ...] = ()) 
             return ORPO(section.beta)
         case "distil":
             assert section.teacher is not None
-            return Distil(teacher(section.teacher, tokenizer), section.alpha, section.temperature)
+            return Distil(teacher(section.teacher, tokenizer), section.alpha, section.temperature or 2.0)
         case "pairs" | "corrupt":
             return Translate(smoothing)
         case _:
