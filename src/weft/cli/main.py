@@ -16,6 +16,7 @@ VERBS = {
     "plan": "Say which parallel layout fits a model and a machine, and why.",
     "train": "Train a model from a run file, within a time budget.",
     "launch": "Start training on several processes, hosts or a cluster.",
+    "advise": "Say by measurement which architecture fits a task and its data.",
     "tune": "Choose batch size and learning rate by measurement.",
     "recipe": "From labelled data to a measured model with one command.",
     "eval": "Measure a checkpoint on text, labelled files or benchmarks, beside baselines.",
