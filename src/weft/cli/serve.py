@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from weft.cli.command import Record, weft_command
+
+if TYPE_CHECKING:
+    from weft.server.backend import MakeBackend
+    from weft.server.engine import EngineOptions
 
 
 @weft_command("serve")
@@ -66,118 +71,145 @@ from weft.cli.command import Record, weft_command
 @click.option("--draft", help="A small checkpoint that guesses ahead for the first model.")
 @click.option("--speculate/--no-speculate", default=True, help="Guess tokens ahead; answers are the same.")
 @click.option("--cache-dtype", type=click.Choice(["int8"]), help="Keep keys and values in half the memory.")
-def command(
-    checkpoints: tuple[str, ...],
-    host: str,
-    port: int,
-    name: str | None,
-    max_sequences: int,
-    max_waiting: int,
-    max_loaded: int | None,
-    idle_unload: float | None,
-    stall_seconds: float,
-    store: str | None,
-    tls_certificate: Path | None,
-    tls_key: Path | None,
-    dtype: str | None,
-    device: str | None,
-    adapters: tuple[str, ...],
-    adapter_root: Path | None,
-    engine: Literal["weft", "vllm"],
-    replicas: int | None,
-    ray_address: str | None,
-    engine_python: str | None,
-    engine_settings: tuple[str, ...],
-    draft: str | None,
-    speculate: bool,
-    cache_dtype: str | None,
-) -> Record:
-    """Serve training runs or Hugging Face folders until Ctrl-C or SIGTERM.
+def command(checkpoints: tuple[str, ...], **options: Any) -> Record:
+    """Serve training runs or Hugging Face folders of any kind until Ctrl-C or SIGTERM.
 
     The first model is loaded at once, others when they are first asked for. As soon as the store has keys
     (`weft key add`), every request needs one.
     """
-    from weft.checkpoint.safe_folder import resolve
-    from weft.core.errors import UsageError
-    from weft.server.engine import Engine, EngineOptions, Patience
-    from weft.server.limits import Limits
-    from weft.server.listen import Tls, bind
-    from weft.server.models import Models
-    from weft.server.replicas import Fleet
-    from weft.server.run import Service, run
+    asked = _Asked(**options)
+    asked.check()
+    engines = _engines(asked, _named(checkpoints, asked.name))
+    started = time.monotonic()
+    address = _serve(asked, engines)
+    click.echo("Drained and stopped.", err=True)
+    seconds = round(time.monotonic() - started, 3)
+    return {"name": next(iter(engines)), "models": list(engines), "address": address, "seconds": seconds}
 
-    if max_sequences < 1 or max_waiting < 0 or (max_loaded or 1) < 1 or stall_seconds <= 0:
-        raise UsageError(
-            "--max-sequences, --max-loaded and --stall-seconds must be at least 1, --max-waiting at least 0."
-        )
-    if (tls_certificate is None) != (tls_key is None):
-        raise UsageError("TLS needs both --tls-certificate and --tls-key.")
-    tls = Tls(tls_certificate, tls_key) if tls_certificate and tls_key else None
-    named = _named(checkpoints, name)
-    shared = _adapters(adapters, named)
-    settings = _engine_settings(engine_settings)
-    if engine == "weft" and (engine_python or settings):
-        raise UsageError("--engine-python and --engine-setting belong to --engine vllm.")
-    if engine == "vllm":
-        if adapters or adapter_root or draft or cache_dtype:
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options of the command."""
+
+    host: str
+    port: int
+    name: str | None
+    max_sequences: int
+    max_waiting: int
+    max_loaded: int | None
+    idle_unload: float | None
+    stall_seconds: float
+    store: str | None
+    tls_certificate: Path | None
+    tls_key: Path | None
+    dtype: str | None
+    device: str | None
+    adapters: tuple[str, ...]
+    adapter_root: Path | None
+    engine: Literal["weft", "vllm"]
+    replicas: int | None
+    ray_address: str | None
+    engine_python: str | None
+    engine_settings: tuple[str, ...]
+    draft: str | None
+    speculate: bool
+    cache_dtype: str | None
+
+    def check(self) -> None:
+        """UsageError for options that contradict each other or make no sense."""
+        from weft.core.errors import UsageError
+
+        if (
+            min(self.max_sequences, self.max_loaded or 1) < 1
+            or self.max_waiting < 0
+            or self.stall_seconds <= 0
+        ):
+            raise UsageError(
+                "--max-sequences, --max-loaded and --stall-seconds must be at least 1, --max-waiting at "
+                "least 0."
+            )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise UsageError("TLS needs both --tls-certificate and --tls-key.")
+        if self.engine == "weft" and (self.engine_python or self.engine_settings):
+            raise UsageError("--engine-python and --engine-setting belong to --engine vllm.")
+        if self.engine == "vllm" and (self.adapters or self.adapter_root or self.draft or self.cache_dtype):
             raise UsageError(
                 "--engine vllm takes no adapters, no draft and no --cache-dtype; leave them out."
             )
+        if self.ray_address is not None and self.replicas is None:
+            raise UsageError("--ray belongs to --replicas; say how many.")
+
+
+def _engines(asked: _Asked, named: dict[str, str]) -> dict[str, EngineOptions]:
+    """What the engine of each model loads."""
+    from weft.checkpoint.safe_folder import resolve
+    from weft.server.engine import EngineOptions
+
+    shared = _adapters(asked.adapters, named)
+    settings = _engine_settings(asked.engine_settings)
+    if asked.engine == "vllm":
         # Another engine knows folders only, not training runs.
         named = {each: str(resolve(checkpoint)) for each, checkpoint in named.items()}
     first = next(iter(named))
-    options = {
+    return {
         each: EngineOptions(
             checkpoint,
-            dtype,
-            device,
-            max_sequences,
-            adapters=shared[each] or ({} if adapter_root else None),
-            draft=draft if each == first else None,
-            speculation=speculate,
-            cache_dtype=cache_dtype,
-            kind=engine,
-            python=engine_python,
+            asked.dtype,
+            asked.device,
+            asked.max_sequences,
+            adapters=shared[each] or ({} if asked.adapter_root else None),
+            draft=asked.draft if each == first else None,
+            speculation=asked.speculate,
+            cache_dtype=asked.cache_dtype,
+            kind=asked.engine,
+            python=asked.engine_python,
             settings=settings,
         )
         for each, checkpoint in named.items()
     }
-    listener = bind(host, port)
-    scheme = "https" if tls else "http"
-    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _serve(asked: _Asked, engines: dict[str, EngineOptions]) -> str:
+    """Serve until the end; the address that it was."""
+    from weft.server.engine import Patience
+    from weft.server.limits import Limits
+    from weft.server.listen import Tls, bind
+    from weft.server.models import Models
+    from weft.server.run import Service, run
+
+    tls = Tls(asked.tls_certificate, asked.tls_key) if asked.tls_certificate and asked.tls_key else None
+    listener = bind(asked.host, asked.port)
+    shown = f"[{asked.host}]" if ":" in asked.host else asked.host
+    address = f"{'https' if tls else 'http'}://{shown}:{listener.getsockname()[1]}"
 
     def ready() -> None:
-        names = ", ".join(named)
-        click.echo(f"{names} is served on {address} (page) and {address}/v1 (API); Ctrl-C ends it.", err=True)
+        served = f"{', '.join(engines)} is served on {address} (page) and {address}/v1 (API)"
+        click.echo(f"{served}; Ctrl-C ends it.", err=True)
 
-    if ray_address is not None and replicas is None:
-        raise UsageError("--ray belongs to --replicas; say how many.")
-    patience = Patience(stall=stall_seconds)
-    fleet = None if replicas is None else partial(Fleet, replicas=replicas, address=ray_address)
-    started = time.monotonic()
+    def models() -> Models:
+        return Models(
+            engines,
+            patience=Patience(stall=asked.stall_seconds),
+            most=asked.max_loaded,
+            idle_seconds=asked.idle_unload,
+            adapter_root=asked.adapter_root,
+            backend=_backend(asked),
+        )
+
     with listener:
         if tls is not None:
             tls.check()
-        run(
-            Service(
-                lambda: Models(
-                    options,
-                    patience=patience,
-                    most=max_loaded,
-                    idle_seconds=idle_unload,
-                    adapter_root=adapter_root,
-                    backend=fleet or Engine,
-                ),
-                listener,
-                Limits(waiting=max_waiting),
-                store,
-                tls,
-            ),
-            ready,
-        )
-    click.echo("Drained and stopped.", err=True)
-    seconds = round(time.monotonic() - started, 3)
-    return {"name": next(iter(named)), "models": list(named), "address": address, "seconds": seconds}
+        run(Service(models, listener, Limits(waiting=asked.max_waiting), asked.store, tls), ready)
+    return address
+
+
+def _backend(asked: _Asked) -> MakeBackend:
+    from weft.server.engine import Engine
+    from weft.server.replicas import Fleet
+
+    if asked.replicas is None:
+        return Engine
+    return partial(Fleet, replicas=asked.replicas, address=asked.ray_address)
 
 
 def _named(checkpoints: tuple[str, ...], name: str | None) -> dict[str, str]:
