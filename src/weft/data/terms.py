@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af"
 _RUN = re.compile(f"(?P<han>[{_HAN}]+)|[^\\W_{_HAN}]+")
 
 
-def terms(text: str) -> list[str]:
-    """All terms of ``text`` in order, with repetitions; compatibility forms (NFKC) are one term."""
+def terms(text: str, stemmer: Callable[[str], str] | None = None) -> list[str]:
+    """All terms of ``text`` in order, with repetitions; compatibility forms (NFKC) are one term.
+
+    ``stemmer`` is what a lowercase word goes through, by default :func:`stem`.
+    """
+    stemmer = stemmer or stem
     found: list[str] = []
     for run in _RUN.finditer(unicodedata.normalize("NFKC", text).lower()):
         word = run.group()
         if run["han"] is None:
-            found.append(stem(word))
+            found.append(stemmer(word))
         elif len(word) == 1:
             found.append(word)
         else:
