@@ -1,4 +1,4 @@
-"""``weft tokenizer``: train a vocabulary on a data folder, and compare vocabularies."""
+"""``weft tokenizer``: train a vocabulary on a data folder, extend that of a checkpoint, and compare some."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = ("tokenizer", "language", "bytes/token", "single-byte", "round trip", "M
 
 @click.group("tokenizer")
 def command() -> None:
-    """Train a tokenizer, or compare some."""
+    """Train a tokenizer, extend that of a checkpoint, or compare some."""
 
 
 @weft_command("train")
@@ -98,6 +98,39 @@ def compare(text: Path, tokenizers: tuple[Path, ...], split: str, sample_bytes: 
     }
 
 
+@weft_command("extend")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--data", multiple=True, required=True, type=click.Path(path_type=Path), help="A data folder or text."
+)
+@click.option("--add", type=int, required=True, help="New tokens, at most.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--sample-bytes", default=32 << 20, show_default=True, help="How much text of each, about.")
+def extend(checkpoint: Path, data: tuple[Path, ...], add: int, out: Path, sample_bytes: int) -> Record:
+    """Give CHECKPOINT the tokens that the text of a domain needs, and embeddings for them.
+
+    Its merges go on over the training documents of a data folder, or over text files; every token keeps its
+    id. A new row is the mean of the rows of the tokens it was spelled with before. Train it on that text
+    afterwards: weft data TEXTS --tokenizer OUT --out DATA, then weft train model.start=OUT data.path=DATA.
+    """
+    from weft.checkpoint.extend import extend_checkpoint
+    from weft.data.passages import read_passages
+
+    texts = [
+        text
+        for path in data
+        for found in read_passages(path, "train", sample_bytes).values()
+        for text in found
+    ]
+    made = extend_checkpoint(checkpoint, texts, add, out)["figures"]
+    sizes = made["vocab_size"]
+    click.echo(
+        f"{out}: {made['new_tokens']:,} new tokens, {made['tokens']:,} in all; rows of the embedding "
+        f"{sizes['before']:,} -> {sizes['after']:,}"
+    )
+    return {"out": str(out), **made}
+
+
 def figures(found: Compression) -> Record:
     """Counts and rates of one tokenizer on one language."""
     rates = {name: getattr(found, name) for name in ("bytes_per_token", "single_share", "bytes_per_second")}
@@ -125,4 +158,5 @@ def table(measured: Mapping[str, Mapping[str, Compression]]) -> str:
 
 
 command.add_command(train)
+command.add_command(extend)
 command.add_command(compare)

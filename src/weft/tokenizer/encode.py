@@ -90,6 +90,10 @@ class Tokenizer:
         write_text_atomic(folder / CONFIG_FILE, _pretty(config))
         write_text_atomic(folder / SPECIAL_FILE, _pretty(special))
 
+    def with_content(self, content: str) -> Tokenizer:
+        """The same special names and chat template over another tokenizer.json; ValueError for a bad one."""
+        return Tokenizer(content, self._config)
+
     def to_json(self) -> str:
         """The text of its tokenizer.json."""
         text: str = self._special.to_str()
