@@ -25,7 +25,7 @@ from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.world import World
 from weft.tokenizer import Tokenizer
-from weft.train import dial, lora, rows, shapes
+from weft.train import dial, lora, rows, shapes, vectors
 from weft.train.balance import Balance
 from weft.train.best import Best, records
 from weft.train.calibrate import Speed, measure
@@ -100,7 +100,7 @@ def _calibrate(run: TrainRun, place: Place, loader: rows.TrainingRows, choices: 
     )
 
 
-def assemble(run: TrainRun, place: Place) -> Trainer:
+def assemble(run: TrainRun, place: Place, say: Say = print) -> Trainer:
     """The trainer of a resolved run. Raises ConfigError when its plan does not fit."""
     length, settings = run.data.sequence_length, run.train
     assert settings.batch_tokens and settings.steps and run.optimizer.learning_rate
@@ -108,7 +108,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     loader.check_tokenizer(place.tokenizer)
     validation = rows.open_validation(run, place.shards)
     mesh = Mesh.build(run.parallel, place.world)
-    whole = _whole(run, place, loader)
+    whole = _whole(run, place, loader, say)
     micro = settings.micro_rows or loader.batch_rows
     if isinstance(whole, Decoder):
         run.parallel.check(whole.config, rows=loader.batch_rows, micro_rows=micro, length=length)
@@ -146,7 +146,7 @@ def assemble(run: TrainRun, place: Place) -> Trainer:
     )
 
 
-def _whole(run: TrainRun, place: Place, loader: rows.TrainingRows) -> shapes.Network:
+def _whole(run: TrainRun, place: Place, loader: rows.TrainingRows, say: Say) -> shapes.Network:
     """The model before it is spread over ranks, with adapters if it has any."""
     decoder = run.objective.name not in shapes.ARCHITECTURES
     if run.lora.rank and not decoder:
@@ -157,6 +157,8 @@ def _whole(run: TrainRun, place: Place, loader: rows.TrainingRows) -> shapes.Net
         # Each rank reads its parts later, when it is known which they are.
         return empty_model(run.model.start, place.world.device)
     whole = shapes.fresh_model(run, loader, place.world.device)
+    if run.model.vectors is not None and _begun(place) is None:
+        say(vectors.begin(whole.embedding.weight, place.tokenizer, run.model.vectors))
     if run.lora.rank and isinstance(whole, Decoder):
         lora.apply(whole, run, place.arithmetic.dtype)
     return whole
@@ -173,6 +175,11 @@ def _best(run: TrainRun, place: Place) -> Best | None:
         raise ConfigError(
             f"objective.name = {run.objective.name} has no accuracy; set train.best = validation_loss."
         )
-    newest = place.company.first(lambda: checkpoint.newest(place.folder / "checkpoints"))
+    newest = _begun(place)
     done = 0 if newest is None else int(newest.name.removeprefix("step-"))
     return Best(place.folder, section, place.company, records(place.folder / "metrics.jsonl", done))
+
+
+def _begun(place: Place) -> Path | None:
+    """The newest checkpoint of the run, from which it goes on; None where it is new."""
+    return place.company.first(lambda: checkpoint.newest(place.folder / "checkpoints"))

@@ -29,8 +29,9 @@ class ModelSection:
     """The shape of a fresh model, unset sizes following from the budget; or ``start``, a checkpoint.
 
     An objective of encoders or encoder-decoders takes the architecture that it needs in place of the default.
-    ``dropout`` is that of these models, ``num_decoder_layers`` of the latter, ``crf`` of a tagger. From
-    ``num_experts`` on the keys belong to a mixture of experts (Qwen3MoeForCausalLM).
+    ``dropout`` is that of these models, ``num_decoder_layers`` of the latter, ``crf`` of a tagger.
+    ``vectors``: a text file of word vectors that a fresh embedding starts from (:mod:`weft.train.vectors`).
+    From ``num_experts`` on the keys belong to a mixture of experts (Qwen3MoeForCausalLM).
     """
 
     start: str | None = None
@@ -46,6 +47,7 @@ class ModelSection:
     dropout: float | None = None
     num_decoder_layers: int | None = None
     crf: bool | None = None
+    vectors: str | None = None
     num_experts: int | None = None
     num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None
@@ -235,6 +237,8 @@ class TrainRun:
                 f"objective.name = {self.objective.name} learns from data.path alone; leave mixture.sources "
                 "out."
             )
+        if self.model.vectors is not None and self.model.start is not None:
+            raise ConfigError("model.vectors is for fresh models; leave it out, or model.start.")
         if self.train.epochs is not None and not 0.0 < self.train.epochs < float("inf"):
             raise ConfigError(f"train.epochs = {self.train.epochs} must be positive.")
         if self.train.budget is not None:

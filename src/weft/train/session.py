@@ -115,7 +115,7 @@ def _train(
     run: TrainRun, place: Place, guard: Guard | None, say: Say, hooks: Sequence[Hook]
 ) -> dict[str, Any]:
     resolved = resolve(run, place, say)
-    trainer = assemble(resolved, place)
+    trainer = assemble(resolved, place, say)
     first = trainer.resume()
     assert resolved.train.steps is not None
     if first:
