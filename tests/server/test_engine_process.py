@@ -19,9 +19,12 @@ from servers import ENDLESS, running, until
 
 from weft.checkpoint.huggingface import save_model
 from weft.core.errors import CheckpointError
+from weft.engine import LLM, SamplingParams
+from weft.engine.params import Grammar
 from weft.server.engine import EngineOptions, Patience
 from weft.server.limits import Limits
 from weft.server.models import Models
+from weft.server.seam import LlmWorker
 from weft.server.wire import LARGEST, Unpacker, pack
 
 
@@ -97,6 +100,35 @@ def test_weights_that_give_nan_are_an_error_of_the_request(tmp_path, tiny_decode
         assert "server_error" in streamed.text and "[DONE]" not in streamed.text
         assert server.engine().restarts == 0
         until(server.idle)
+
+
+def test_an_engine_that_was_warmed_is_as_it_was(tiny_decoder, tiny_tokenizer):
+    """Its tables of grammars are there, nothing is held, and answers are the same."""
+    asked = SamplingParams(max_tokens=8, seed=1, temperature=1.5, grammar=Grammar("regex", "[a-z]+"))
+    expected = LLM(tiny_decoder(), tiny_tokenizer).generate([[5, 6]], asked)
+    llm = LLM(tiny_decoder(), tiny_tokenizer)
+    LlmWorker(llm).warm()
+    stats = llm.stats()
+    assert (stats.running, stats.waiting, stats.prefix_hits) == (0, 0, 0)
+    assert stats.free_blocks == stats.total_blocks
+    assert "_words" in vars(llm._grammars)
+    assert llm.generate([[5, 6]], asked) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_first_grammar_brings_no_library_into_memory(checkpoint):
+    def file_bytes(pid):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+
+    with running({"tiny": EngineOptions(str(checkpoint), "float32", max_sequences=4)}) as server:
+        until(lambda: server.get("/health").status_code == 200)
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3}
+        assert server.post("/v1/chat/completions", body).status_code == 200
+        before = file_bytes(server.engine().pid)
+        body["response_format"] = {"type": "json_object"}
+        assert server.post("/v1/chat/completions", body).status_code == 200
+        assert file_bytes(server.engine().pid) - before < 2**20
 
 
 def test_a_checkpoint_that_is_damaged_is_one_sentence(tmp_path):

@@ -30,7 +30,9 @@ def open_worker(order: Message) -> tuple[Worker[Any], Message]:
     if isinstance(model, (ReadingModel, WritingModel)):
         return tasks.TaskWorker(model, order["max_sequences"]), tasks.facts(model)
     shape = model.llm.runner.model.config
-    return seam.LlmWorker(model.llm), {
+    worker = seam.LlmWorker(model.llm)
+    worker.warm()
+    return worker, {
         "architecture": model.architecture,
         "context": model.llm.context,
         "vocabulary": shape.vocab_size,
