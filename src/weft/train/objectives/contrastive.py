@@ -24,6 +24,7 @@ class Contrastive:
     products divided by ``temperature`` are the scores. The loss of a pair is the mean of two cross entropies:
     of its positive among all positives, and of its query among all queries. Pairs that share a text are no
     negatives of each other. A pair that is alone in its micro-batch has the loss 0 and teaches nothing.
+    Ranks do not see each other's pairs: validation is easier the more data ranks share its rows.
     """
 
     kind: Kind = "encoder"
