@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +33,8 @@ from weft.eval.baselines.memory import EntityMemory
 from weft.eval.baselines.naive_bayes import NaiveBayes
 from weft.eval.compare import Estimate, ratio, wilson
 from weft.eval.metrics.spans import Span, span_figures
-from weft.models.baseline_config import BaselineConfig
-from weft.models.encoder import Encoder
 from weft.parallel.model import ParallelModel
 from weft.recipes.advise.candidates import Candidate, Subject, run_of
-from weft.tasks import Card, read_card
 from weft.tokenizer import Tokenizer
 from weft.train import rows
 from weft.train.objectives.choose import choose
@@ -69,19 +66,9 @@ class Measured:
     written: float | None = None
 
 
-def opened(folder: Path) -> Any:
-    """The trained model of a run folder, as :func:`weft.load` opens it."""
-    if not isinstance(read_config(resolve(folder)), BaselineConfig):
-        return api.load(folder)
-    # Baselines have the encoder's interface, and what reads with an encoder reads with them.
-    model = cast(Encoder, load_any(folder))
-    card = read_card(resolve(folder), Card("classification", "classify"))
-    return ReadingModel(model, Tokenizer.load(resolve(folder)), card)
-
-
 def trained(subject: Subject, candidate: Candidate, folder: Path) -> Measured:
     """Measure the model that was trained in ``folder``."""
-    model = opened(folder)
+    model = api.load(folder)
     weights = sum(file.stat().st_size for file in (folder / "model").glob("*.safetensors"))
     config = read_config(resolve(folder))
     written = None
