@@ -161,7 +161,7 @@ def test_settings_that_do_not_fit_are_refused(settings: tuple[str, ...], said: s
 
 
 def test_data_of_another_form_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds tag, and objective.name = classify"):
+    with pytest.raises(DataError, match=r"holds tag, and objective\.name = classify"):
         train(made(data("tag", tmp_path), "classify", 2), tmp_path / "run")
 
 
@@ -170,7 +170,8 @@ def test_a_run_that_gets_no_better_ends_early(tmp_path: Path) -> None:
     short = tuple(s for s in SMALL if not s.startswith("train.validate_steps"))
     run = config.load(
         TrainRun, None,
-        [f"data.path={data('classify', tmp_path)}", "objective.name=classify", *short, "train.steps=200", *more],
+        [f"data.path={data('classify', tmp_path)}", "objective.name=classify", *short, "train.steps=200",
+         *more],
     )  # fmt: skip
     train(run, tmp_path / "run")
     found = losses(tmp_path / "run")
