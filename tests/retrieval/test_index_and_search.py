@@ -18,7 +18,7 @@ from weft.models.encoder import Encoder
 from weft.models.encoder_config import EncoderConfig
 from weft.retrieval.answer import NOTHING, NOTHING_CHINESE, Drafted
 from weft.retrieval.dense import EncoderVectors
-from weft.retrieval.hybrid import reciprocal_ranks, weighted_sum
+from weft.retrieval.hybrid import fed_back, reciprocal_ranks, weighted_sum
 from weft.tokenizer import Tokenizer
 
 TEXTS = {
@@ -68,6 +68,17 @@ def test_dense_finds_what_shares_no_word(built: retrieval.Index) -> None:
     assert names(built.search("automobile", 12, "bm25")) == ["automobile", "motor"]
     for how in ("dense", "hybrid"):
         assert "car" in names(built.search("automobile", 3, how))
+
+
+def test_vectors_of_queries_move_to_the_best_passages() -> None:
+    vectors = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
+    own = np.array([0, 1], np.float32)
+    np.testing.assert_allclose(
+        fed_back(own, np.array([2.0, 0, 0]), vectors, 2), [0.5**0.5, 0.5**0.5], rtol=1e-6
+    )
+    moved = fed_back(own, np.array([3.0, 4.0, 0]), vectors, 2)
+    np.testing.assert_allclose(moved, np.array([0.6, 1.8]) / np.hypot(0.6, 1.8), rtol=1e-6)
+    assert fed_back(own, np.zeros(3), vectors, 2) is own
 
 
 def test_hybrid_is_made_of_both() -> None:

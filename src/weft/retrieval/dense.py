@@ -24,7 +24,8 @@ _FITTED = 20_000
 """Passages that the dimensions are found in at most, drawn fairly; the others are folded in."""
 _TERMS = 200_000
 _ROUNDS, _SPARE = 2, 20
-_CHUNK = 1 << 16
+_CHUNK = 1 << 11
+"""Entries of a sparse matrix that are multiplied together: their products (2 MB) stay in the cache."""
 
 
 class Embedder(Protocol):
@@ -113,7 +114,7 @@ class _Rows:
         return _Rows(self.columns[order], self.owners[order], self.values[order], columns)
 
     def times(self, dense: Vectors) -> Vectors:
-        """float32 [N, K]: the product with ``dense`` [V, K], in pieces that fit the cache of a machine."""
+        """float32 [N, K]: the product with ``dense`` [V, K], in pieces."""
         found = np.zeros((self.count, dense.shape[1]), np.float32)
         for first in range(0, len(self.owners), _CHUNK):
             part = slice(first, first + _CHUNK)

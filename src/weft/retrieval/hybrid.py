@@ -8,6 +8,7 @@ import numpy.typing as npt
 from weft.core.errors import UsageError
 
 Floats = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
 
 RRF_K = 60
 """What Cormack et al. (2009) chose."""
@@ -26,6 +27,25 @@ def weighted_sum(first: Floats, second: Floats, weight: float) -> Floats:
     """float64 [N]: each list spread over 0 to 1, ``second`` counting ``weight`` of all."""
     _check(weight)
     return (1 - weight) * _spread(first) + weight * _spread(second)
+
+
+def fed_back(own: Vectors, lexical: Floats, vectors: Vectors, count: int) -> Vectors:
+    """float32 [K] of length 1: the vector of a query moved to its best passages (Rocchio 1971).
+
+    Without anybody to say which are relevant, these are the ``count`` that ``lexical`` scores highest
+    (as for dense vectors in arXiv:2108.11044), each as much as its score. They count as much as ``own``
+    in all; nothing where none scores above 0.
+    """
+    best = np.argsort(-lexical, kind="stable")[:count]
+    shares = np.maximum(lexical[best], 0).astype(np.float32)
+    if not shares.any():
+        return own
+    return _unit(own + _unit(shares @ vectors[best]))
+
+
+def _unit(vector: Vectors) -> Vectors:
+    unit: Vectors = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return unit
 
 
 def _reciprocal(scores: Floats, k: int) -> Floats:

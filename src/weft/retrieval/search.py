@@ -18,8 +18,10 @@ from weft.retrieval.dense import Embedder, Vectors
 from weft.retrieval.passages import Passage
 
 WAYS = ("bm25", "dense", "hybrid")
-DENSE_WEIGHT = 0.3
+DENSE_WEIGHT = 0.4
 """What dense scores count in hybrid search; see docs/decisions/retrieval.md for what was measured."""
+FEEDBACK = 3
+"""In hybrid search the query's vector is moved to so many best passages of BM25."""
 RERANKED = 50
 
 
@@ -78,10 +80,15 @@ class Searcher:
             raise UsageError("The query is empty; give at least one word.")
         if how == "bm25":
             return self.bm25.scores(query)
-        dense: Floats = (self._vectors @ self.embedder.vectors([query])[0]).astype(np.float64)
+        own = self.embedder.vectors([query])[0]
         if how == "dense":
-            return dense
-        return hybrid.weighted_sum(self.bm25.scores(query), np.maximum(dense, 0), self._weight)
+            return self._alike(own)
+        lexical = self.bm25.scores(query)
+        moved = hybrid.fed_back(own, lexical, self._vectors, FEEDBACK)
+        return hybrid.weighted_sum(lexical, np.maximum(self._alike(moved), 0), self._weight)
+
+    def _alike(self, vector: Vectors) -> Floats:
+        return (self._vectors @ vector).astype(np.float64)
 
     def search(
         self, query: str, k: int = 10, how: str = "hybrid", reranker: Reranker | None = None
