@@ -97,11 +97,15 @@ class ReadingModel(Able):
         return unit
 
     def tagged(self, asked: Sequence[tag.Asked]) -> list[list[Span]]:
-        """The spans of each text, asked about a predicate or none."""
+        """The spans of each text, asked about a predicate or none.
+
+        A text may be longer than what the model reads at once, unless a predicate is asked about.
+        """
         documents = tag.encode(self.tokenizer, asked)
+        read = self.reader.tokens if any(p for _, p in asked) else self.reader.tokens_of_long
         found = []
         for (text, _), one, scores in zip(
-            asked, documents, self.reader.tokens([one.ids for one in documents]), strict=True
+            asked, documents, read([one.ids for one in documents]), strict=True
         ):
             shares = np.exp(scores - scores.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)

@@ -5,6 +5,7 @@ T tokens of a document, C classes, E model width.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -56,6 +57,20 @@ class Reader:
             for number, flat, length in places:
                 found[number] = scores[flat : flat + length]
         return found
+
+    def tokens_of_long(self, documents: Sequence[Sequence[int]]) -> list[Floats]:
+        """:meth:`tokens` of documents of any length: a longer one is read in windows that overlap by half.
+
+        Each token is scored where it has most around it.
+        """
+        windows = [spread_windows(len(document), self.most) for document in documents]
+        pieces = [
+            document[first:stop]
+            for document, found in zip(documents, windows, strict=True)
+            for first, stop in found
+        ]
+        scores = iter(self.tokens(pieces))
+        return [_joined(found, [next(scores) for _ in found]) for found in windows]
 
     @torch.inference_mode()
     def vectors(self, documents: Sequence[Sequence[int]]) -> Floats:
@@ -111,3 +126,23 @@ class Reader:
         context = BothWays(torch.from_numpy(start))
         hidden = self.model(torch.from_numpy(tokens), context)
         return hidden, context, places
+
+
+def spread_windows(length: int, most: int) -> list[tuple[int, int]]:
+    """Places [first, stop) of at most ``most`` tokens that cover ``length`` of them, each half new."""
+    if length <= most:
+        return [(0, length)]
+    step = max(1, most // 2)
+    return [(first, first + most) for first in [*range(0, length - most, step), length - most]]
+
+
+def _joined(windows: list[tuple[int, int]], scores: list[Floats]) -> Floats:
+    """One row of scores a token: two windows share what both have, each the half that is nearer to it."""
+    borders = [(after[0] + before[1]) // 2 for before, after in itertools.pairwise(windows)]
+    edges = [windows[0][0], *borders, windows[-1][1]]
+    return np.concatenate(
+        [
+            part[edges[n] - first : edges[n + 1] - first]
+            for n, ((first, _), part) in enumerate(zip(windows, scores, strict=True))
+        ]
+    )

@@ -149,6 +149,9 @@ def _fitting(model: Any, items: Sequence[Item], asked: Asked) -> list[tuple[int,
     found = []
     for number, one in given:
         text, predicate = (one, None) if form == "classify" else one
+        if form == "tag" and predicate is None:
+            found.append((number, one))
+            continue
         kept = cut(tokenizer, text, most - (_MARKERS if predicate else 0))
         if kept != text:
             asked.note("cut_to_window", items[number].where)
