@@ -101,17 +101,26 @@ def train(name: str, plan: str) -> tuple[list[float], dict[str, torch.Tensor]]:
         return [step.run(own(index), 1.0).loss for index in range(4)], gradients
 
 
-@pytest.mark.parametrize("name", [*KINDS, "pairs"])
-def test_two_and_four_replicas_are_one_process(name: str, two: Ranks, four: Ranks) -> None:
+def compare(ranks: Ranks, plan: str, name: str) -> None:
     expected, whole = train(name, "")
     assert expected[-1] < 10 and ROWS % 4 == 0
-    for ranks, plan in ((two, "dp=2"), (four, "dp=4")):
-        for losses, gradients in ranks.run(train, name, plan):
-            assert losses == pytest.approx(expected, rel=1e-4)
-            assert gradients.keys() == whole.keys()
-            for key, found in gradients.items():
-                error = (found - whole[key]).norm() / whole[key].norm().clamp(min=1e-9)
-                assert error < 1e-4, f"{key}: {error:.2e}"
+    for losses, gradients in ranks.run(train, name, plan):
+        assert losses == pytest.approx(expected, rel=1e-4)
+        assert gradients.keys() == whole.keys()
+        for key, found in gradients.items():
+            error = (found - whole[key]).norm() / whole[key].norm().clamp(min=1e-9)
+            assert error < 1e-4, f"{key}: {error:.2e}"
+
+
+@pytest.mark.parametrize("name", [*KINDS, "pairs"])
+def test_two_replicas_are_one_process(name: str, two: Ranks) -> None:
+    compare(two, "dp=2", name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*KINDS, "pairs"])
+def test_four_replicas_are_one_process(name: str, four: Ranks) -> None:
+    compare(four, "dp=4", name)
 
 
 def test_other_plans_are_refused() -> None:
