@@ -36,6 +36,11 @@ def made(folder: Path, architecture: str, steps: int, *more: str) -> TrainRun:
     return config.load(TrainRun, None, [*fixed, *SMALL, f"train.steps={steps}", *more])
 
 
+FAST = ("WeftLstmForSequenceClassification", "WeftCnnForTokenClassification")
+EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in BASELINES]
+"""One of each kind in every run of the tests, all of them in the slow one."""
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Labelled data by what stands on top of the model that learns it."""
@@ -48,7 +53,7 @@ def last(folder: Path) -> dict[str, Any]:
     return record
 
 
-@pytest.mark.parametrize("architecture", list(BASELINES))
+@pytest.mark.parametrize("architecture", EACH)
 def test_the_task_is_learnt_and_the_model_is_opened(
     architecture: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -65,7 +70,7 @@ def test_the_task_is_learnt_and_the_model_is_opened(
         assert [(one.text, one.label) for one in found] == [("小明", "人名"), ("Rome", "地名")]
 
 
-@pytest.mark.parametrize("architecture", list(BASELINES))
+@pytest.mark.parametrize("architecture", EACH)
 def test_interrupted_and_continued_is_bit_identical(
     architecture: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -102,6 +107,7 @@ def test_bf16_learns_as_well(folders: dict[str, Path], tmp_path: Path) -> None:
         assert last(tmp_path / architecture)["validation_accuracy"] > 0.95
 
 
+@pytest.mark.slow
 def test_a_budget_is_enough(folders: dict[str, Path], tmp_path: Path) -> None:
     fixed = [f"data.path={folders['sequence']}", "objective.name=classify", "train.budget=6s"]
     shape = ["model.architecture=WeftCnnForSequenceClassification", *SMALL]

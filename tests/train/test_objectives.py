@@ -48,7 +48,10 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-@pytest.mark.parametrize("name", ["classify", "tag", "span", "pairs"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("span", "pairs")]
+
+
+@pytest.mark.parametrize("name", ["classify", "tag", *SLOW])
 def test_labels_and_pairs_are_learnt_and_resume_is_exact(name: str, tmp_path: Path) -> None:
     folder = data(name, tmp_path)
     run = made(folder, name, 12)
@@ -79,7 +82,7 @@ def test_sentiment_is_said_in_the_words_of_the_labels(tmp_path: Path) -> None:
         model.classify("好 " * 200)
 
 
-@pytest.mark.parametrize("crf", ["true", "false"])
+@pytest.mark.parametrize("crf", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_entities_come_with_their_places(crf: str, tmp_path: Path) -> None:
     run = made(data("tag", tmp_path), "tag", 60, f"model.crf={crf}")
     train(run, tmp_path / "run")
@@ -89,6 +92,7 @@ def test_entities_come_with_their_places(crf: str, tmp_path: Path) -> None:
     assert all(text[one.start : one.end] == one.text and 0 < one.score <= 1 for one in found)
 
 
+@pytest.mark.slow
 def test_answers_are_spans_or_not_found(tmp_path: Path) -> None:
     run = made(data("span", tmp_path), "span", 120, "train.best=validation_loss")
     train(run, tmp_path / "run")
@@ -100,6 +104,7 @@ def test_answers_are_spans_or_not_found(tmp_path: Path) -> None:
     assert all(row["context"][one.start : one.end] == one.text for one, row in zip(found, rows, strict=True))
 
 
+@pytest.mark.slow
 def test_pairs_are_translated_both_ways(tmp_path: Path) -> None:
     folder = data("pairs", tmp_path, languages=("de", "zh"), both_ways=True)
     run = made(folder, "pairs", 100, "model.dropout=0.0")
