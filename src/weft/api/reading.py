@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from weft.api.able import Able
+from weft.api.texts import check, each
 from weft.core.errors import UsageError
 from weft.data.forms.offsets import placed
 from weft.engine.reader import Reader
@@ -39,19 +40,19 @@ class ReadingModel(Able):
         """See :class:`Able`."""
         if "classify" not in self.tasks:
             self.refuse("classify")
-        return _each(text, self._classified)
+        return each(text, self._classified)
 
     def analyze_sentiment(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""
         if "sentiment" not in self.tasks:
             self.refuse("analyze_sentiment")
-        return _each(text, self._classified)
+        return each(text, self._classified)
 
     def find_entities(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""
         if "entities" not in self.tasks:
             self.refuse("find_entities")
-        return _each(text, lambda texts: self.tagged([(one, None) for one in texts]))
+        return each(text, lambda texts: self.tagged([(one, None) for one in texts]))
 
     def label_roles(self, text: str, predicate: str | tuple[int, int]) -> list[Span]:
         """See :class:`Able`. UsageError for a predicate that the text does not have, or has twice."""
@@ -61,7 +62,7 @@ class ReadingModel(Able):
         """:meth:`label_roles` of each (text, predicate)."""
         if "roles" not in self.tasks:
             self.refuse("label_roles")
-        _check([text for text, _ in asked])
+        check([text for text, _ in asked])
         return self.tagged([(text, _characters(text, predicate)) for text, predicate in asked])
 
     def answer(self, question: str, context: str, *, least_score: float = 0.0) -> Span:
@@ -72,7 +73,7 @@ class ReadingModel(Able):
         """:meth:`answer` of each (question, context)."""
         if "answer" not in self.tasks:
             self.refuse("answer")
-        _check([text for pair in asked for text in pair])
+        check([text for pair in asked for text in pair])
         window = self.card.window or self.reader.most
         windows = extract.encode(self.tokenizer, asked, window)
         scores = iter(self.reader.tokens([one.ids for group in windows for one in group]))
@@ -83,7 +84,7 @@ class ReadingModel(Able):
 
     def embed(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""
-        return _each(text, self._embedded)
+        return each(text, self._embedded)
 
     def scores(self, texts: Sequence[str]) -> Floats:
         """float64 [N, C]: the scores of the labels of each text before the softmax, for calibration."""
@@ -127,21 +128,6 @@ class ReadingModel(Able):
 
     def _embedded(self, texts: Sequence[str]) -> list[Floats]:
         return list(self.vectors([one.ids for one in placed(self.tokenizer, texts)]))
-
-
-def _check(texts: Sequence[str]) -> None:
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UsageError(f"Input {number} is {type(text).__name__}; give texts.")
-        if not text.strip():
-            raise UsageError(f"Text {number} is empty; leave it out.")
-
-
-def _each(text: str | Sequence[str], answer: Any) -> Any:
-    texts = [text] if isinstance(text, str) else list(text)
-    _check(texts)
-    found = answer(texts) if texts else []
-    return found[0] if isinstance(text, str) else found
 
 
 def _characters(text: str, predicate: str | tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weft.api.able import Able
-from weft.api.reading import _check, _each
+from weft.api.texts import check, each
 from weft.core.errors import UsageError
 from weft.engine.encdec import Beams, write
 from weft.models.encdec import EncoderDecoder
@@ -44,27 +44,27 @@ class WritingModel(Able):
         _at_least_one(alternatives=alternatives, beams=beams, max_length=max_length)
         count = max(alternatives, beams if glossary else 1)
 
-        def each(texts: Sequence[str]) -> list[Scored]:
+        def translated(texts: Sequence[str]) -> list[Scored]:
             asked = task.sources(self.card, texts, target_language)
             found = self.written(asked, max_length, max(beams, count), count)
             if glossary:
                 found = [task.with_terms(one, text, glossary) for one, text in zip(found, texts, strict=True)]
             return [_fewer(one, alternatives - 1) for one in found]
 
-        return _each(text, each)
+        return each(text, translated)
 
     def summarize(self, text: str | Sequence[str], max_length: int = 50, *, beams: int = 4) -> Any:
         """See :class:`Able`."""
         if "summarize" not in self.tasks:
             self.refuse("summarize")
         _at_least_one(max_length=max_length, beams=beams)
-        return _each(text, lambda texts: self.written(list(texts), max_length, beams, 1))
+        return each(text, lambda texts: self.written(list(texts), max_length, beams, 1))
 
     def written(
         self, sources: Sequence[str], max_length: int | None, beams: int, alternatives: int
     ) -> list[Scored]:
         """What the model writes for each source, as it was taught to be asked."""
-        _check(sources)
+        check(sources)
         ids = task.encode(self.tokenizer, sources)
         limits = [max_length or 2 * _STEP * math.ceil(len(one) / _STEP) + 16 for one in ids]
         found: dict[int, Scored] = {}

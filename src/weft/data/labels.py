@@ -18,8 +18,8 @@ from weft.data.answers import Long, fitted
 from weft.data.batch import IGNORED, Batch
 from weft.data.loader import Loader
 from weft.data.rows import Learnt, MappedTokens, Rows
+from weft.data.supervised import LABELS
 
-LABELS = "labels"
 Ints = npt.NDArray[np.int64]
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from weft.core.errors import ConfigError
 from weft.core.registry import lookup
+from weft.models.dense import Dense
 
 Body = Literal["lstm", "gru", "cnn"]
 Head = Literal["sequence", "token"]
@@ -33,7 +34,7 @@ _WIDEST = 64
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(Dense):
     """Embeddings, layers of one kind, and a linear classifier.
 
     Embeddings and layers are ``hidden_size`` wide. A recurrent layer has half of that in each direction. A
@@ -116,21 +117,6 @@ class BaselineConfig:
             return {}
         each, more = divmod(self.hidden_size, len(self.kernel_sizes))
         return {size: each + (number < more) for number, size in enumerate(self.kernel_sizes)}
-
-    @property
-    def active_parameters(self) -> int:
-        """Parameters that work for a token: all of them."""
-        return self.parameters
-
-    @property
-    def num_experts(self) -> int:
-        """Baselines have none."""
-        return 0
-
-    @property
-    def sparse_layers(self) -> int:
-        """Layers with experts: none."""
-        return 0
 
     @property
     def tie_word_embeddings(self) -> bool:

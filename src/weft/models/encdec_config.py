@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.core.errors import ConfigError
+from weft.models.dense import Dense
 
 ENCODER_DECODERS = ("T5ForConditionalGeneration",)
 """Names that a config.json gives under ``architectures``."""
 
 
 @dataclass(frozen=True)
-class EncoderDecoderConfig:
+class EncoderDecoderConfig(Dense):
     """T5 v1.1 (arXiv:1910.10683, arXiv:2002.05202): pre-norm, relative position buckets, gated GELU.
 
     ``tie_word_embeddings``: the output matrix is the embedding, its input scaled by d_model^-0.5.
@@ -62,21 +63,6 @@ class EncoderDecoderConfig:
     def hidden_size(self) -> int:
         """The width of the model under the name that the other families give it."""
         return self.d_model
-
-    @property
-    def active_parameters(self) -> int:
-        """Parameters that work for a token: all of them."""
-        return self.parameters
-
-    @property
-    def num_experts(self) -> int:
-        """Encoder-decoders have none."""
-        return 0
-
-    @property
-    def sparse_layers(self) -> int:
-        """Layers with experts: none."""
-        return 0
 
     @property
     def parameters(self) -> int:

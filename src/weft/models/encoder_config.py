@@ -7,6 +7,7 @@ from typing import Literal
 
 from weft.core.errors import ConfigError
 from weft.core.registry import lookup
+from weft.models.dense import Dense
 
 Head = Literal["masked", "sequence", "token", "span"]
 
@@ -20,7 +21,7 @@ ENCODERS: dict[str, Head] = {
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Dense):
     """A pre-norm encoder with rotary positions, GeGLU, and local attention between global layers.
 
     ModernBERT (arXiv:2412.13663): every ``global_attn_every_n_layers``-th layer from the first on sees the
@@ -96,21 +97,6 @@ class EncoderConfig:
     def reach(self, layer: int) -> int | None:
         """Tokens that layer ``layer`` (from 0) sees to each side; None: the whole document."""
         return None if layer % self.global_attn_every_n_layers == 0 else self.local_attention // 2
-
-    @property
-    def active_parameters(self) -> int:
-        """Parameters that work for a token: all of them."""
-        return self.parameters
-
-    @property
-    def num_experts(self) -> int:
-        """Encoders have none."""
-        return 0
-
-    @property
-    def sparse_layers(self) -> int:
-        """Layers with experts: none."""
-        return 0
 
     @property
     def parameters(self) -> int:

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from weft.data.batch import Batch
+from weft.data.forms.span import END, START
 from weft.models.encoder import Encoder
 from weft.parallel.rows import SeenRows
 from weft.train.objectives.base import Kind
-
-START, END = 1, 2
-"""Bits of a target: the answer begins, and ends, at this token. A target that is not ignored is a place
-where it could; the first token of a document stands for «not in this text»."""
 
 
 class Extract:
