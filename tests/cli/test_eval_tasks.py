@@ -40,8 +40,12 @@ def test_labelled_files_give_a_table_a_page_and_a_record(run: Path, tmp_path: Pa
     assert (run / "eval.html").is_file() and f"report: {run / 'eval.html'}" in done.output
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["command"] == "eval" and record["items"] == 13
-    done = weft("eval", run, "--task-files", test, "--report", tmp_path / "page.html", "--name", "good=bad")
-    assert done.exit_code == 0 and (tmp_path / "page.html").is_file(), done.output
+    page, table = tmp_path / "page.html", tmp_path / "examples.md"
+    done = weft(
+        "eval", run, "--task-files", test, "--report", page, "--examples", table, "--name", "good=bad"
+    )
+    assert done.exit_code == 0 and page.is_file(), done.output
+    assert "10 items, drawn at random:" in table.read_text(encoding="utf-8")
     assert "Without --train-files there is no baseline that learns." in done.output
 
 
@@ -52,6 +56,15 @@ def test_calibration_writes_the_card(run: Path) -> None:
     assert read_card(run / "model").temperature != 1.0
     done = weft("calibrate", run)
     assert done.exit_code == 2 and "Give --task-files" in done.output
+
+
+def test_curves_of_a_run_are_drawn(run: Path, tmp_path: Path) -> None:
+    done = weft("curves", run, "--out", tmp_path / "mine", "--language", "zh")
+    assert done.exit_code == 0, done.output
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine-accuracy.svg", "mine-loss.svg"]
+    assert "损失" in (tmp_path / "mine-loss.svg").read_text(encoding="utf-8")
+    done = weft("curves", tmp_path)
+    assert done.exit_code == 1 and "holds no metrics.jsonl" in done.output
 
 
 def test_a_file_that_does_not_fit_is_one_sentence(run: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.core.chart import Bar, Series, bar_chart, line_chart, number, ticks
+from weft.core.chart import Bar, Series, bar_chart, line_chart, number, standalone, ticks
 from weft.core.page import Page, Words
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -43,6 +43,14 @@ def test_a_log_axis_makes_factors_equal_distances() -> None:
     ((a, b, c),) = polylines(root)
     assert b[0] - a[0] == pytest.approx(c[0] - b[0], abs=0.2)
     assert b[1] - a[1] == pytest.approx(c[1] - b[1], abs=0.2)
+
+
+def test_a_chart_as_a_file_has_a_colour_for_each_scheme() -> None:
+    root = ElementTree.fromstring(
+        standalone(line_chart([Series("a", [1, 2], [1.0, 2.0])], x_label="x", y_label="y"))
+    )
+    (style,) = root.findall(f"{SVG}style")
+    assert "prefers-color-scheme:dark" in (style.text or "")
 
 
 def test_numbers_that_are_not_finite_are_left_out() -> None:

@@ -18,7 +18,7 @@ from weft.data.config import SplitConfig
 from weft.data.conversations import parse
 from weft.data.indexed import ShardReader
 from weft.data.pairs import PairLoader
-from weft.data.supervised import SupervisedConfig, write
+from weft.data.supervised import SupervisedConfig, raw_records, write
 from weft.tokenizer import Tokenizer
 
 ALL = SplitConfig(0.0, 0.0)
@@ -200,6 +200,13 @@ def pairs(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     record = write([tmp_path / "pairs.tsv"], tokenizer, tmp_path / "out", settings)
     assert record["figures"]["dropped"] == {"too_few_columns": 1, "empty": 1}
     return tmp_path / "out"
+
+
+def test_columns_without_a_name_are_given_by_number(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("one\t一\tx\ntwo\t二\tx\nthree\n", encoding="utf-8")
+    settings = SupervisedConfig("pairs", ("2", "1"), ALL)
+    found = [record or reason for _, record, reason, _ in raw_records([tmp_path / "a.tsv"], settings)]
+    assert found == [{"2": "一", "1": "one"}, {"2": "二", "1": "two"}, "too_few_columns"]
 
 
 def texts_of(batch: PairBatch, tokenizer: Tokenizer) -> list[tuple[str, str]]:

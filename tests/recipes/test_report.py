@@ -9,6 +9,7 @@ import pytest
 
 from weft.core import manifest
 from weft.core.errors import DataError
+from weft.recipes.curves import write_curves
 from weft.recipes.report import write_report
 
 
@@ -62,6 +63,18 @@ def test_a_demo_has_every_section(tmp_path: Path) -> None:
         assert words in text, words
     # Four curves, the funnel and two bar charts, each in two languages.
     assert text.count("<svg") == text.count("</svg>") == 14
+
+
+def test_figures_of_validation_have_curves_of_their_own(tmp_path: Path) -> None:
+    training_files(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()[:-1]]
+    lines = [one | ({"validation_accuracy": 0.5} if "validation_loss" in one else {}) for one in lines]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    files = write_curves(tmp_path, tmp_path / "curves" / "mine")
+    assert [file.name for file in files] == ["mine-loss.svg", "mine-accuracy.svg"]
+    assert "validation accuracy" in files[1].read_text(encoding="utf-8")
+    write_report(tmp_path, tmp_path / "report.html")
+    assert "验证准确率" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_parts_that_are_missing_are_left_out(tmp_path: Path) -> None:

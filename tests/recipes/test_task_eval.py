@@ -17,6 +17,7 @@ from weft.eval.task_scores import Spans, scores
 from weft.recipes.task_answers import Writing, cut
 from weft.recipes.task_baselines import baselines
 from weft.recipes.task_eval import TaskFiles, calibrate, evaluate_task
+from weft.recipes.task_examples import examples_markdown
 from weft.recipes.task_items import read_items
 from weft.recipes.task_report import write_task_report
 from weft.tasks import read_card
@@ -287,6 +288,27 @@ def test_the_page_opens_and_is_safe(kind: str, tmp_path: Path, request: pytest.F
         assert words in text
     if kind == "classifier":
         assert "Confusion" in text and "校准" in text and "svg" in parsed.seen and "no_label" in text
+
+
+def test_examples_are_a_table_in_markdown(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    odd = {"text": "a | b\n<i>fine</i> *film*", "label": "good"}
+    cases = {
+        "classifier": ([*reviews(12, 300), odd], "text | answer | gold | right"),
+        "tagger": (tagged(3, 300), "text | answer | gold | F1"),
+        "reader": (questions(3, 300), "question / text | answer | gold | F1"),
+        "translator": (pairs(3, 300), "source | answer | gold | sentence BLEU"),
+    }
+    for kind, (rows, head) in cases.items():
+        files = TaskFiles([lines(tmp_path / f"{kind}.jsonl", rows)])
+        writing = Writing("zh" if kind == "translator" else None, beams=1)
+        record = evaluate_task(request.getfixturevalue(kind), files, writing, draws=20)
+        text = examples_markdown(record, worst=0)
+        assert f"| {head} | confidence |" in text
+        table = [line for line in text.splitlines() if line.startswith("|")][2:]
+        assert len(table) == len(record["examples"]) == min(10, len(rows)), "no text breaks its row"
+        assert {line.replace("\\|", "").count("|") for line in table} == {6}
+        shown = {**record["examples"][0], "given": odd["text"]}
+        assert "a \\| b \\<i\\>fine" in examples_markdown({**record, "worst": [shown]}, worst=1)
 
 
 @pytest.mark.skipif(not os.environ.get("WEFT_DATA"), reason="needs WEFT_DATA, a folder of data sets")

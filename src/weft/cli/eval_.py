@@ -40,6 +40,9 @@ NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram":
     "--train-files", multiple=True, type=click.Path(path_type=Path), help="What baselines learn from."
 )
 @click.option("--report", type=click.Path(path_type=Path), help="The page; by default CHECKPOINT/eval.html.")
+@click.option(
+    "--examples", type=click.Path(path_type=Path), help="Ten random items and the worst, as Markdown."
+)
 @click.option("--harness", default="", help=f"Benchmarks, with commas between: {', '.join(BENCHMARKS)}.")
 @click.option("--harness-files", multiple=True, type=click.Path(path_type=Path), help="One for each of them.")
 @click.option("--harness-shots", default=0, show_default=True, help="Solved examples before each question.")
@@ -50,6 +53,7 @@ def command(
     dtype: str | None,
     device: str | None,
     report: Path | None,
+    examples: Path | None,
     harness: str,
     harness_files: tuple[Path, ...],
     harness_shots: int,
@@ -64,7 +68,7 @@ def command(
     """
     given = {name: settings.pop(name) for name in TASK_OPTIONS}
     if given["task_files"]:
-        return _on_task(checkpoint, given, dtype, settings["seed"], report)
+        return _on_task(checkpoint, given, dtype, settings["seed"], report, examples)
     if harness:
         return _on_benchmarks(checkpoint, harness, harness_files, harness_shots, harness_limit, dtype, device)
     from weft.api import load
@@ -90,15 +94,24 @@ def command(
 
 
 def _on_task(
-    checkpoint: Path, given: dict[str, Any], dtype: str | None, seed: int, report: Path | None
+    checkpoint: Path,
+    given: dict[str, Any],
+    dtype: str | None,
+    seed: int,
+    report: Path | None,
+    examples: Path | None,
 ) -> Record:
+    from weft.core.files import write_text_atomic
     from weft.recipes.task_eval import evaluate_task
+    from weft.recipes.task_examples import examples_markdown
     from weft.recipes.task_report import write_task_report
 
     files, writing = task_given(**given)
     record = evaluate_task(checkpoint, files, writing, dtype=dtype, seed=seed)
     report = report or checkpoint / "eval.html"
     write_task_report(record, report)
+    if examples is not None:
+        write_text_atomic(examples, examples_markdown(record))
     click.echo(task_table(record), err=True)
     click.echo(f"report: {report}", err=True)
     return {**record, "report": str(report)}

@@ -20,6 +20,7 @@ VERBS = {
     "tune": "Choose batch size and learning rate by measurement.",
     "recipe": "From labelled data to a measured model with one command.",
     "eval": "Measure a checkpoint on text, labelled files or benchmarks, beside baselines.",
+    "curves": "Draw the learning curves of a training run.",
     "calibrate": "Fit how sure a classifier or translator is to labelled files.",
     "generate": "Continue a prompt with a checkpoint.",
     "translate": "Translate texts.",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 COLOURS = ("#3b82c4", "#d97a1f", "#2f9e6e", "#b0529a", "#8a7a2c", "#7a6bd1")
 _FONT = 'font-family="system-ui,sans-serif" font-size="12" fill="currentColor"'
 _POINTS = 800
+_SCHEMES = "svg{color:#1f2328}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ def bar_chart(bars: Sequence[Bar], *, title: str, width: int = 720) -> str:
             parts.append(_whisker(left + scale * _sound(bar.low), last, top + 10))
         parts.append(f'<text x="{last + 8:.1f}" y="{top + 15}" {_FONT}>{_escape(bar.note)}</text>')
     return _svg(width, 12 + 28 * len(bars), title, "".join(parts))
+
+
+def standalone(svg: str) -> str:
+    """A chart as a file of its own, whose words follow the reader's light or dark scheme."""
+    return f"{svg.removesuffix('</svg>')}<style>{_SCHEMES}</style></svg>"
 
 
 def ticks(low: float, high: float, log: bool = False, count: int = 6) -> list[float]:

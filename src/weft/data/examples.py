@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ def records(files: Sequence[str | Path], fields: tuple[str, str]) -> Iterator[Re
     """Every record of the files (folders: all files of a known suffix below them), in sorted order.
 
     A line of a tab-separated file becomes a record with the two ``fields``: its columns of these names, if
-    the first line names them, else its first two. Raises DataError for a file that is missing, of another
-    kind or unreadable as a whole.
+    the first line names them; columns by number, from 1, where both are numbers; else its first two. Raises
+    DataError for a file that is missing, of another kind or unreadable as a whole.
     """
     found = [file for given in files for file in _expand(Path(given))]
     if not found:
@@ -85,7 +86,7 @@ def _of_json(name: str, content: bytes) -> Iterator[Record]:
 
 
 def _of_table(name: str, lines: io.BufferedReader, fields: tuple[str, str]) -> Iterator[Record]:
-    places = (0, 1)
+    places = _numbered(fields) or (0, 1)
     for number, line in enumerate(lines):
         try:
             cells = line.decode("utf-8").rstrip("\r\n").split("\t")
@@ -99,6 +100,12 @@ def _of_table(name: str, lines: io.BufferedReader, fields: tuple[str, str]) -> I
         else:
             pair = {field: cells[place] for field, place in zip(fields, places, strict=True)}
             yield f"{name}#{number}", pair, None, None
+
+
+def _numbered(fields: tuple[str, str]) -> tuple[int, int] | None:
+    """Places of columns that are given by number."""
+    numbers = [int(field) for field in fields if re.fullmatch("[1-9][0-9]?", field)]
+    return (numbers[0] - 1, numbers[1] - 1) if len(numbers) == 2 else None
 
 
 def _parsed(where: str, content: bytes) -> Record:

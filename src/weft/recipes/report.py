@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from weft.core import manifest
-from weft.core.chart import Bar, Series, bar_chart, line_chart, number
+from weft.core.chart import Bar, bar_chart, number
 from weft.core.errors import DataError
 from weft.core.hardware import probe
 from weft.core.page import Page, Text, Words
+from weft.recipes.curves import (
+    LANGUAGES,
+    LOSS,
+    curve,
+    figure_words,
+    loss_chart,
+    read_metrics,
+    validation_figures,
+)
 
 Record = dict[str, Any]
 
-_STEP = Words("step", "步")
 _NAMES = {
     "model": Words("this model", "本模型"),
     "lzma": Words("LZMA after the training text", "LZMA（已读训练文本）"),
@@ -37,7 +45,7 @@ def write_report(folder: Path, out_html: Path) -> None:
     file is damaged.
     """
     run = folder / "run" if (folder / "run").is_dir() else folder
-    metrics = _metrics(run / "metrics.jsonl")
+    metrics = read_metrics(run / "metrics.jsonl")
     evaluation, samples = _json(folder / "eval.json"), _json(folder / "samples.json")
     data = manifest.read(folder / "data")
     if not metrics and evaluation is None and data is None:
@@ -144,45 +152,18 @@ def _samples(page: Page, samples: Sequence[Record]) -> None:
 
 def _training(page: Page, metrics: Sequence[Record]) -> None:
     page.section(Words("Training", "训练"))
+    page.charts(loss_chart(metrics, LOSS, "en"), loss_chart(metrics, LOSS, "zh"))
 
-    def curve(key: str, english: str, chinese: str, *, smooth: bool, log: bool = False) -> None:
-        points = [(r["step"], r[key]) for r in metrics if r.get(key) is not None]
-        if not points:
-            return
-        xs, ys = [p[0] for p in points], [p[1] for p in points]
+    def show(name: str, words: Words, *, smooth: bool = False, log: bool = False) -> None:
+        if any(record.get(name) is not None for record in metrics):
+            charts = (curve(metrics, name, words, code, smooth=smooth, log=log) for code in LANGUAGES)
+            page.charts(*charts)
 
-        def draw(words: Words, language: str) -> str:
-            name = {"en": "training, smoothed", "zh": "训练（平滑）"}[language]
-            lines = [Series(name, xs, _smooth(ys) if smooth else ys)]
-            if smooth:
-                lines.insert(0, Series("", xs, ys, faint=True))
-            if key == "loss":
-                checked = [r for r in metrics if r.get("validation_loss") is not None]
-                label = {"en": "validation", "zh": "验证"}[language]
-                found = [r["validation_loss"] for r in checked]
-                lines.append(Series(label, [r["step"] for r in checked], found, colour=1))
-            return line_chart(
-                lines, x_label=getattr(_STEP, language), y_label=getattr(words, language), log_y=log
-            )
-
-        words = Words(english, chinese)
-        page.charts(draw(words, "en"), draw(words, "zh"))
-
-    curve("loss", "training loss, nats per token", "训练损失（奈特/词元）", smooth=True, log=True)
-    curve("learning_rate", "learning rate", "学习率", smooth=False)
-    curve("gradient_norm", "gradient norm before clipping", "裁剪前的梯度范数", smooth=True, log=True)
-    curve("tokens_per_second", "tokens per second", "每秒词元数", smooth=True)
-
-
-def _smooth(values: Sequence[float], share: float = 0.02) -> list[float]:
-    """A running mean that forgets over about ``share`` of the run, without the bias of its start."""
-    keep = 1 - 1 / max(1.0, share * len(values))
-    total = weight = 0.0
-    smoothed = []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        smoothed.append(total / weight)
-    return smoothed
+    for name in validation_figures(metrics):
+        show(name, figure_words(name))
+    show("learning_rate", Words("learning rate", "学习率"))
+    show("gradient_norm", Words("gradient norm before clipping", "裁剪前的梯度范数"), smooth=True, log=True)
+    show("tokens_per_second", Words("tokens per second", "每秒词元数"), smooth=True)
 
 
 def _funnel(page: Page, figures: Record) -> None:
@@ -227,21 +208,6 @@ def _configuration(page: Page, run: Path, trained: Record | None, data: Record |
         page.folded(Words("training configuration", "训练配置"), resolved.read_text(encoding="utf-8"))
     elif trained is not None:
         page.folded(Words("training configuration", "训练配置"), trained["config"])
-
-
-def _metrics(file: Path) -> list[Record]:
-    if not file.is_file():
-        return []
-    records: list[Record] = []
-    for line in file.read_bytes().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            # Half a line of a run that was killed.
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records.append(record)
-    return records
 
 
 def _json(file: Path) -> Any:
