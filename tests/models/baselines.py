@@ -18,8 +18,10 @@ PADDING = 3
 
 
 def named(*bodies: str) -> list[str]:
-    """The architectures with one of these bodies."""
-    return [name for name, (body, _) in BASELINES.items() if body in bodies]
+    """The architectures with one of these bodies and a head with labels."""
+    return [
+        name for name, (body, head) in BASELINES.items() if body in bodies and head in ("sequence", "token")
+    ]
 
 
 def shape(architecture: str, **changes: Any) -> BaselineConfig:

@@ -28,8 +28,10 @@ def parse(table: Table, architecture: str) -> BaselineConfig:
     return BaselineConfig(
         **sizes,
         architecture=architecture,
-        labels=labels(table),
+        labels=() if BASELINES[architecture][1] == "masked" else labels(table),
         kernel_sizes=_kernel_sizes(table),
+        bigram_buckets=integer(table, "bigram_buckets", 0),
+        bigram_size=integer(table, "bigram_size", BaselineConfig.bigram_size),
         classifier_pooling=table.get("classifier_pooling", "max"),
         initializer_range=number(table, "initializer_range", BaselineConfig.initializer_range),
         dropout=number(table, "dropout", 0.0),
@@ -52,6 +54,8 @@ def write(config: BaselineConfig, dtype: str, token_ids: Table) -> dict[str, Any
         "id2label": {str(number): label for number, label in enumerate(config.labels)},
         "label2id": {label: number for number, label in enumerate(config.labels)},
     }
+    if config.bigram_buckets:
+        table |= {"bigram_buckets": config.bigram_buckets, "bigram_size": config.bigram_size}
     if config.kernel_sizes:
         table["kernel_sizes"] = list(config.kernel_sizes)
     return table

@@ -24,7 +24,6 @@ from weft.checkpoint.spread import Spread
 from weft.checkpoint.weights import Planned, read_tensors, write_tensors
 from weft.core.errors import CheckpointError
 from weft.core.files import write_text_atomic
-from weft.models.baseline import Baseline
 from weft.models.decoder import Decoder
 from weft.models.moe import routers
 from weft.models.names import stacked, whole_name
@@ -78,7 +77,7 @@ def load_any(
         _assign(model, name, expert, tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True))
     for router in routers(model).values():
         router.reset(device)
-    if opened.config.tie_word_embeddings and not isinstance(model, Baseline) and hasattr(model, "output"):
+    if opened.config.tie_word_embeddings and hasattr(model, "output"):
         model.output.weight = model.embedding.weight
     model.reset_buffers()
     return model.to(device)

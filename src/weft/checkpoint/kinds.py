@@ -100,7 +100,7 @@ BASELINE_KIND = Kind(
     baseline_json.write,
     _own_parts,
     "embedding.weight",
-    "",
+    "output.weight",
 )
 
 KINDS: dict[str, Kind] = {

@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from weft.models.baseline_config import BaselineConfig
-from weft.models.heads import CRF, pool
+from weft.models.heads import CRF, MaskedOutput, PredictionHead, pool
 from weft.models.layers import Linear
+from weft.ops.bigrams import bigrams
 from weft.ops.both_ways import BothWays
 from weft.ops.dropout import dropout
+from weft.ops.loss import IGNORED
+
+_EPS = 1e-5
 
 
 class Baseline(nn.Module):
@@ -28,8 +32,17 @@ class Baseline(nn.Module):
     def __init__(self, config: BaselineConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.classifier = Linear(config.hidden_size, len(config.labels))
+        size = config.hidden_size
+        self.embedding = nn.Embedding(config.vocab_size, size)
+        # A row has two halves: for the second token of a pair, and for its first.
+        buckets = config.bigram_buckets
+        self.bigrams = nn.Embedding(buckets, 2 * config.bigram_size) if buckets else None
+        if config.head == "masked":
+            self.head = PredictionHead(size, _EPS, dense_bias=False, norm_bias=False)
+            self.output = MaskedOutput(size, config.vocab_size)
+            self.output.weight = self.embedding.weight
+        else:
+            self.classifier = Linear(size, len(config.labels))
         self.crf = CRF(len(config.labels)) if config.crf else None
 
     def body(self, x_BTE: Tensor, context: BothWays) -> Tensor:
@@ -48,20 +61,40 @@ class Baseline(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights: what a matrix gives has the spread of what it is given (LeCun et al. 1998)."""
         for name, parameter in self.named_parameters():
-            if name.startswith("crf.") or parameter.ndim < 2:
+            if name == "head.norm.weight":
+                parameter.fill_(1.0)
+            elif name.startswith("crf.") or parameter.ndim < 2:
                 parameter.zero_()
-            elif name.startswith("embedding."):
+            elif name.startswith(("embedding.", "bigrams.")):
                 parameter.normal_(0.0, self.config.initializer_range, generator=generator)
             else:
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
 
     def forward(self, tokens_BT: Tensor, context: BothWays, dtype: torch.dtype | None = None) -> Tensor:
         """int64 [B, T] -> hidden states [B, T, E] before the classifier; matrices work in ``dtype``."""
-        x_BTE = self.embedding(tokens_BT).to(dtype or self.embedding.weight.dtype)
+        x_BTE = self.embedding(tokens_BT)
+        if self.bigrams is not None:
+            x_BTE = torch.cat([x_BTE, self._pairs(tokens_BT, context)], dim=-1)
+        x_BTE = x_BTE.to(dtype or self.embedding.weight.dtype)
         return self.body(self._dropped(x_BTE), context)
 
+    def _pairs(self, tokens_BT: Tensor, context: BothWays) -> Tensor:
+        """[B, T, 2 * bigram_size]: the pair with the token before, and the pair with the token after."""
+        assert self.bigrams is not None
+        before, after = bigrams(tokens_BT, context, self.config.bigram_buckets, self.config.vocab_size)
+        size = self.config.bigram_size
+        return torch.cat([self.bigrams(before)[..., :size], self.bigrams(after)[..., size:]], dim=-1)
+
+    def masked_loss(self, hidden_BTE: Tensor, targets_BT: Tensor, scale: float) -> Tensor:
+        """fp32 scalar: ``scale`` times the summed cross entropy of the hidden tokens; a masked head."""
+        kept = targets_BT != IGNORED
+        return self.output.loss(self.head(hidden_BTE[kept]), targets_BT[kept], scale)
+
     def logits(self, hidden_BTE: Tensor) -> Tensor:
-        """[B, T, C]: scores of each token."""
+        """[B, T, C]: scores of each token; [B, T, V] of a masked head."""
+        if self.config.head == "masked":
+            found: Tensor = self.output(self.head(hidden_BTE))
+            return found
         scores: Tensor = self.classifier(self._dropped(hidden_BTE))
         return scores
 

@@ -10,10 +10,13 @@ from weft.core.registry import lookup
 from weft.models.dense import Dense
 
 Body = Literal["lstm", "gru", "cnn"]
-Head = Literal["sequence", "token"]
+Head = Literal["masked", "sequence", "token"]
 Pooling = Literal["cls", "mean", "max"]
 
 BASELINES: dict[str, tuple[Body, Head]] = {
+    "WeftLstmForMaskedLM": ("lstm", "masked"),
+    "WeftGruForMaskedLM": ("gru", "masked"),
+    "WeftCnnForMaskedLM": ("cnn", "masked"),
     "WeftLstmForSequenceClassification": ("lstm", "sequence"),
     "WeftLstmForTokenClassification": ("lstm", "token"),
     "WeftGruForSequenceClassification": ("gru", "sequence"),
@@ -42,7 +45,9 @@ class BaselineConfig(Dense):
     none of. ``classifier_pooling`` makes one vector of a document (:func:`weft.models.heads.pool`).
     ``labels``, ``dropout`` and ``crf`` are as in :class:`weft.models.encoder_config.EncoderConfig`. Nothing
     here limits the length of a text; ``max_position_embeddings`` says which lengths were trained.
-    ``initializer_range`` is the spread of fresh embeddings.
+    ``initializer_range`` is the spread of fresh embeddings. With ``bigram_buckets`` a token is read beside
+    the vectors, ``bigram_size`` wide each, of the pairs that it makes with its neighbours
+    (:mod:`weft.ops.bigrams`). A masked language model has no labels; its output is tied to the embeddings.
     """
 
     vocab_size: int
@@ -54,6 +59,8 @@ class BaselineConfig(Dense):
     classifier_pooling: Pooling = "max"
     max_position_embeddings: int = 512
     initializer_range: float = 0.1
+    bigram_buckets: int = 0
+    bigram_size: int = 64
     dropout: float = 0.0
     crf: bool = False
 
@@ -63,13 +70,18 @@ class BaselineConfig(Dense):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1.")
         self._check_sizes()
+        if self.bigram_buckets < 0 or self.bigram_size < 1:
+            raise ConfigError(
+                f"bigram_buckets = {self.bigram_buckets} must be at least 0, and bigram_size = "
+                f"{self.bigram_size} at least 1."
+            )
         if self.classifier_pooling not in ("cls", "mean", "max"):
             raise ConfigError(f"classifier_pooling = {self.classifier_pooling!r} must be cls, mean or max.")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"dropout = {self.dropout} must be at least 0 and less than 1.")
         if not 0.0 < self.initializer_range < float("inf"):
             raise ConfigError(f"initializer_range = {self.initializer_range} must be positive.")
-        if not self.labels:
+        if not self.labels and self.head != "masked":
             raise ConfigError(f"labels is empty; an {self.architecture} needs at least one class.")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("labels names a class twice; give every class a name of its own.")
@@ -120,8 +132,13 @@ class BaselineConfig(Dense):
 
     @property
     def tie_word_embeddings(self) -> bool:
-        """There is no matrix that the embeddings could be tied to."""
-        return False
+        """Whether the output of a masked language model, which is the embeddings, stands on top."""
+        return self.head == "masked"
+
+    @property
+    def input_size(self) -> int:
+        """Numbers that the first layer reads of each token."""
+        return self.hidden_size + (2 * self.bigram_size if self.bigram_buckets else 0)
 
     @property
     def parameters(self) -> int:
@@ -129,18 +146,24 @@ class BaselineConfig(Dense):
         E, classes = self.hidden_size, len(self.labels)
         # PyTorch's cells have two vectors of biases, each of them as long as the gates.
         biases = E if self.body == "cnn" else 2 * GATES[self.body] * E
-        layers = self.num_hidden_layers * (self._layer_matrices + biases)
-        top = classes * (E + 1) + (classes * (classes + 2) if self.crf else 0)
-        return self.vocab_size * E + layers + top
+        layers = self._matrices + self.num_hidden_layers * biases
+        tables = self.vocab_size * E + self.bigram_buckets * 2 * self.bigram_size
+        if self.head == "masked":
+            # A matrix and a norm, and a bias of the output, whose matrix is the embeddings.
+            return tables + layers + E * (E + 1) + self.vocab_size
+        return tables + layers + classes * (E + 1) + (classes * (classes + 2) if self.crf else 0)
 
     def flops_per_token(self, context: int) -> float:
         """Matrix floating-point operations of a training step per token, whatever ``context`` is: 6 per
         parameter of a matrix of the layers."""
-        return 6.0 * self.num_hidden_layers * self._layer_matrices
+        return 6.0 * self._matrices
 
     @property
-    def _layer_matrices(self) -> int:
+    def _matrices(self) -> int:
+        """Numbers in the matrices of all layers, of which the first may read more."""
         E = self.hidden_size
         if self.body == "cnn":
-            return sum(size * E * filters for size, filters in self.filters.items())
-        return GATES[self.body] * E * (E + E // 2)
+            reads, state = sum(size * filters for size, filters in self.filters.items()), 0
+        else:
+            reads, state = GATES[self.body] * E, GATES[self.body] * E * E // 2
+        return reads * self.input_size + state + (self.num_hidden_layers - 1) * (reads * E + state)

@@ -56,7 +56,8 @@ class Convolutional(Baseline):
     def __init__(self, config: BaselineConfig):
         super().__init__(config)
         self.layers = nn.ModuleList(
-            Convolution(config.hidden_size, config.filters) for _ in range(config.num_hidden_layers)
+            Convolution(config.hidden_size if number else config.input_size, config.filters)
+            for number in range(config.num_hidden_layers)
         )
 
     def body(self, x_BTE: Tensor, context: BothWays) -> Tensor:

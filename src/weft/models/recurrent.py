@@ -11,7 +11,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from weft.models.baseline import Baseline
 from weft.models.baseline_config import BaselineConfig
+from weft.ops import bilstm
 from weft.ops.both_ways import BothWays
+from weft.ops.dropout import dropout
 
 _CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -28,7 +30,7 @@ class Recurrent(Baseline):
         super().__init__(config)
         layers = config.num_hidden_layers
         self.rnn = _CELLS[config.body](
-            config.hidden_size,
+            config.input_size,
             config.hidden_size // 2,
             layers,
             bidirectional=True,
@@ -56,13 +58,28 @@ class Recurrent(Baseline):
                 parameter[size : 2 * size] = 1.0
 
     def body(self, x_BTE: Tensor, context: BothWays) -> Tensor:
-        """[B, T, E] -> [B, T, E]: the states of both directions, each of which begins anew in a document."""
+        """[B, T, input] -> [B, T, E]: the states of both directions; each begins anew in a document."""
+        if self.config.body == "lstm" and x_BTE.device.type == "cpu":
+            return self._layers(x_BTE.float(), context).to(x_BTE.dtype)
+        return self.body_plain(x_BTE, context)
+
+    def _layers(self, x_BTE: Tensor, context: BothWays) -> Tensor:
+        documents = bilstm.groups(context)
+        weights = [[getattr(self.rnn, name) for name in names] for names in self.rnn._all_weights]
+        for number in range(self.config.num_hidden_layers):
+            if number:
+                x_BTE = dropout(x_BTE, self.config.dropout, self.training)
+            x_BTE = bilstm.layer(x_BTE, documents, *weights[2 * number : 2 * number + 2])
+        return x_BTE
+
+    def body_plain(self, x_BTE: Tensor, context: BothWays) -> Tensor:
+        """As :meth:`body`, by PyTorch's cells over packed sequences: on a GPU, and to compare."""
         order, together = in_step(context)
         flat = x_BTE.flatten(0, 1).float().index_select(0, order)
         states, _ = self.rnn(PackedSequence(flat, together))
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
-        found: Tensor = states.data.index_select(0, back).view_as(x_BTE).to(x_BTE.dtype)
+        found: Tensor = states.data.index_select(0, back).unflatten(0, x_BTE.shape[:2]).to(x_BTE.dtype)
         return found
 
 
