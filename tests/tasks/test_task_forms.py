@@ -191,9 +191,10 @@ def test_languages_that_a_model_cannot_write_are_refused() -> None:
         write.sources(Card("summary", "pairs"), ["hi"], "en")
 
 
-def test_texts_of_other_files_are_recognised_however_they_are_spaced(tmp_path: Path) -> None:
+def test_texts_of_other_files_are_recognised_however_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("label\ttext\n1\t这家酒店的  服务真的很好\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("a plain line of text\nshort\n", encoding="utf-8")
     held = Excluded([tmp_path / "a.tsv", tmp_path / "b.txt"])
     assert held.holds(["这家酒店的 服务真的很好"]) and held.holds(["x", "a plain  line of text"])
+    assert held.holds(["A plain line -- of TEXT!"])
     assert not held.holds(["short"]) and not held.holds(["这家酒店的服务"])
