@@ -248,6 +248,57 @@ def test_rejected_drafts_leave_no_block_behind():
     engine.check()
 
 
+def test_a_source_waits_for_a_step_that_has_room_for_all_of_it():
+    engine = scheduler(3, 20)
+    small, large = sequence(1, 1, source=range(12)), sequence(1, 2, source=range(17))
+    engine.add(small)
+    engine.add(large)
+    steps = []
+    for _ in range(3):
+        work = engine.schedule()
+        steps.append([(item.source, item.tokens) for item in work])
+        advance(engine, work)
+    assert steps == [[(12, 1)], [(0, 1), (17, 1)], [(0, 1), (0, 1)]]
+    assert engine.longest_source == 17
+    assert [len(each.source_blocks) for each in (small, large)] == [1, 2]
+    engine.check()
+
+
+def test_an_equal_source_is_read_once_and_only_within_an_owner():
+    engine = scheduler(4, 1000)
+    first = sequence(1, source=range(40), owner="a")
+    engine.add(first)
+    advance(engine, engine.schedule())
+    others = [sequence(1, source=range(40), owner=owner) for owner in "ab"]
+    # The end of a source changes all of it.
+    others.append(sequence(1, source=range(41), owner="a"))
+    for each in others:
+        engine.add(each)
+    read = {item.sequence: item.source for item in engine.schedule()}
+    assert [read[each] for each in others] == [0, 40, 41]
+    assert others[0].source_blocks == first.source_blocks
+    for each in (first, *others):
+        engine.remove(each)
+    engine.check()
+
+
+def test_what_is_only_read_ends_after_its_step_and_takes_no_blocks():
+    engine = scheduler(8, 30, blocks=0)
+    documents = [sequence(0, source=range(10)) for _ in range(4)]
+    for each in documents:
+        engine.add(each)
+    sizes = []
+    while engine.busy:
+        work = engine.schedule()
+        sizes.append([item.source for item in work])
+        assert all(item.last for item in work)
+        for item in work:
+            engine.advance(item)
+            engine.remove(item.sequence)
+    assert sizes == [[10, 10, 10], [10]]
+    engine.check()
+
+
 arrivals = st.lists(
     st.tuples(
         st.integers(0, 3),  # steps before it comes
@@ -257,6 +308,7 @@ arrivals = st.lists(
         st.integers(0, 2),  # priority
         st.integers(0, 4),  # first token: prompts share prefixes
         st.booleans(),  # aborted half way
+        st.integers(0, 20),  # source
     ),
     max_size=14,
 )
@@ -274,8 +326,10 @@ def test_any_traffic_keeps_every_promise(requests, slots, budget, blocks, guesse
         steps += 1
         assert steps < 2_000, "somebody waits for ever"
         while pending and pending[0][0] <= 0:
-            _, prompt, answer, owner, priority, first, abort = pending.pop(0)
-            each = sequence(prompt, first, owner=owner, priority=priority)
+            _, prompt, answer, owner, priority, first, abort, length = pending.pop(0)
+            # What could never fit is refused before it comes here.
+            source = range(min(length, engine.longest_source, (blocks - 4) * BLOCK))
+            each = sequence(prompt, first, owner=owner, priority=priority, source=source)
             goal[each] = prompt + answer
             if abort:
                 aborted.add(each)
@@ -286,11 +340,13 @@ def test_any_traffic_keeps_every_promise(requests, slots, budget, blocks, guesse
             each.drafts = tuple(range(guesses)) if each.uncached == 1 else ()
         work = engine.schedule()
         assert bool(work) == bool(goal)
-        assert sum(item.rows for item in work) <= max(budget, slots + 1)
+        assert sum(item.cost for item in work) <= max(budget, slots + 1)
         assert len({item.sequence for item in work}) == len(work) <= slots
         for item in work:
             assert item.sequence in engine.running
-            assert 1 <= item.tokens <= item.sequence.uncached
+            assert 0 <= item.tokens <= item.sequence.uncached and item.cost
+            assert item.source == item.sequence.unread
+            assert len(item.sequence.source_blocks) * BLOCK >= len(item.sequence.source)
             assert len(item.sequence.blocks) * BLOCK >= item.sequence.cached + item.rows
         engine.check()
         advance(engine, work, accepted=guesses // 2)

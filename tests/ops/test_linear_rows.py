@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from weft.ops.geglu import geglu, geglu_plain
 from weft.ops.linear import linear, linear_rows, linear_tiles, row_invariant
 
 SIZES = [(8, 16), (32, 5), (33, 70), (256, 100), (1536, 64), (4864, 96), (96, 1000)]
@@ -59,3 +60,17 @@ def test_no_rows_at_all():
     for dtype in (torch.float32, torch.bfloat16):
         empty = torch.empty(0, 16, dtype=dtype)
         assert linear_rows(empty, torch.randn(4, 16).to(dtype), None).shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("kernels", ["native", "plain"])
+def test_the_gate_of_a_row_does_not_depend_on_others(dtype, kernels, monkeypatch):
+    if kernels == "plain":
+        monkeypatch.setattr("weft.ops.geglu.serving", lambda name: None)
+    gate, up = (4 * torch.randn(2, 7, 75)).to(dtype)
+    with torch.no_grad(), row_invariant():
+        whole = geglu(gate, up)
+        pieces = zip(gate.split(2), up.split(2), strict=True)
+        assert torch.equal(torch.cat([geglu(*piece) for piece in pieces]), whole)
+    tolerance = 1e-5 if dtype is torch.float32 else 2e-2
+    torch.testing.assert_close(whole, geglu_plain(gate, up), rtol=tolerance, atol=tolerance)

@@ -8,6 +8,7 @@ import torch
 from weft.ops.attention import attention_plain
 from weft.ops.kernels import serving
 from weft.ops.paged import PAGE, Item, Layout, Pages, attend_gathered, attend_plain, quantise
+from weft.ops.relative import biased_attention_plain
 
 SHAPES = {
     "grouped": (6, 2, 24, None),
@@ -86,6 +87,36 @@ def test_company_and_places_change_no_bit():
     rows = [torch.cat((b[90:150], a[100:101])) for a, b in zip(own, other, strict=True)]
     mixed = pages.attend(0, Layout(items, torch.device("cpu")), *rows)
     assert torch.equal(mixed[60], alone[100])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("past", [0, 90], ids=["around", "back"])
+def test_bias_by_distance_and_rows_that_see_all(dtype, past):
+    """``past`` 0: all rows see all 150 keys; else each sees itself and what is before it."""
+    pages = Pages(1, 32, (3, 3), 8, dtype, torch.device("cpu"), scale=1.0)
+    q, k, v = (x[:150] for x in inputs("alone", dtype))
+    bias = torch.randn(3, 41, generator=torch.Generator().manual_seed(7))
+    store = Layout([Item(0, 150, 0, BLOCKS)], torch.device("cpu"))
+    pages.store(0, store, k, v)
+    key, query = torch.arange(150), torch.arange(past, 150)
+    added = bias[:, (key - query.unsqueeze(-1)).clamp(-20, 20) + 20]
+    if past:
+        added = added.masked_fill(key > query.unsqueeze(-1), float("-inf"))
+    heads = (x.float().transpose(0, 1) for x in (q[past:], k, v))
+    expected = biased_attention_plain(*heads, added).transpose(0, 1)
+    item = Item(0, 150 - past, past, BLOCKS, seen=0 if past else 150)
+    layout = Layout([item], torch.device("cpu"), bias=bias, stored=False)
+    tolerance = {"rtol": 0, "atol": 5e-6 if dtype is torch.float32 else 3e-2}
+    whole = pages.attend(0, layout, q[past:])
+    torch.testing.assert_close(whole.float(), expected, **tolerance)
+    for path in (attend_plain, attend_gathered):
+        torch.testing.assert_close(path(pages, 0, layout, q[past:]).float(), expected, **tolerance)
+    # One row among others, at any place in the step.
+    row = 37
+    items = [Item(0, 5, past, BLOCKS, seen=item.seen), Item(5, 1, past + row, BLOCKS, seen=item.seen)]
+    mixed = Layout(items, torch.device("cpu"), bias=bias, stored=False)
+    found = pages.attend(0, mixed, torch.cat([q[past : past + 5], q[past + row : past + row + 1]]))
+    assert torch.equal(found, torch.cat([whole[:5], whole[row : row + 1]]))
 
 
 def test_what_was_never_written_is_never_read():

@@ -45,6 +45,8 @@ def beam_search(
     """
     if not 1 <= width <= MOST_LOGPROBS // 2:
         raise UsageError(f"width = {width} of the beam search must be from 1 to {MOST_LOGPROBS // 2}.")
+    if llm.reads_source:
+        raise UsageError("For beams of an encoder-decoder call weft.engine.encdec.write.")
     start = llm.encode(prompt)
     beams, complete = [Beam((), 0.0)], list[Beam]()
     for _ in range(min(max_tokens, llm.context - len(start))):

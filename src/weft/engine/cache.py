@@ -14,37 +14,47 @@ from torch import Tensor
 from weft.engine.blocks import BLOCK
 from weft.engine.scheduler import Work
 from weft.models.config import DecoderConfig
+from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.paged import PAGE, Item, Layout, Pages
+
+Config = DecoderConfig | EncoderDecoderConfig
 
 # Said twice because blocks.py knows no torch.
 assert BLOCK == PAGE
 
+POSITIONS = 4096
+"""Of a source and its answer together: an encoder-decoder has no limit of its own, a block table has one."""
 
-def fit(config: DecoderConfig, slots: int, dtype: torch.dtype, memory_bytes: int) -> tuple[int, int]:
+
+def fit(config: Config, slots: int, dtype: torch.dtype, memory_bytes: int) -> tuple[int, int]:
     """(blocks, positions of the context) that fit in ``memory_bytes``; enough for all ``slots`` at most."""
-    size = Pages.block_bytes(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, dtype)
-    blocks = max(1, memory_bytes // size)
-    context = min(config.max_position_embeddings, blocks * BLOCK)
+    layers, (_, groups), head_dim, most = _shape(config)
+    blocks = max(1, memory_bytes // Pages.block_bytes(layers, groups, head_dim, dtype))
+    context = min(most, blocks * BLOCK)
     return min(blocks, slots * -(-context // BLOCK)), context
 
 
-def pages(config: DecoderConfig, blocks: int, dtype: torch.dtype, device: torch.device) -> Pages:
+def pages(config: Config, blocks: int, dtype: torch.dtype, device: torch.device) -> Pages:
     """An empty cache for a decoder of this shape."""
+    layers, heads, head_dim, _ = _shape(config)
+    if isinstance(config, EncoderDecoderConfig):
+        return Pages(layers, blocks, heads, head_dim, dtype, device, scale=1.0)
+    return Pages(layers, blocks, heads, head_dim, dtype, device, config.sliding_window)
+
+
+def _shape(config: Config) -> tuple[int, tuple[int, int], int, int]:
+    """Layers, query and key-value heads, head size, and most positions of a decoder."""
+    if isinstance(config, EncoderDecoderConfig):
+        return config.num_decoder_layers, (config.num_heads, config.num_heads), config.d_kv, POSITIONS
     heads = (config.num_attention_heads, config.num_key_value_heads)
-    return Pages(
-        config.num_hidden_layers, blocks, heads, config.head_dim, dtype, device, config.sliding_window
-    )
+    return config.num_hidden_layers, heads, config.head_dim, config.max_position_embeddings
 
 
 class StepContext:
     """The attention context of one step over ``pages``."""
 
     def __init__(self, pages: Pages, work: Sequence[Work]):
-        items, row = [], 0
-        for item in work:
-            items.append(Item(row, item.rows, item.sequence.cached, item.sequence.blocks))
-            row += item.rows
-        self._pages, self._layout = pages, Layout(items, pages.device)
+        self._pages, self._layout = pages, Layout(_items(work), pages.device)
 
     def positions(self, tokens_BT: Tensor) -> Tensor:
         """int64 [1, N]."""
@@ -53,3 +63,56 @@ class StepContext:
     def attend(self, layer: int, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
         """[1, N, H, D]; stores the new keys and values first."""
         return self._pages.attend(layer, self._layout, q_BTHD[0], k_BTGD[0], v_BTGD[0]).unsqueeze(0)
+
+
+class SourceContext:
+    """Sources that are read in one step, with the encoder's bias (:class:`weft.ops.cache.ReadingContext`).
+
+    While the encoder works, the blocks of a source hold the keys and values of its layer under way, in the
+    place of the decoder's first; at the end they hold what the decoder sees.
+    """
+
+    def __init__(self, pages: Pages, work: Sequence[Work], bias: Tensor):
+        items, row = [], 0
+        for item in work:
+            items.append(Item(row, item.source, 0, item.sequence.source_blocks, seen=item.source))
+            row += item.source
+        self._pages, self._layout = pages, Layout(items, pages.device, bias=bias)
+
+    def attend(self, layer: int, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor) -> Tensor:
+        """As the protocol says."""
+        return self._pages.attend(0, self._layout, q_NHD, k_NHD, v_NHD)
+
+    def keep(self, layer: int, k_NHD: Tensor, v_NHD: Tensor) -> None:
+        """As the protocol says."""
+        self._pages.store(layer, self._layout, k_NHD, v_NHD)
+
+
+class WritingStep:
+    """One step of a decoder with sources (:class:`weft.ops.cache.WritingContext`), with its bias."""
+
+    def __init__(self, pages: Pages, work: Sequence[Work], bias: Tensor):
+        own = _items(work)
+        sources = [
+            Item(item.first, item.count, 0, one.sequence.source_blocks, seen=len(one.sequence.source))
+            for item, one in zip(own, work, strict=True)
+        ]
+        self._pages, self._own = pages, Layout(own, pages.device, bias=bias)
+        self._sources = Layout(sources, pages.device, stored=False)
+
+    def attend(self, layer: int, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor) -> Tensor:
+        """As the protocol says."""
+        return self._pages.attend(layer, self._own, q_NHD, k_NHD, v_NHD)
+
+    def attend_source(self, layer: int, q_NHD: Tensor) -> Tensor:
+        """As the protocol says."""
+        return self._pages.attend(layer, self._sources, q_NHD)
+
+
+def _items(work: Sequence[Work]) -> list[Item]:
+    """The rows of each sequence, one after the other."""
+    items, row = [], 0
+    for item in work:
+        items.append(Item(row, item.rows, item.sequence.cached, item.sequence.blocks))
+        row += item.rows
+    return items

@@ -13,20 +13,22 @@ import torch
 from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import usable_memory
 from weft.engine.adapters import Adapters
-from weft.engine.blocks import BlockPool
+from weft.engine.blocks import BLOCK, BlockPool
 from weft.engine.cache import fit, pages
 from weft.engine.completion import Completion
 from weft.engine.draft import DraftModel
 from weft.engine.grammar import Grammars
 from weft.engine.params import MASK64, SamplingParams
-from weft.engine.runner import Runner
+from weft.engine.runner import Runner, StepRunner
 from weft.engine.sampler import sample
 from weft.engine.scheduler import Scheduler, Work
 from weft.engine.sequence import FinishReason, Sequence
+from weft.engine.source_runner import SourceRunner
 from weft.engine.speculative import PromptLookup, Proposer, Speculator
 from weft.engine.stats import Stats
 from weft.engine.text import text_stream
 from weft.models import Decoder
+from weft.models.encdec import EncoderDecoder
 from weft.tokenizer import Tokenizer, chat
 from weft.tokenizer.special import TURN_END
 
@@ -34,7 +36,7 @@ Prompt = str | Items[int]
 
 
 class LLM:
-    """A decoder and its tokenizer, serving many requests at once. One thread may use it.
+    """A decoder or encoder-decoder and its tokenizer, serving many requests at once. One thread may use it.
 
     The model is used as it is: its weights' dtype and device are those of the work, and of the cache unless
     ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
@@ -43,11 +45,15 @@ class LLM:
     ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter
     run through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
     ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.
+
+    The prompt of an encoder-decoder is its source, and the answer begins after the end-of-text token. A
+    source is read whole in one step, so ``token_budget`` bounds it. Adapters, a draft model and an int8 cache
+    are for decoders alone.
     """
 
     def __init__(
         self,
-        model: Decoder,
+        model: Decoder | EncoderDecoder,
         tokenizer: Tokenizer,
         *,
         max_sequences: int = 16,
@@ -66,15 +72,22 @@ class LLM:
             )
         weight = model.embedding.weight
         self.tokenizer = tokenizer
+        self.reads_source = isinstance(model, EncoderDecoder)
+        if self.reads_source and (adapted or draft or cache_dtype == torch.int8):
+            raise UsageError("Adapters, draft models and int8 caches are for decoders; leave them out.")
         memory = usable_memory() // 2 if cache_bytes is None else cache_bytes
         dtype = cache_dtype or weight.dtype
         blocks, self.context = fit(model.config, max_sequences, dtype, memory)
         self.scheduler = Scheduler(max_sequences, token_budget, BlockPool(blocks))
         cache = pages(model.config, blocks, dtype, weight.device)
-        self.runner = Runner(model, cache, Adapters(adapted) if adapted else None, tokenizer.vocab_size)
+        self.runner: StepRunner
+        if isinstance(model, EncoderDecoder):
+            self.runner = SourceRunner(model, cache)
+        else:
+            self.runner = Runner(model, cache, Adapters(adapted) if adapted else None, tokenizer.vocab_size)
         self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
-        known = (tokenizer.eos_id, tokenizer.token_id(TURN_END), *ends)
+        known = (tokenizer.eos_id, None if self.reads_source else tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
         self._prompts: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
         self._grammars = Grammars(tokenizer, self.ends)
@@ -143,12 +156,15 @@ class LLM:
             self._speculator.forget(sequence)
 
     def encode(self, prompt: Prompt, *, room: int = 1) -> list[int]:
-        """Token ids of a prompt, checked; a text begins as documents began in training, ids stay as they are.
+        """Token ids of a prompt, checked; a text begins as documents began in training (a source ends as they
+        ended), ids stay as they are.
 
         Raises UsageError for a prompt that leaves less than ``room`` tokens for an answer, for no tokens at
         all, and for ids outside the vocabulary; DataError for text that is not Unicode.
         """
-        if isinstance(prompt, str):
+        if isinstance(prompt, str) and self.reads_source:
+            tokens = [*self.tokenizer.encode(prompt), self.tokenizer.eos_id]
+        elif isinstance(prompt, str):
             tokens = [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
         else:
             tokens = list(prompt)
@@ -160,13 +176,26 @@ class LLM:
         if not 0 <= min(tokens) <= max(tokens) < vocabulary:
             wrong = next(token for token in tokens if not 0 <= token < vocabulary)
             raise UsageError(f"The prompt holds token id {wrong}, but the model knows {vocabulary} tokens.")
-        if len(tokens) + room > self.context:
+        most = self.scheduler.longest_source
+        if self.reads_source and len(tokens) > most:
+            raise UsageError(
+                f"The source has {len(tokens)} tokens, but a step reads {most} at most; shorten it, or give "
+                "the engine a larger token_budget."
+            )
+        if self._left(tokens) < room:
             left = " and at least one must be left for the answer" if room else ""
             raise UsageError(
                 f"The prompt has {len(tokens)} tokens, but the context holds {self.context}{left}; shorten "
                 "the prompt."
             )
         return tokens
+
+    def _left(self, prompt: Items[int]) -> int:
+        """How many tokens of an answer there is room for."""
+        if self.reads_source:
+            # Blocks hold a source or what is written, and the answer begins with a token that counts.
+            return self.context - -(-len(prompt) // BLOCK) * BLOCK - 1
+        return self.context - len(prompt)
 
     def encode_chat(self, messages: Items[Mapping[str, str]]) -> list[int]:
         """Token ids of a conversation up to where the assistant's turn begins. Raises as :meth:`encode`."""
@@ -252,8 +281,11 @@ class LLM:
             raise UsageError(
                 f"There is no token {wrong[0]} to bias or to stop at: the tokenizer has {known}."
             )
+        if self.reads_source and params.prompt_logprobs is not None:
+            raise UsageError("A source has no probabilities; leave prompt_logprobs out for encoder-decoders.")
         grammar = self._grammars.constraint(params.grammar) if params.grammar else None
-        room = self.context - len(tokens)
+        room = self._left(tokens)
+        source, tokens = (tokens, [self.tokenizer.eos_id]) if self.reads_source else ([], tokens)
         sequence = Sequence(
             tokens,
             params,
@@ -265,6 +297,7 @@ class LLM:
             priority=priority,
             ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.ends),
             grammar=grammar,
+            source=source,
         )
         # Equal prompts that come together are computed once: the first leads, the others find its blocks.
         leader = self._prompts.get(sequence.prompt_digest)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from weft.core.errors import UsageError
 from weft.core.hardware import probe
@@ -18,8 +19,21 @@ from weft.models import Decoder
 from weft.ops.linear import row_invariant
 from weft.ops.paged import Pages
 
+M = TypeVar("M", bound=nn.Module)
+
 _SCORED = 32
 """Positions of a prompt whose scores are held at once: 20 MB with 150,000 tokens in fp32."""
+
+
+class StepRunner(Protocol):
+    """A model and its cache, of any kind that the engine runs; ``adapters`` where there can be some."""
+
+    model: Any
+    adapters: Adapters | None
+
+    def run(self, work: Items[Work]) -> Tensor:
+        """As :meth:`Runner.run`."""
+        ...
 
 
 class Runner:
@@ -54,14 +68,7 @@ class Runner:
             return torch.cat([parts[item.sequence] for item in work])
 
     def _scores(self, model: Decoder, work: Items[Work]) -> Tensor:
-        tokens: list[int] = []
-        wanted: list[int] = []
-        for item in work:
-            past = item.sequence.cached
-            tokens += item.sequence.tokens[past : past + item.tokens]
-            tokens += item.drafts
-            if item.last:
-                wanted += range(len(tokens) - 1 - len(item.drafts), len(tokens))
+        tokens, wanted = step_tokens(work)
         device = self.pages.device
         context = StepContext(self.pages, work)
         hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
@@ -84,6 +91,19 @@ class Runner:
                 count = sequence.params.prompt_logprobs or 0
                 sequence.prompt_logprobs += logprobs(scores_MV, following, count)
             begin += item.rows
+
+
+def step_tokens(work: Items[Work]) -> tuple[list[int], list[int]]:
+    """The tokens of the rows of a step, and the rows whose scores are wanted."""
+    tokens: list[int] = []
+    wanted: list[int] = []
+    for item in work:
+        past = item.sequence.cached
+        tokens += item.sequence.tokens[past : past + item.tokens]
+        tokens += item.drafts
+        if item.last:
+            wanted += range(len(tokens) - 1 - len(item.drafts), len(tokens))
+    return tokens, wanted
 
 
 def _pieces(places: range) -> list[range]:
@@ -119,7 +139,7 @@ def best_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def prepare(model: Decoder, device: torch.device, dtype: torch.dtype) -> Decoder:
+def prepare(model: M, device: torch.device, dtype: torch.dtype) -> M:
     """Move the model, in place; matrices and biases become ``dtype``.
 
     Norms, routers and frequencies keep fp32.

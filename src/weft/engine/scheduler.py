@@ -13,11 +13,15 @@ from weft.engine.sequence import Sequence
 
 @dataclass(frozen=True)
 class Work:
-    """Feed the next ``tokens`` uncached tokens of ``sequence`` to the model, then guessed ``drafts``."""
+    """Feed the next ``tokens`` uncached tokens of ``sequence`` to the model, then guessed ``drafts``.
+
+    Before that the encoder reads its source, ``source`` tokens, where it is not read yet.
+    """
 
     sequence: Sequence
     tokens: int
     drafts: tuple[int, ...] = ()
+    source: int = 0
 
     @property
     def last(self) -> bool:
@@ -26,8 +30,13 @@ class Work:
 
     @property
     def rows(self) -> int:
-        """Rows of the step that it takes."""
+        """Rows of a decoder's step that it takes."""
         return self.tokens + len(self.drafts)
+
+    @property
+    def cost(self) -> int:
+        """What it takes of the budget."""
+        return self.rows + self.source
 
 
 class Scheduler:
@@ -39,6 +48,10 @@ class Scheduler:
     of the lowest priority, among equals the youngest, gives up its blocks and waits again; its tokens are
     computed anew, but for those whose blocks are still found. The oldest of the highest priority is never
     stopped, so there is always progress.
+
+    A source is read whole in one step, as every place of it sees all others: it waits for a step whose
+    budget has room for it, and must be no longer than :attr:`longest_source`. It takes its blocks when the
+    sequence is admitted and gives them up with the others; while they are found, it is not read again.
     """
 
     def __init__(self, slots: int, token_budget: int, pool: BlockPool):
@@ -64,6 +77,11 @@ class Scheduler:
         return len(self._queue)
 
     @property
+    def longest_source(self) -> int:
+        """Tokens that can be read in a step beside all that decode."""
+        return self._token_budget - self.slots
+
+    @property
     def free_slots(self) -> int:
         """How many more sequences could run, were there blocks for them."""
         return self.slots - len(self.running)
@@ -85,18 +103,23 @@ class Scheduler:
         decodes = self._decodes()
         budget = self._token_budget - len(decodes)
         chunks: list[Work] = []
-        prompts = [s for s in self._ranked() if s.uncached > 1]
+        prompts = [s for s in self._ranked() if s.uncached > 1 or not s.encoded]
         while budget > 0:
-            sequence = prompts.pop(0) if prompts else self._admit()
-            if sequence is None:
+            sequence = prompts.pop(0) if prompts else self._admit(budget)
+            if sequence is None or sequence.unread > budget:
                 break
-            chunks.append(Work(sequence, min(budget, sequence.uncached)))
-            budget -= chunks[-1].tokens
+            source = sequence.unread
+            chunks.append(Work(sequence, min(budget - source, sequence.uncached), source=source))
+            budget -= chunks[-1].cost
         return [*self._with_drafts(decodes, budget), *chunks]
 
     def advance(self, work: Work, accepted: int = 0) -> None:
         """``work`` was computed, and so many of its drafts are tokens of the sequence now."""
         sequence = work.sequence
+        if work.source:
+            sequence.encoded = True
+            for place, block in enumerate(sequence.source_blocks):
+                self.pool.seal(block, sequence.source_digest(place))
         sequence.cached += work.tokens + accepted
         sequence.drafts = ()
         sequence.prompt_computed |= sequence.cached >= (sequence.prompt_length - 1) // BLOCK * BLOCK
@@ -106,11 +129,11 @@ class Scheduler:
         needed = _blocks(len(sequence.tokens))
         self.pool.release(sequence.blocks[needed:])
         del sequence.blocks[needed:]
-        self._queue.serve(sequence.owner, work.rows)
+        self._queue.serve(sequence.owner, work.cost)
 
     def check(self) -> None:
         """Raise InternalError unless every block is accounted for."""
-        self.pool.check(sum(len(sequence.blocks) for sequence in self.running))
+        self.pool.check(sum(len(s.blocks) + len(s.source_blocks) for s in self.running))
 
     def _ranked(self) -> list[Sequence]:
         return sorted(self.running, key=lambda s: (-degree(s, self._step), s.arrival))
@@ -118,7 +141,8 @@ class Scheduler:
     def _decodes(self) -> list[Work]:
         work: list[Work] = []
         for sequence in self._ranked():
-            if sequence.uncached == 1 and sequence in self.running and self._grow(sequence):
+            ready = sequence.encoded and sequence.uncached == 1
+            if ready and sequence in self.running and self._grow(sequence):
                 work.append(Work(sequence, 1))
         return work
 
@@ -142,40 +166,62 @@ class Scheduler:
         self.preemptions += 1
 
     def _let_go(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.blocks)
-        sequence.blocks.clear()
+        # The source last: without it what was written is of no use.
+        for blocks in (sequence.blocks, sequence.source_blocks):
+            self.pool.release(blocks)
+            blocks.clear()
         sequence.cached = sequence.sealed = 0
+        sequence.encoded = not sequence.source
         sequence.drafts = ()
 
-    def _admit(self) -> Sequence | None:
-        """The next of the queue with the blocks of all its tokens, if there is room for it."""
+    def _admit(self, budget: int) -> Sequence | None:
+        """The next of the queue with the blocks of all its tokens, if there is room for it.
+
+        A source that is to be read must fit into ``budget``.
+        """
         if len(self.running) == self.slots:
             return None
         for sequence in self._queue.heads(self._step):
             if not sequence.leader_ready:
                 continue
             sequence.take_scores()
-            found = self._found(sequence)
-            needed = _blocks(len(sequence.tokens)) - len(found) + sum(map(self.pool.idle, found))
+            source, found = self._found_source(sequence), self._found(sequence)
+            if not source and sequence.unread > budget:
+                return None
+            known = [*source, *found]
+            needed = _blocks(sequence.kept_source) + _blocks(len(sequence.tokens))
+            needed += sum(map(self.pool.idle, known)) - len(known)
             # Whoever runs may need another block soon; without these the newcomer would have to make way.
             # The next in rank is not passed over for a smaller one, or a large request would wait for ever.
-            if needed + len(self.running) > self.pool.available:
+            growing = sum(bool(other.tokens) for other in self.running)
+            if needed + growing > self.pool.available:
                 return None
-            self._start(sequence, found)
+            self._start(sequence, source, found)
             return sequence
         return None
 
-    def _start(self, sequence: Sequence, found: list[int]) -> None:
-        for block in found:
+    def _start(self, sequence: Sequence, source: list[int], found: list[int]) -> None:
+        for block in (*source, *found):
             self.pool.hold(block)
-        fresh = _blocks(len(sequence.tokens)) - len(found)
-        sequence.blocks = found + [self.pool.take() for _ in range(fresh)]
+        sequence.source_blocks = source or self._taken(_blocks(sequence.kept_source))
+        sequence.encoded |= bool(source)
+        sequence.blocks = found + self._taken(_blocks(len(sequence.tokens)) - len(found))
         sequence.cached, sequence.sealed = len(found) * BLOCK, len(found)
         if sequence.generated_length == 0:
-            self.prefix_queries += sequence.prompt_length
-            self.prefix_hits += sequence.cached
+            self.prefix_queries += sequence.prompt_length + len(sequence.source)
+            self.prefix_hits += sequence.cached + len(sequence.source) - sequence.unread
         self._queue.pop(sequence)
         self.running.append(sequence)
+
+    def _taken(self, count: int) -> list[int]:
+        return [self.pool.take() for _ in range(count)]
+
+    def _found_source(self, sequence: Sequence) -> list[int]:
+        """The blocks of its source if all of them are known."""
+        places = range(_blocks(sequence.kept_source))
+        blocks = [self.pool.find(sequence.source_digest(place)) for place in places]
+        known = [block for block in blocks if block is not None]
+        return known if len(known) == len(blocks) else []
 
     def _found(self, sequence: Sequence) -> list[int]:
         """Blocks of its prefix that are known and may be used."""

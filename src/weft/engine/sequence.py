@@ -47,6 +47,10 @@ class Sequence:
     entry for each token of the prompt as far as they are computed, the first None, if the parameters
     ask for them.
 
+    ``source`` are tokens that an encoder reads, all of them in one step, before the first token is decoded;
+    ``source_blocks`` hold what a decoder sees of them, and ``encoded`` says whether it is there. A sequence
+    without ``tokens`` ends when its source is read, and keeps nothing of it.
+
     ``blocks`` hold the first ``cached`` tokens, the first ``sealed`` of them can be found by others, and
     ``drafts`` are guesses of the tokens that come next. ``prompt_computed``: whether all that others can
     share of its prompt was once computed; ``prompt_digest`` is equal for those who can share all of it.
@@ -65,6 +69,7 @@ class Sequence:
         priority: int = 0,
         ends: frozenset[int] = frozenset(),
         grammar: Constraint | None = None,
+        source: Tokens[int] = (),
     ):
         self.tokens = list(prompt)
         self.prompt_length = len(self.tokens)
@@ -72,6 +77,9 @@ class Sequence:
         self.text = text
         self.owner, self.adapter, self.priority = owner, adapter, priority
         self.ends, self.grammar = ends, grammar
+        self.source = tuple(source)
+        self.source_blocks: list[int] = []
+        self.encoded = not self.source
         self.leader: Sequence | None = None
         self.arrival = self.arrival_step = 0
         self.blocks: list[int] = []
@@ -85,7 +93,9 @@ class Sequence:
         self._unread: list[str] = []
         # Another adapter makes other keys and values; another owner must not learn what was asked before.
         salt = f"owner {owner}" if params.cache_salt is None else f"salt {params.cache_salt}"
-        self._digests = [root(salt, adapter or "")]
+        # What a decoder computes depends on its source; so does every place of a source on all of it.
+        start = root(salt, adapter or "")
+        self._digests = [link(start, self.source) if self.source else start]
         self.prompt_digest = link(self._digests[0], self.tokens)
 
     @property
@@ -102,6 +112,16 @@ class Sequence:
     def uncached(self) -> int:
         """Tokens that the model has not seen yet: the prompt at first, later the newest token."""
         return len(self.tokens) - self.cached
+
+    @property
+    def unread(self) -> int:
+        """Tokens of the source that are still to be encoded: all or none."""
+        return 0 if self.encoded else len(self.source)
+
+    @property
+    def kept_source(self) -> int:
+        """Places in the cache that its source needs."""
+        return len(self.source) if self.tokens else 0
 
     @property
     def finished(self) -> bool:
@@ -162,6 +182,11 @@ class Sequence:
             begin = (len(self._digests) - 1) * BLOCK
             self._digests.append(link(self._digests[-1], self.tokens[begin : begin + BLOCK]))
         return self._digests[place + 1]
+
+    def source_digest(self, place: int) -> bytes:
+        """Of the ``place``-th block of the source."""
+        # One negative number: no block of tokens looks like that.
+        return link(self._digests[0], [~place])
 
     def publish(self, piece: str) -> None:
         """Add text that may be shown."""

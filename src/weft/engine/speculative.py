@@ -148,7 +148,7 @@ class Speculator:
                 self._judge(item.sequence, guess, new)
             self.proposed += len(item.drafts)
             self.accepted += len(new) - 1
-        if all(item.tokens == 1 for item in work):
+        if all(item.cost == item.rows and item.tokens == 1 for item in work):
             self._time(sum(item.rows for item in work), seconds)
 
     def forget(self, sequence: Sequence) -> None:

@@ -1,7 +1,8 @@
 """The encoder-decoder: an encoder that looks both ways, a decoder that looks back and at the source.
 
 Dimensions: B batch rows, S source positions, T target positions, E model width, H heads, D head size, F
-feed-forward width, V vocabulary, N sequences that are being written, L places of a cache.
+feed-forward width, V vocabulary, N sequences that are being written, or rows of a step (tokens of any
+sequences), L places of a cache.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.models.layers import Linear, Output, RMSNorm
+from weft.ops.cache import ReadingContext, WritingContext
 from weft.ops.dropout import dropout
+from weft.ops.geglu import geglu
 from weft.ops.relative import biased_attention, buckets
 
 HIDDEN = float("-inf")
@@ -57,6 +59,11 @@ class Attention(nn.Module):
         out: Tensor = self.o(mixed.transpose(1, 2).flatten(2))
         return out
 
+    def rows(self, x_NE: Tensor, matrix: Linear) -> Tensor:
+        """[N, H, D]: the product of rows with ``matrix``, which is q, k or v."""
+        made: Tensor = matrix(x_NE)
+        return made.view(len(x_NE), self.heads, -1)
+
 
 class FeedForward(nn.Module):
     """GEGLU (arXiv:2002.05202): down(gelu(gate(x)) * up(x)), with the tanh form of GELU."""
@@ -70,7 +77,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTE: Tensor) -> Tensor:
         """[B, T, E] -> [B, T, E]."""
-        inner = F.gelu(self.gate(x_BTE), approximate="tanh") * self.up(x_BTE)
+        inner = geglu(self.gate(x_BTE), self.up(x_BTE))
         out: Tensor = self.down(dropout(inner, self.dropout, self.training))
         return out
 
@@ -111,6 +118,24 @@ class Block(nn.Module):
         assert self.cross is not None
         return self.cross.keys(encoded_BSE)
 
+    def rows(
+        self,
+        x_NE: Tensor,
+        layer: int,
+        context: ReadingContext | WritingContext,
+        source: WritingContext | None,
+    ) -> Tensor:
+        """[N, E] -> [N, E]: flat rows whose attention ``context`` makes; ``source`` for a decoder's block."""
+        normed, own = self.attention_norm(x_NE), self.attention
+        q, k, v = (own.rows(normed, matrix) for matrix in (own.q, own.k, own.v))
+        x_NE = x_NE + own.o(context.attend(layer, q, k, v).flatten(1))
+        if self.cross is not None and self.cross_norm is not None:
+            assert source is not None
+            q = self.cross.rows(self.cross_norm(x_NE), self.cross.q)
+            x_NE = x_NE + self.cross.o(source.attend_source(layer, q).flatten(1))
+        out: Tensor = x_NE + self.feed_forward(self.feed_forward_norm(x_NE))
+        return out
+
     def _dropped(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training)
 
@@ -139,9 +164,18 @@ class Stack(nn.Module):
         bias: Tensor = self.relative(found)
         return bias.permute(2, 0, 1).unsqueeze(0).float()
 
+    def distances(self) -> Tensor:
+        """fp32 [H, 2 R + 1]: the bias of each distance, key minus query, from -R to R; farther it stays."""
+        farthest = self.config.relative_attention_max_distance
+        keys = torch.arange(2 * farthest + 1, device=self.relative.weight.device)
+        return self.bias(keys[farthest : farthest + 1], keys)[0, :, 0]
+
 
 class EncoderDecoder(nn.Module):
-    """A T5 v1.1. :meth:`forward` trains it; :meth:`begin` and :meth:`step` write with it."""
+    """A T5 v1.1. :meth:`forward` trains it; :meth:`begin` and :meth:`step` write with it, all at one place.
+
+    :meth:`read` and :meth:`write` take rows of sequences at any places, for the engine.
+    """
 
     kind: Literal["encdec"] = "encdec"
 
@@ -242,6 +276,23 @@ class EncoderDecoder(nn.Module):
             x_NTE = block(x_NTE, bias, source, writing.cross, seen)
         writing.length += 1
         return self.logits(self._finished(x_NTE)[:, 0]).float()
+
+    def read(self, tokens_N: Tensor, context: ReadingContext) -> None:
+        """Read sources, int64 [N]; ``context`` keeps what the decoder sees of them."""
+        x_NE = self._embed(tokens_N, None)
+        for layer, block in enumerate(self.encoder.layers):
+            x_NE = block.rows(x_NE, layer, context, None)
+        x_NE = self.encoder.norm(x_NE)
+        for layer, block in enumerate(self.decoder.layers):
+            assert block.cross is not None
+            context.keep(layer, *(block.cross.rows(x_NE, m) for m in (block.cross.k, block.cross.v)))
+
+    def write(self, tokens_N: Tensor, context: WritingContext) -> Tensor:
+        """[N, E]: the final hidden states after tokens, int64 [N], ready for :meth:`logits`."""
+        x_NE = self._embed(tokens_N, None)
+        for layer, block in enumerate(self.decoder.layers):
+            x_NE = block.rows(x_NE, layer, context, context)
+        return self._finished(x_NE)
 
     def _embed(self, tokens: Tensor, dtype: torch.dtype | None) -> Tensor:
         x = self.embedding(tokens).to(dtype or self.embedding.weight.dtype)

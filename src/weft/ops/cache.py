@@ -1,7 +1,7 @@
 """What a model asks of whoever runs it: where keys and values live, and what each position may see.
 
 Training passes packed rows, the engine passes its cache; the model is the same and knows neither paging
-nor masks.
+nor masks. Of an encoder-decoder N flat rows, each a token of some sequence, are read or written at once.
 """
 
 from __future__ import annotations
@@ -23,4 +23,28 @@ class AttentionContext(Protocol):
 
         Scores are scaled by 1/sqrt(D). A cache stores ``k`` and ``v`` of ``layer`` on the way.
         """
+        ...
+
+
+class ReadingContext(Protocol):
+    """A pass of an encoder over sources. H heads."""
+
+    def attend(self, layer: int, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor) -> Tensor:
+        """[N, H, D]: each row over all rows of its own source, with the encoder's bias."""
+        ...
+
+    def keep(self, layer: int, k_NHD: Tensor, v_NHD: Tensor) -> None:
+        """What ``layer`` of the decoder will see of the sources; asked for after all attention."""
+        ...
+
+
+class WritingContext(Protocol):
+    """A pass of a decoder that also looks at a source. H heads."""
+
+    def attend(self, layer: int, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor) -> Tensor:
+        """[N, H, D]: each row over what its sequence has written, with the decoder's bias; stored first."""
+        ...
+
+    def attend_source(self, layer: int, q_NHD: Tensor) -> Tensor:
+        """[N, H, D]: each row over what was kept of its source."""
         ...

@@ -2,7 +2,7 @@
 
 Dimensions: N rows of the step, I items (a stretch of rows of one sequence), W entries of a block table, B
 blocks of :data:`PAGE` positions, H query heads, G key-value heads (H a multiple of G), D head size, P = D
-rounded up to 16, L positions of a sequence.
+rounded up to 16, L positions of a sequence, R the farthest distance that has a bias of its own.
 
 The native and the plain path are invariant: a row's result is the same to the last bit whatever else is in
 the step and however a prompt is cut into chunks (docs/decisions/engine.md).
@@ -41,7 +41,9 @@ class _Cache(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_long) for name in ("items", "width", "rows")),
-        *((name, ctypes.c_void_p) for name in ("first_row", "count", "past", "tables", "places")),
+        *((name, ctypes.c_void_p) for name in ("first_row", "count", "past", "seen", "tables", "places")),
+        ("bias", ctypes.c_void_p),
+        ("reach", ctypes.c_long),
     )
 
 
@@ -49,40 +51,74 @@ class _Step(ctypes.Structure):
 class Item:
     """``count`` rows of the step from ``first`` on: a sequence's positions ``past``, ``past + 1``, and so on.
 
-    ``blocks`` hold its positions from 0 to at least ``past + count``.
+    ``blocks`` hold its positions from 0 to at least ``past + count``. A row sees its own position and those
+    before it, or with ``seen`` the first so many keys in ``blocks``, whatever its position is.
     """
 
     first: int
     count: int
     past: int
     blocks: Sequence[int]
+    seen: int = 0
+
+    def until(self, position: int) -> int:
+        """One past the last key that a row at this position sees."""
+        return self.seen or position + 1
 
 
 class Layout:
-    """The rows of one step: whose they are and where their keys and values go."""
+    """The rows of one step: whose they are and where their keys and values go.
 
-    def __init__(self, items: Sequence[Item], device: torch.device):
-        self.items = items
+    ``bias`` fp32 [H, 2 R + 1] is added to scores by distance, key minus query, from -R to R; what is farther
+    has the last one. ``stored`` False: the keys are there already, and rows bring none.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        device: torch.device,
+        *,
+        bias: Tensor | None = None,
+        stored: bool = True,
+    ):
+        self.items, self.bias = items, None if bias is None else bias.float().contiguous()
         width = max(len(item.blocks) for item in items)
         tables = [[*item.blocks, *[0] * (width - len(item.blocks))] for item in items]
         spans = [(item.blocks, range(item.past, item.past + item.count)) for item in items]
-        places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span]
+        places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span if stored]
         self.tables_IW = torch.tensor(tables, dtype=torch.int32)
         self.places_N = torch.tensor(places, dtype=torch.int64)
         self.positions_N = torch.tensor([p for _, span in spans for p in span], device=device)
         self._numbers = torch.tensor(
-            [[i.first for i in items], [i.count for i in items], [i.past for i in items]], dtype=torch.int32
+            [[i.first, i.count, i.past, i.seen] for i in items], dtype=torch.int32
+        ).T.contiguous()
+        self.native = _Step(
+            *(len(items), width, len(self.positions_N)),
+            *(numbers.data_ptr() for numbers in (*self._numbers, self.tables_IW)),
+            self.places_N.data_ptr() if stored else None,
+            None if self.bias is None else self.bias.data_ptr(),
+            0 if self.bias is None else self.reach,
         )
-        first, count, past = (self._numbers[i].data_ptr() for i in range(3))
-        addresses = (first, count, past, self.tables_IW.data_ptr(), self.places_N.data_ptr())
-        self.native = _Step(len(items), width, len(places), *addresses)
+
+    @property
+    def reach(self) -> int:
+        """R of the bias, which must be there."""
+        assert self.bias is not None
+        return self.bias.shape[1] // 2
+
+    def biases(self, query_S: Tensor, key_L: Tensor) -> Tensor:
+        """fp32 [H, S, L] for int64 positions."""
+        assert self.bias is not None
+        distance = (key_L - query_S.unsqueeze(-1)).clamp(-self.reach, self.reach)
+        return self.bias[:, distance + self.reach]
 
 
 class Pages:
     """Keys [B, G, D, 16] and values [B, G, 16, P] of every layer.
 
     ``dtype`` is that of the model, or int8 with one fp32 scale for each key and value vector, [B, G, 16].
-    Memory is taken as blocks are first written. Raises ResourceError when the address space ends.
+    ``scale`` multiplies scores (None: one over the root of D). Memory is taken as blocks are first written.
+    Raises ResourceError when the address space ends.
     """
 
     def __init__(
@@ -94,11 +130,13 @@ class Pages:
         dtype: torch.dtype,
         device: torch.device,
         window: int | None = None,
+        scale: float | None = None,
     ):
         self.H, self.G = heads
+        self.scale = head_dim**-0.5 if scale is None else scale
         self.D, self.window, self.dtype, self.device = head_dim, window, dtype, device
         self.padded = -(-head_dim // 16) * 16
-        key, value, scale = (
+        key, value, number = (
             (blocks, self.G, head_dim, PAGE),
             (blocks, self.G, PAGE, self.padded),
             (blocks, self.G, PAGE),
@@ -107,15 +145,15 @@ class Pages:
             self.keys = [_zeros(key, dtype, device) for _ in range(layers)]
             self.values = [_zeros(value, dtype, device) for _ in range(layers)]
             scaled = layers if dtype == torch.int8 else 0
-            self.key_scales = [_zeros(scale, torch.float32, device) for _ in range(scaled)]
-            self.value_scales = [_zeros(scale, torch.float32, device) for _ in range(scaled)]
+            self.key_scales = [_zeros(number, torch.float32, device) for _ in range(scaled)]
+            self.value_scales = [_zeros(number, torch.float32, device) for _ in range(scaled)]
         except (RuntimeError, MemoryError, OSError) as error:
             raise ResourceError(
                 f"There is no memory for a cache of {blocks} blocks of {PAGE} tokens; give it less."
             ) from error
         groups = (self.keys, self.values, self.key_scales, self.value_scales)
         self._pointers = [_pointers(tensors) for tensors in groups]
-        numbers = (self.H, self.G, self.D, window or 0, self.D**-0.5)
+        numbers = (self.H, self.G, self.D, window or 0, self.scale)
         self._native = _Cache(*(ctypes.addressof(p) if p else None for p in self._pointers), *numbers)
 
     @staticmethod
@@ -124,16 +162,24 @@ class Pages:
         position = (head_dim + -(-head_dim // 16) * 16) * dtype.itemsize + (8 if dtype == torch.int8 else 0)
         return layers * groups * PAGE * position
 
-    def attend(self, layer: int, layout: Layout, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> Tensor:
-        """[N, H, D] by the best path there is; stores the new keys and values first."""
+    def attend(
+        self,
+        layer: int,
+        layout: Layout,
+        q_NHD: Tensor,
+        k_NGD: Tensor | None = None,
+        v_NGD: Tensor | None = None,
+    ) -> Tensor:
+        """[N, H, D] by the best path there is; stores the new keys and values, if there are any, first."""
         kernel = _kernel(q_NHD, self.dtype)
         if kernel is None:
-            self.store(layer, layout, k_NGD, v_NGD)
+            if k_NGD is not None and v_NGD is not None:
+                self.store(layer, layout, k_NGD, v_NGD)
             path = attend_plain if self.device.type == "cpu" else attend_gathered
             return path(self, layer, layout, q_NHD)
-        q, k, v = q_NHD.contiguous(), k_NGD.contiguous(), v_NGD.contiguous()
-        out = torch.empty_like(q)
-        pointers = (ctypes.c_void_p(x.data_ptr()) for x in (q, k, v, out))
+        q, k, v = (None if x is None else x.contiguous() for x in (q_NHD, k_NGD, v_NGD))
+        out = torch.empty_like(q_NHD, memory_format=torch.contiguous_format)
+        pointers = (None if x is None else ctypes.c_void_p(x.data_ptr()) for x in (q, k, v, out))
         kernel(ctypes.byref(self._native), ctypes.byref(layout.native), layer, *pointers)
         return out
 
@@ -164,7 +210,7 @@ def quantise(x_NGD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attend_plain(pages: Pages, layer: int, layout: Layout, q_NHD: Tensor) -> Tensor:
-    """Reference: softmax(q k^T / sqrt(D)) v of one row after the other, in fp32, over what the row sees.
+    """Reference: softmax(scale q k^T + bias) v of one row after the other, in fp32, over what the row sees.
 
     Reductions run over the row's own keys alone, so it is invariant too.
     """
@@ -173,9 +219,15 @@ def attend_plain(pages: Pages, layer: int, layout: Layout, q_NHD: Tensor) -> Ten
         keys, values = pages.gather(layer, torch.tensor(item.blocks, device=pages.device))
         keys, values = (x.float().repeat_interleave(pages.H // pages.G, dim=1) for x in (keys, values))
         for row, position in enumerate(range(item.past, item.past + item.count), item.first):
-            first = 0 if pages.window is None else max(0, position - pages.window + 1)
-            k_LHD, v_LHD = (x[first : position + 1] for x in (keys, values))
-            scores_LH = (q_NHD[row].float() * k_LHD).sum(-1) * pages.D**-0.5
+            first, end = (
+                0 if pages.window is None else max(0, position - pages.window + 1),
+                item.until(position),
+            )
+            k_LHD, v_LHD = (x[first:end] for x in (keys, values))
+            scores_LH = (q_NHD[row].float() * k_LHD).sum(-1) * pages.scale
+            if layout.bias is not None:
+                here, there = torch.tensor([position]), torch.arange(first, end)
+                scores_LH = scores_LH + layout.biases(here, there)[:, 0].T
             out[row] = (scores_LH.softmax(0).unsqueeze(-1) * v_LHD).sum(0)
     return out
 
@@ -184,16 +236,20 @@ def attend_gathered(pages: Pages, layer: int, layout: Layout, q_NHD: Tensor) -> 
     """PyTorch's attention over keys copied out of their blocks, one item after the other; for GPUs."""
     out = torch.empty_like(q_NHD)
     for item in layout.items:
-        rows, end = slice(item.first, item.first + item.count), item.past + item.count
+        last = item.past + item.count
+        rows, end = slice(item.first, item.first + item.count), item.until(last - 1)
         keys, values = pages.gather(layer, torch.tensor(item.blocks, device=pages.device))
         k, v = (x[:end].to(q_NHD.dtype).transpose(0, 1).unsqueeze(0) for x in (keys, values))
-        query = torch.arange(item.past, end, device=pages.device).unsqueeze(-1)
+        query = torch.arange(item.past, last, device=pages.device)
         key = torch.arange(end, device=pages.device)
-        mask = key <= query
+        until = torch.full_like(query, item.seen) if item.seen else query + 1
+        mask = key < until.unsqueeze(-1)
         if pages.window is not None:
-            mask &= key > query - pages.window
-        q = q_NHD[rows].transpose(0, 1).unsqueeze(0)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=pages.H != pages.G)
+            mask = mask & (key > query.unsqueeze(-1) - pages.window)
+        if layout.bias is not None:
+            mask = layout.biases(query, key).masked_fill(~mask, float("-inf")).to(q_NHD.dtype)
+        q, grouped = q_NHD[rows].transpose(0, 1).unsqueeze(0), pages.H != pages.G
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=pages.scale, enable_gqa=grouped)
         out[rows] = mixed[0].transpose(0, 1)
     return out
 

@@ -9,6 +9,10 @@
 // no horizontal sums; values lie in rows, [16][P], P = D rounded up to 16. Vectors are the compiler's own
 // (GCC, Clang): one AVX-512 register, or several of a smaller machine.
 //
+// A query sees its own position and those before it, or, where an item says so, the first `seen` of its keys
+// whatever its position is. A bias by distance, key minus query, may be added to scores; the distances beyond
+// `reach` share the last one.
+//
 // Cache: keys [blocks, G, D, 16], values [blocks, G, 16, P], of bf16, fp32 or int8; with int8 one scale for each
 // key and value vector, fp32 [blocks, G, 16]. q, out [N, H, D]; k, v [N, G, D].
 #include <omp.h>
@@ -83,8 +87,10 @@ struct Cache {
 };
 struct Step {
     long items, width, rows;  // width: entries of a table
-    const int32_t *first_row, *count, *past, *tables;
-    const int64_t *places;  // block * 16 + offset of every row
+    const int32_t *first_row, *count, *past, *seen, *tables;
+    const int64_t *places;  // block * 16 + offset of every row; null: nothing is stored
+    const float *bias;      // [H, 2 * reach + 1], or null
+    long reach;
 };
 }
 
@@ -283,6 +289,9 @@ struct Worker {
         return (row * cache.H + task.group * R + at % R) * cache.D;
     }
 
+    // One past the last key that a query at this position sees.
+    int until(int item, int position) const { return step.seen[item] ? step.seen[item] : position + 1; }
+
     // `next` is what this thread will probably be given afterwards.
     void run(const Task &task, const Task &next) {
         long D = cache.D;
@@ -293,7 +302,7 @@ struct Worker {
             position[i] = step.past[task.item] + (task.first + i) / R;
             from[i] = lowest(position[i]);
         }
-        int begin = from[0] / TILE * TILE, end = position[task.queries - 1] + 1;
+        int begin = from[0] / TILE * TILE, end = until(task.item, position[task.queries - 1]);
         Softmax softmax[QUERIES];
         std::fill(mixed.begin(), mixed.end(), 0.0f);
         for (int j0 = begin; j0 < end; j0 += TILE) {
@@ -315,12 +324,19 @@ struct Worker {
         }
     }
 
+    // To the scores of a tile whose first key is `distance` behind the query.
+    void add_bias(float *s, long head, long distance) const {
+        const float *bias = step.bias + head * (2 * step.reach + 1) + step.reach;
+        for (long j = 0; j < TILE; j++) s[j] += bias[std::clamp(distance + j, -step.reach, step.reach)];
+    }
+
     int lowest(int position) const { return cache.window ? std::max<long>(0, position - cache.window + 1) : 0; }
 
     // Block `b` of the tile at j0, of the task's group. Where the sequence ends stands the tile's first block,
     // which is not looked at.
     long at(const Task &task, int j0, int b) const {
-        const int end = step.past[task.item] + step.count[task.item], place = j0 / BLOCK + (j0 + b * BLOCK < end ? b : 0);
+        const int end = until(task.item, step.past[task.item] + step.count[task.item] - 1);
+        const int place = j0 / BLOCK + (j0 + b * BLOCK < end ? b : 0);
         return step.tables[(long)task.item * step.width + place] * cache.G + task.group;
     }
 
@@ -330,13 +346,15 @@ struct Worker {
             ks[b] = key_scales + at(task, j0, b) * BLOCK, vs[b] = value_scales + at(task, j0, b) * BLOCK;
         scores(task.queries, query.data(), cache.D, tile, score.data());
         for (int i = 0; i < task.queries; i++) {
-            float kept = softmax[i].take(&score[i * TILE], from[i] - j0, position[i] + 1 - j0,
+            if (step.bias) add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i]);
+            float kept = softmax[i].take(&score[i * TILE], from[i] - j0, until(task.item, position[i]) - j0,
                                          key_scales ? ks : nullptr, key_scales ? vs : nullptr);
             if (kept != 1.0f)
                 for (long d = 0; d < P; d++) mixed[i * P + d] *= kept;
         }
         // Places that no sequence has written may hold anything, even NaN: they are not multiplied by zero.
-        const int first = std::max(from[0] - j0, 0), end = std::min(position[task.queries - 1] + 1 - j0, TILE);
+        const int first = std::max(from[0] - j0, 0);
+        const int end = std::min(until(task.item, position[task.queries - 1]) - j0, TILE);
         mixture(task.queries, score.data(), tile, P, first, end, mixed.data());
     }
 };
@@ -350,12 +368,12 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
         for (int g = 0; g < c.G; g++)
             for (int first = 0, all = step.count[item] * R; first < all; first += QUERIES) {
                 tasks.push_back({item, g, first, std::min(QUERIES, all - first)});
-                work += (step.past[item] + step.count[item]) * c.D * tasks.back().queries;
+                work += std::max(step.past[item] + step.count[item], step.seen[item]) * c.D * tasks.back().queries;
             }
 #pragma omp parallel if (work > 100000)
     {
 #pragma omp for schedule(static)
-        for (long n = 0; n < step.rows; n++)
+        for (long n = 0; n < (step.places ? step.rows : 0); n++)
             for (long g = 0; g < c.G; g++) {
                 long block = step.places[n] / BLOCK * c.G + g, place = step.places[n] % BLOCK, scale = block * BLOCK + place;
                 put(k + (n * c.G + g) * c.D, (T *)c.keys[layer] + block * c.D * BLOCK + place, BLOCK, c.D,

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "numbers.h"
+
 namespace {
 
 constexpr int LANES = 16, BLOCK = 32;
@@ -64,4 +66,32 @@ extern "C" void weft_rows_fp32(const float *x, const float *w, const float *bias
         for (; n + 4 <= end; n += 4) columns<4>(x, w + n * K, bias ? bias + n : nullptr, y + n, M, K, N);
         for (; n < end; n++) columns<1>(x, w + n * K, bias ? bias + n : nullptr, y + n, M, K, N);
     }
+}
+
+namespace {
+
+// gelu(gate) * up with the tanh form of GELU, as gate * sigmoid(2 u). Row by row: what is left over by vectors
+// stands in the same columns of every row.
+template <typename T>
+void geglu(const T *gate, const T *up, T *y, long rows, long width) {
+#pragma omp parallel for schedule(static) if (rows * width > 16384)
+    for (long r = 0; r < rows; r++) {
+        const T *g = gate + r * width, *u = up + r * width;
+        T *out = y + r * width;
+        for (long i = 0; i < width; i++) {
+            float x = widen(g[i]), inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
+            narrow(x / (1.0f + fast_exp(-2.0f * inner)) * widen(u[i]), out[i]);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+void weft_geglu_fp32(const float *gate, const float *up, float *y, long rows, long width) {
+    geglu(gate, up, y, rows, width);
+}
+void weft_geglu_bf16(const bf16 *gate, const bf16 *up, bf16 *y, long rows, long width) {
+    geglu(gate, up, y, rows, width);
+}
 }
