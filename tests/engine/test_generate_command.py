@@ -7,6 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from weft.api import load
 from weft.checkpoint.huggingface import save_model
 from weft.cli.generate import command
 from weft.ops.kernels import decoder
@@ -31,6 +32,19 @@ def test_one_sample_is_streamed_and_recorded(checkpoint, tmp_path):
     assert ended.stdout == "今天" + record["samples"][0]["text"] + "\n"
     assert record["tokens"] == record["samples"][0]["tokens"] <= 12
     assert record["tokens_per_second"] > 0
+
+
+def test_a_message_is_answered_as_in_a_chat(checkpoint):
+    ended = run(
+        checkpoint, "--chat", "--prompt", "今天", "--max-new-tokens", "8", "--seed", "1", "--json", "-"
+    )
+    assert ended.exit_code == 0, ended.output
+    record = json.loads(ended.stdout)
+    model = load(checkpoint, "float32")
+    answer = model.chat([{"role": "user", "content": "今天"}], max_new_tokens=8, seed=1, temperature=0.8)
+    assert record["samples"][0]["text"] == answer
+    assert record["prompt_tokens"] == len(model.llm.encode_chat([{"role": "user", "content": "今天"}]))
+    assert ended.stderr == f"今天\n\n{answer}\n"
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])

@@ -28,6 +28,11 @@ def bio(rows: list[dict[str, object]]) -> str:
     return text
 
 
+def numbered(text: str) -> str:
+    """As Weibo NER has it: each character carries its place in a word."""
+    return "\n".join(f"{line[0]}0\t{line[2:]}" if line else "" for line in text.split("\n"))
+
+
 def cluener(rows: list[dict[str, object]]) -> str:
     lines = []
     for row in rows:
@@ -71,16 +76,31 @@ def squad(rows: list[dict[str, object]]) -> str:
     )
 
 
+def chats(need: str, first: int) -> str:
+    """Plain texts, or instructions and answers, one a line."""
+    found = []
+    for number in range(first, first + 100):
+        english = f"The garden number {number} has {number % 7} trees"
+        text = english if need.endswith("en") else f"第{number}个花园有{number % 7}棵树"
+        if need.startswith("text"):
+            found.append({"text": " ".join(f"{text}, {day}." for day in range(20))})
+        else:
+            found.append({"instruction": f"{text}?", "input": "", "output": f"{text}!"})
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
+
+
 def made(recipe: str, need: str, folder: Path) -> Path:
     """A small file of the format that a recipe reads under a name."""
-    half = 0 if need.startswith(("train", "other", "text", "sentiment", "entities")) else 120
+    half = 0 if need.startswith(("train", "other", "text", "chat", "sentiment", "entities")) else 120
     classified, tagged = records("classify")[half : half + 100], records("tag")[half : half + 100]
     if recipe == "chnsenticorp" and need == "other":
         file = folder / "other.csv"
         with file.open("w", encoding="utf-8", newline="") as stream:
             rows = csv.writer(stream)
             rows.writerow(["cat", "label", "review"])
-            rows.writerows(["x", int(r["label"] == "正面"), "别的 " + r["text"]] for r in classified)
+            # Enough of them that some are drawn for validation.
+            for shop in range(4):
+                rows.writerows(["x", int(r["label"] == "正面"), f"店{shop} {r['text']}"] for r in classified)
         return file
     lines = {
         "chnsenticorp": lambda: (
@@ -89,6 +109,11 @@ def made(recipe: str, need: str, folder: Path) -> Path:
         "sst2": lambda: "".join(f"{int(r['label'] == '正面')} {r['text']}\n" for r in classified),
         "cluener": lambda: cluener(tagged),
         "msra": lambda: bio(tagged),
+        "weibo-ner": lambda: numbered(bio(tagged)),
+        "lctt-en-zh": lambda: "".join(
+            f"{r['source']}\t{r['target']}\n" for r in records("pairs")[half : half + 100]
+        ),
+        "alpaca-chat": lambda: chats(need, half),
         "ewt-roles": lambda: roles(60 + half),
         "cmrc2018": lambda: squad(records("span")[half : half + 100]),
         "samsum": lambda: "".join(
@@ -104,6 +129,7 @@ def made(recipe: str, need: str, folder: Path) -> Path:
         ),
     }
     suffix = {"chnsenticorp": ".tsv", "samsum": ".jsonl", "cluener": ".jsonl", "all-in-one": ".jsonl",
+              "lctt-en-zh": ".tsv", "alpaca-chat": ".jsonl",
               "cmrc2018": ".json"}.get(recipe, ".txt")  # fmt: skip
     file = folder / f"{need}{suffix}"
     file.write_text(lines[recipe](), encoding="utf-8")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from weft.core.errors import CheckpointError, DataError, UsageError
 from weft.data.batch import IGNORED
 from weft.data.excluded import Excluded
-from weft.data.forms import Classify, Pairs, Span, Tag
+from weft.data.forms import Chat, Classify, Pairs, Span, Tag
 from weft.data.forms.offsets import Placed
 from weft.data.forms.span import END, START, ask
 from weft.data.forms.tag import spans_of
@@ -198,3 +198,11 @@ def test_texts_of_other_files_are_recognised_however_they_are_written(tmp_path: 
     assert held.holds(["这家酒店的 服务真的很好"]) and held.holds(["x", "a plain  line of text"])
     assert held.holds(["A plain line -- of TEXT!"])
     assert not held.holds(["short"]) and not held.holds(["这家酒店的服务"])
+
+
+def test_an_instruction_is_recognised_with_its_input(tmp_path: Path) -> None:
+    line = '{"instruction": "Sort these words", "input": "pear apple", "output": "apple pear"}\n'
+    (tmp_path / "a.jsonl").write_text(line, encoding="utf-8")
+    message = (Chat().example(json.loads(line))[0] or [])[0]["content"]
+    assert Excluded([tmp_path / "a.jsonl"], Chat()).holds([message])
+    assert not Excluded([tmp_path / "a.jsonl"]).holds([message])

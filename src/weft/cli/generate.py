@@ -25,6 +25,7 @@ ADAPTER = "adapter"
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--prompt", help="The text to continue; without it and --prompt-file, standard input.")
 @click.option("--prompt-file", type=click.Path(path_type=Path), help="A UTF-8 file with the prompt.")
+@click.option("--chat", is_flag=True, help="The prompt is a user's message, and the answer the assistant's.")
 @click.option("--num-samples", default=1, show_default=True, help="How many continuations.")
 @click.option("--max-new-tokens", default=200, show_default=True, help="Length of each, at most.")
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token each time.")
@@ -49,6 +50,7 @@ def command(
     checkpoint: Path,
     prompt: str | None,
     prompt_file: Path | None,
+    chat: bool,
     num_samples: int,
     max_new_tokens: int,
     dtype: str | None,
@@ -86,18 +88,20 @@ def command(
     if verbose:
         click.echo("\n".join([f"weights: {weights['format']}", *weights["choices"]]), err=True)
     chosen = None if adapter is None else ADAPTER
+    asked = model.llm.encode_chat([{"role": "user", "content": text}]) if chat else model.llm.encode(text)
+    shown = f"{text}\n\n" if chat else text
     started = time.perf_counter()
     # With `--json -` standard output belongs to the record.
     out = sys.stderr if click.get_current_context().params["json_file"] == "-" else sys.stdout
     if num_samples == 1:
-        samples = [_stream(model, text, params, out, chosen)]
+        samples = [_stream(model, asked, shown, params, out, chosen)]
     else:
-        samples = _batch(model, text, params, num_samples, out, chosen)
+        samples = _batch(model, asked, shown, params, num_samples, out, chosen)
     seconds = time.perf_counter() - started
     tokens = sum(sample["tokens"] for sample in samples)
     return {
         "prompt": text,
-        "prompt_tokens": len(model.llm.encode(text)),
+        "prompt_tokens": len(asked),
         "samples": samples,
         "tokens": tokens,
         "weights": weights,
@@ -120,10 +124,12 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
         raise UsageError(f"{file} cannot be read ({error.strerror}); check the path.") from None
 
 
-def _stream(model: Model, text: str, params: SamplingParams, out: TextIO, adapter: str | None) -> Record:
-    sequence = model.llm.add(text, params, adapter=adapter)
+def _stream(
+    model: Model, asked: list[int], shown: str, params: SamplingParams, out: TextIO, adapter: str | None
+) -> Record:
+    sequence = model.llm.add(asked, params, adapter=adapter)
     pieces = []
-    click.echo(text, out, nl=False)
+    click.echo(shown, out, nl=False)
     while not sequence.finished:
         model.llm.step()
         pieces.append(sequence.take())
@@ -134,12 +140,18 @@ def _stream(model: Model, text: str, params: SamplingParams, out: TextIO, adapte
 
 
 def _batch(
-    model: Model, text: str, params: SamplingParams, count: int, out: TextIO, adapter: str | None
+    model: Model,
+    asked: list[int],
+    shown: str,
+    params: SamplingParams,
+    count: int,
+    out: TextIO,
+    adapter: str | None,
 ) -> list[Record]:
     each = [params.sample(index) for index in range(count)]
-    samples = model.llm.generate([text] * count, each, adapter=adapter)
+    samples = model.llm.generate([asked] * count, each, adapter=adapter)
     for number, sample in enumerate(samples, 1):
-        click.echo(f"--- sample {number} of {count}\n{text}{sample.text}\n", out)
+        click.echo(f"--- sample {number} of {count}\n{shown}{sample.text}\n", out)
     return [_record(sample.text, len(sample.tokens), sample.finish_reason) for sample in samples]
 
 

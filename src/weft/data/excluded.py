@@ -9,6 +9,7 @@ from typing import Any
 
 from weft.data import labelled
 from weft.data.examples import kind, records
+from weft.data.forms import Form
 from weft.data.labelled.opened import lines
 
 LEAST = 8
@@ -20,10 +21,12 @@ _PACKED = (".gz", ".bz2", ".zst")
 
 class Excluded:
     """The texts of files: every string in a record of JSON Lines, JSON, Parquet, CSV or TSV, every line of
-    any other. Texts are the same however they are spaced."""
+    any other; with a ``form`` also what it makes of a record, as a message of an instruction and its input.
+    Texts are the same however they are spaced, cased and punctuated."""
 
-    def __init__(self, files: Sequence[str | Path]) -> None:
-        self._known = {_key(text) for file in files for text in _texts(Path(file)) if len(text) >= LEAST}
+    def __init__(self, files: Sequence[str | Path], form: Form | None = None) -> None:
+        found = (text for file in files for text in _texts(Path(file), form))
+        self._known = {_key(text) for text in found if len(text) >= LEAST}
 
     def holds(self, texts: Iterable[str]) -> bool:
         """Whether any of the texts is one of them."""
@@ -31,10 +34,12 @@ class Excluded:
 
 
 def _key(text: str) -> bytes:
-    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    # Sets share sentences that one writes "it's" and another "It 's".
+    bare = "".join(letter for letter in text.casefold() if letter.isalnum()) or text
+    return hashlib.blake2b(bare.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _texts(file: Path) -> Iterator[str]:
+def _texts(file: Path, form: Form | None) -> Iterator[str]:
     inner = Path(file.stem) if file.suffix in _PACKED else file
     if inner.suffix in _TABLES:
         found = labelled.read(_TABLES[inner.suffix], file)
@@ -45,6 +50,9 @@ def _texts(file: Path) -> Iterator[str]:
         return
     for _, record, _, _ in found:
         yield from _strings(record)
+        example = form.example(record)[0] if form is not None and record is not None else None
+        if form is not None and example is not None:
+            yield from form.texts(example)
 
 
 def _strings(value: Any) -> Iterator[str]:
