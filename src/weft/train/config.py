@@ -30,6 +30,7 @@ class ModelSection:
 
     An objective of encoders or encoder-decoders takes the architecture that it needs in place of the default.
     ``dropout`` is that of these models, ``num_decoder_layers`` of the latter, ``crf`` of a tagger.
+    ``bigram_buckets`` and ``bigram_size`` are of recurrent networks and CNNs (:mod:`weft.ops.bigrams`).
     ``vectors``: a text file of word vectors that a fresh embedding starts from (:mod:`weft.train.vectors`).
     From ``num_experts`` on the keys belong to a mixture of experts (Qwen3MoeForCausalLM).
     """
@@ -48,6 +49,8 @@ class ModelSection:
     num_decoder_layers: int | None = None
     crf: bool | None = None
     vectors: str | None = None
+    bigram_buckets: int | None = None
+    bigram_size: int | None = None
     num_experts: int | None = None
     num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None
@@ -130,7 +133,7 @@ class ObjectiveSection:
     Of plain text: ``pretrain``, every next token; ``masked``, hidden tokens seen from both sides (an
     encoder), ``mask_rate`` of all; ``corrupt``, spans that were cut out (an encoder-decoder). Of supervised
     examples: ``sft``, the answers; ``dpo`` and ``orpo``, which of two answers is better; ``pairs``, targets
-    from sources (an encoder-decoder); ``classify``, ``tag`` and ``span``, labels, and ``contrastive``, which
+    from sources (an encoder-decoder); ``classify``, ``tag``, ``span`` and ``extractive``, labels, and ``contrastive``, which
     texts lie close (an encoder). ``long`` says what becomes of an example longer than a row.
     ``task`` says what the model will be asked for, by default the usual one of the form
     (:data:`weft.tasks.card.TASKS`). ``label_smoothing`` and ``balance_classes`` (every class weighs the same)
@@ -153,6 +156,7 @@ class ObjectiveSection:
         "classify",
         "tag",
         "span",
+        "extractive",
         "contrastive",
     ] = "pretrain"
     long: Literal["drop", "cut"] = "drop"
@@ -176,7 +180,7 @@ class ObjectiveSection:
             raise ConfigError("objective.name = distil needs objective.teacher, a checkpoint; no other does.")
 
 
-SUPERVISED = ("sft", "dpo", "orpo", "pairs", "classify", "tag", "span", "contrastive")
+SUPERVISED = ("sft", "dpo", "orpo", "pairs", "classify", "tag", "span", "extractive", "contrastive")
 """Objectives whose data folder ``weft data supervised`` makes."""
 
 PREFERENCES = ("dpo", "orpo")

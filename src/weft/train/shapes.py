@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from weft.models.encdec_config import EncoderDecoderConfig
 from weft.models.encoder import Encoder
 from weft.models.encoder_config import EncoderConfig
 from weft.models.presets import feed_forward
+from weft.models.reader import SpanReader
 from weft.train import dial
 from weft.train.config import ModelSection, TrainRun
 from weft.train.rows import TrainingRows
@@ -32,13 +34,14 @@ ARCHITECTURES = {
     "contrastive": "ModernBertForMaskedLM",
     "classify": "ModernBertForSequenceClassification",
     "tag": "ModernBertForTokenClassification",
+    "extractive": "ModernBertForTokenClassification",
     "span": "ModernBertForQuestionAnswering",
     "pairs": "T5ForConditionalGeneration",
     "corrupt": "T5ForConditionalGeneration",
 }
 """What an objective trains where it is no decoder."""
 
-HEADS = {"classify": "sequence", "tag": "token"}
+HEADS = {"masked": "masked", "classify": "sequence", "tag": "token", "extractive": "token", "span": "span"}
 """Objectives that train baselines too, and what these need on top."""
 
 WIDTH, LAYERS, HEAD = 256, 4, 64
@@ -73,8 +76,12 @@ def shape(run: TrainRun, loader: TrainingRows) -> Config:
             )
         return fixed
     needed = _needed(section, name)
+    if section.bigram_buckets and needed not in BASELINES:
+        raise ConfigError(
+            f"model.bigram_buckets is of recurrent networks and CNNs, not of a {needed}; leave it out."
+        )
     if section.start is not None:
-        return _from_start(run, needed, labels(loader))
+        return _from_start(run, needed, loader)
     if needed == "T5ForConditionalGeneration":
         return _encoder_decoder(section, loader.vocab_size)
     if needed in BASELINES:
@@ -131,7 +138,7 @@ def _family(architecture: str) -> str:
     return architecture.partition("For")[0]
 
 
-def _from_start(run: TrainRun, needed: str, classes: tuple[str, ...]) -> Config:
+def _from_start(run: TrainRun, needed: str, loader: TrainingRows) -> Config:
     assert run.model.start is not None
     found = read_config(resolve(run.model.start))
     if isinstance(found, DecoderConfig) or _family(found.architecture) != _family(needed):
@@ -142,19 +149,31 @@ def _from_start(run: TrainRun, needed: str, classes: tuple[str, ...]) -> Config:
     dropout = run.model.dropout
     if isinstance(found, EncoderDecoderConfig):
         return found if dropout is None else dataclasses.replace(found, dropout_rate=dropout)
-    changed = dataclasses.replace(found, architecture=needed, labels=classes, crf=bool(run.model.crf))
+    more: dict[str, Any] = {"architecture": needed, "labels": labels(loader), "crf": bool(run.model.crf)}
+    if isinstance(found, BaselineConfig):
+        more["sep_token_id"] = _separator(needed, loader)
+        more["max_position_embeddings"] = max(found.max_position_embeddings, run.data.sequence_length)
+    changed = dataclasses.replace(found, **more)
     return changed if dropout is None else dataclasses.replace(changed, dropout=dropout)
 
 
 def _take_over(model: torch.nn.Module, start: torch.nn.Module) -> None:
-    """Copy every weight that both have in one shape; heads of another kind stay as they were drawn."""
+    """Copy every weight that both have in one shape; heads of another kind stay as they were drawn.
+
+    What answers questions shares nothing but embeddings with other recurrent networks.
+    """
     given = dict(start.named_parameters())
+    drawn: tuple[str, ...] = ("classifier.", "output.", "crf.")
+    if isinstance(model, SpanReader) != isinstance(start, SpanReader):
+        drawn += tuple(
+            f"{name}." for name, _ in model.named_children() if name not in ("embedding", "bigrams")
+        )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             same = given.get(name)
             if same is not None and same.shape == parameter.shape:
                 parameter.copy_(same)
-            elif not name.startswith(("classifier.", "output.", "crf.")):
+            elif not name.startswith(drawn):
                 raise ConfigError(
                     f"model.start has no {name} of the shape {list(parameter.shape)}; leave the sizes of the "
                     "model out, they are the checkpoint's."
@@ -198,10 +217,21 @@ def _baseline(run: TrainRun, architecture: str, loader: TrainingRows) -> Baselin
         architecture=architecture,
         labels=labels(loader),
         kernel_sizes=KERNEL_SIZES if body == "cnn" else (),
+        bigram_buckets=section.bigram_buckets or 0,
+        bigram_size=section.bigram_size or BaselineConfig.bigram_size,
         max_position_embeddings=run.data.sequence_length,
         dropout=0.1 if section.dropout is None else section.dropout,
         crf=bool(section.crf),
+        sep_token_id=_separator(architecture, loader),
     )
+
+
+def _separator(architecture: str, loader: TrainingRows) -> int | None:
+    """The token between a question and its text, where the architecture has one."""
+    if BASELINES[architecture][1] != "span":
+        return None
+    assert isinstance(loader, LabelLoader)
+    return loader.eos_id
 
 
 def _encoder_decoder(section: ModelSection, vocab_size: int) -> EncoderDecoderConfig:
