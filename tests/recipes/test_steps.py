@@ -13,6 +13,10 @@ from weft.core.errors import ConfigError, DataError, UsageError, WeftError
 from weft.recipes import steps
 
 RECIPES = steps.names()
+_DIGITS = ("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun")
+GERMAN = str.maketrans(
+    {digit: f"{word} " for digit, word in zip("零一二三四五六七八九", _DIGITS, strict=True)}
+)
 
 
 def bio(rows: list[dict[str, object]]) -> str:
@@ -45,10 +49,10 @@ def cluener(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def roles(count: int) -> str:
+def roles(first: int) -> str:
     columns = "{n} {word} {word} X {lemma} {sense} {bracket}\n"
     text = ""
-    for number in range(count):
+    for number in range(first, first + 60):
         words = [f"Name{number}", "sees", f"Place{number % 7}"]
         marks = ["(ARG0*)", "(V*)", "(ARG1*)"]
         for place, (word, mark) in enumerate(zip(words, marks, strict=True)):
@@ -114,14 +118,14 @@ def made(recipe: str, need: str, folder: Path) -> Path:
             f"{r['source']}\t{r['target']}\n" for r in records("pairs")[half : half + 100]
         ),
         "alpaca-chat": lambda: chats(need, half),
-        "ewt-roles": lambda: roles(60 + half),
+        "ewt-roles": lambda: roles(half),
         "cmrc2018": lambda: squad(records("span")[half : half + 100]),
         "samsum": lambda: "".join(
             json.dumps({"dialogue": r["source"], "summary": r["target"]}, ensure_ascii=False) + "\n"
             for r in records("pairs")[half : half + 100]
         ),
         "multi30k-en-de": lambda: "".join(
-            r["source" if need.endswith("en") else "target"] + "\n"
+            (r["source"] if need.endswith("en") else r["target"].translate(GERMAN)) + "\n"
             for r in records("pairs")[half : half + 100]
         ),
         "all-in-one": lambda: "".join(
