@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import chromium, needs_chromium, pages, shot
 from servers import running, until
 
 from weft.server.engine import EngineOptions
 
-playwright_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-SHOTS = os.environ.get("WEFT_SCREENSHOTS")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -33,56 +29,26 @@ def site(checkpoint, long_checkpoint) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture
-def open_page(browser, site, request) -> Iterator[Any]:
-    """Opens the page; fails the test when it logs an error or asks anybody else for anything."""
-    contexts, problems = [], []
-
-    def start(
-        width: int = 1180,
-        height: int = 800,
-        locale: str = "en-GB",
-        address: str = site.address,
-        locked: bool = False,
-    ) -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, locale=locale, accept_downloads=True
-        )
-        contexts.append(context)
+def open_page(browser, site) -> Iterator[Any]:
+    def prepare(context: Any) -> None:
         context.route(re.compile("/v1/.*completions"), _endless)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "request",
-            lambda asked: (
-                problems.append(asked.url) if not asked.url.startswith((address, "data:", "blob:")) else None
-            ),
-        )
-        page.goto(address)
-        page.wait_for_selector("#key-dialog[open]" if locked else "#models input", state="attached")
-        return page
 
-    yield start
-    for context in contexts:
-        context.close()
-    assert not problems
+    with pages(browser, prepare) as start:
+
+        def opened(address: str = site.address, locked: bool = False, **how: Any) -> Any:
+            return start(address, "#key-dialog[open]" if locked else "#models input", **how)
+
+        yield opened
 
 
 def _endless(route: Any) -> None:
     """Random models end their answers at random; these go on."""
     route.continue_(post_data=json.dumps({**json.loads(route.request.post_data), "ignore_eos": True}))
-
-
-def shot(page: Any, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
 def idle(page: Any) -> None:
@@ -138,6 +104,11 @@ def test_chinese_and_two_models_side_by_side(open_page):
     shot(page, "side-by-side-zh")
     page.click("#language")
     assert page.inner_text("#send") == "Send"
+
+
+def test_without_models_of_tasks_there_is_no_view_of_them(open_page):
+    page = open_page()
+    assert page.is_visible("#mode-chat") and not page.is_visible("#mode-tasks")
 
 
 def test_stopping_a_long_answer(open_page, site):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from weft.api.abilities import usual_card
 from weft.api.model import Model
 from weft.api.reading import ReadingModel
 from weft.api.writing import WritingModel
@@ -21,8 +22,7 @@ from weft.models import DecoderConfig
 from weft.models.baseline import Baseline
 from weft.models.encdec import EncoderDecoder
 from weft.models.encoder import Encoder
-from weft.tasks import Card, read_card
-from weft.tasks.card import TASKS
+from weft.tasks import read_card
 from weft.tokenizer import Tokenizer
 
 CACHE_DTYPES = {None: None, "int8": torch.int8}
@@ -103,17 +103,11 @@ def _task_model(folder: Path, dtype: str | None, device: str | None) -> ReadingM
         raise UsageError("Encoders and encoder-decoders are served on the CPU; leave device out.")
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     model, tokenizer = load_any(folder, formats[dtype]), Tokenizer.load(folder)
+    card = read_card(folder, usual_card(model.config))
     if isinstance(model, EncoderDecoder):
-        return WritingModel(model, tokenizer, read_card(folder, Card("translation", "pairs")))
+        return WritingModel(model, tokenizer, card)
     assert isinstance(model, Encoder | Baseline)
-    return ReadingModel(model, tokenizer, read_card(folder, _usual_card(model)))
-
-
-def _usual_card(model: Encoder | Baseline) -> Card:
-    """For a checkpoint that other programs made: what its head is for."""
-    forms = {"sequence": "classify", "token": "tag", "span": "span", "masked": "classify"}
-    form = forms[model.config.head]
-    return Card(TASKS[form][0], form)
+    return ReadingModel(model, tokenizer, card)
 
 
 def _device(name: str | None) -> torch.device:

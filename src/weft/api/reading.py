@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from weft.api.abilities import tasks_of
 from weft.api.able import Able
 from weft.api.texts import check, each
 from weft.core.errors import UsageError
@@ -18,7 +19,6 @@ from weft.models.baseline import Baseline
 from weft.models.encoder import Encoder
 from weft.ops.crf import viterbi
 from weft.tasks import Card, Scored, Span, classify, extract, tag
-from weft.tasks.card import DOES
 from weft.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float64]
@@ -33,8 +33,7 @@ class ReadingModel(Able):
         self.reader = Reader(model, tokenizer.eos_id)
         self.architecture = model.config.architecture
         self.labels = model.config.labels
-        # A head that names masked tokens has no labels, whatever a card says.
-        self.tasks = (*(() if model.config.head == "masked" else DOES[card.task]), "embed")
+        self.tasks = tasks_of(model.config, card)
 
     def classify(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weft.api.abilities import tasks_of
 from weft.api.able import Able
 from weft.api.texts import check, each
 from weft.core.errors import UsageError
@@ -13,7 +14,6 @@ from weft.engine.encdec import Beams, write
 from weft.models.encdec import EncoderDecoder
 from weft.tasks import Card, Scored
 from weft.tasks import write as task
-from weft.tasks.card import DOES
 from weft.tokenizer import Tokenizer
 
 _STEP = 16
@@ -26,7 +26,7 @@ class WritingModel(Able):
     def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, card: Card):
         self.model, self.tokenizer, self.card = model.eval(), tokenizer, card
         self.architecture = model.config.architecture
-        self.tasks = DOES[card.task]
+        self.tasks = tasks_of(model.config, card)
 
     def translate(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from weft.api.abilities import Abilities, abilities
 from weft.checkpoint.huggingface import resolve
 from weft.core.errors import WeftError
 from weft.core.registry import nearest
@@ -27,6 +29,7 @@ class Served:
         self.used = time.monotonic()
         self.lock = asyncio.Lock()
         self._prompts: Prompts | None = None
+        self._abilities: Abilities | None = None
 
     @property
     def prompts(self) -> Prompts:
@@ -40,9 +43,18 @@ class Served:
         return self.engine.options.adapters or {}
 
     @property
+    def abilities(self) -> Abilities:
+        """What it can do, loaded or not; nothing is known of a folder that Weft cannot read."""
+        if self._abilities is None:
+            # It may be written yet, or be for another engine.
+            with contextlib.suppress(WeftError):
+                self._abilities = abilities(self.engine.options.checkpoint)
+        return self._abilities or Abilities()
+
+    @property
     def tasks(self) -> list[str]:
-        """The tasks that the loaded model can do; none of a model that is not loaded, and of a decoder."""
-        return list(self.engine.facts.get("tasks", ())) if self.engine.up else []
+        """The tasks that the model can do; none of a decoder."""
+        return list(self.engine.facts.get("tasks", self.abilities.tasks))
 
     @property
     def wanted(self) -> bool:

@@ -49,6 +49,11 @@ class Card:
     temperature: float = 1.0
     usual: float = 0.0
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The languages that it translates into; none where its pairs had none."""
+        return self.languages if self.both_ways else self.languages[1:]
+
 
 def write_card(folder: Path, card: Card) -> None:
     """Put the card into a checkpoint folder."""

@@ -23,7 +23,7 @@ def sources(card: Card, texts: Sequence[str], target: str | None) -> list[str]:
         if target is not None:
             raise UsageError("This model was trained on pairs without languages; leave target_language out.")
         return list(texts)
-    able = card.languages if card.both_ways else card.languages[1:]
+    able = card.writes
     wanted = able[0] if target is None and len(able) == 1 else target
     if wanted is None:
         raise UsageError(f"Say target_language; this model writes {' and '.join(able)}.")

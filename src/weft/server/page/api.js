@@ -23,7 +23,7 @@ export class ApiError extends Error {
 async function checked(response) {
   if (response.ok) return response;
   let error = { message: `HTTP ${response.status}` };
-  try { error = (await response.json()).error; } catch { /* a proxy's page */ }
+  try { error = (await response.json()).error ?? error; } catch { /* a proxy's page */ }
   throw new ApiError(response.status, error);
 }
 
@@ -31,12 +31,19 @@ export async function get(path) {
   return (await checked(await fetch(path, { headers: headers() }))).json();
 }
 
+async function send(path, body, signal) {
+  return checked(await fetch(path, {
+    method: "POST", headers: { "Content-Type": "application/json", ...headers() }, body: JSON.stringify(body), signal,
+  }));
+}
+
+export async function post(path, body, signal) {
+  return (await send(path, body, signal)).json();
+}
+
 // The JSON events of a streamed answer. Raises ApiError, also for an error that comes in the middle.
 export async function* stream(path, body, signal) {
-  const response = await checked(await fetch(path, {
-    method: "POST", headers: { "Content-Type": "application/json", ...headers() },
-    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }), signal,
-  }));
+  const response = await send(path, { ...body, stream: true, stream_options: { include_usage: true } }, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {

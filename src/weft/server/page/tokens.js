@@ -1,10 +1,23 @@
 // The text of an answer as it comes: plain, or as tokens with their probabilities and alternatives.
 
-const percent = (logprob) => {
-  const share = Math.exp(logprob) * 100;
-  return share >= 9.95 ? `${share.toFixed(0)} %` : share >= 0.1 ? `${share.toFixed(1)} %` : "< 0.1 %";
-};
+import { percent } from "./figures.js";
+
 const visible = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣") || "∅";
+
+// Completions give lists, chat gives records; both become records.
+export function recordsOf(logprobs) {
+  if (logprobs.content) return logprobs.content;
+  return logprobs.tokens.map((token, index) => ({
+    token, bytes: bytesOf(token), logprob: logprobs.token_logprobs[index],
+    top_logprobs: Object.entries(logprobs.top_logprobs?.[index] ?? {})
+      .map(([other, logprob]) => ({ token: other, logprob })),
+  }));
+}
+
+function bytesOf(token) {
+  if (!token.startsWith("bytes:")) return [...new TextEncoder().encode(token)];
+  return token.slice(6).split("\\x").slice(1).map((digits) => parseInt(digits, 16));
+}
 
 export class Writer {
   constructor(place) {
@@ -63,7 +76,7 @@ function span(text, record) {
   element.textContent = text;
   element.style.setProperty("--doubt", (1 - Math.exp(record.logprob)).toFixed(3));
   element.record = record;
-  element.setAttribute("aria-label", `${visible(text)} ${percent(record.logprob)}`);
+  element.setAttribute("aria-label", `${visible(text)} ${percent(Math.exp(record.logprob))}`);
   return element;
 }
 
@@ -80,7 +93,7 @@ export function installBubble(bubble, words) {
       const bar = document.createElement("i");
       bar.style.width = `${Math.max(1, Math.exp(row.logprob) * 60)}px`;
       const share = document.createElement("b");
-      share.textContent = percent(row.logprob);
+      share.textContent = percent(Math.exp(row.logprob));
       line.append(name, bar, share);
       return line;
     }));

@@ -105,7 +105,9 @@ def _record(served: Served, adapter: str | None = None) -> dict[str, Any]:
         "loaded": served.engine.up,
         "supported": served.engine.facts.get("supported", []),
         "weights": served.engine.facts.get("weights"),
+        "kind": served.abilities.kind or None,
         "tasks": served.tasks,
+        "languages": list(served.abilities.languages),
     }
 
 

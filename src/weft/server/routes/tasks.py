@@ -27,7 +27,7 @@ def add(app: FastAPI, front: Front) -> None:
 
     @app.get("/v1/tasks")
     async def tasks() -> dict[str, Any]:
-        """The tasks that the loaded models can do."""
+        """The tasks that the models can do, loaded or not."""
         able = {task: [one.name for one in front.models.all() if task in one.tasks] for task in CALLS}
         found = [{"id": task, "object": "task", "models": names} for task, names in able.items() if names]
         return {"object": "list", "data": found}

@@ -1,0 +1,284 @@
+// The chat and the continuation of texts.
+//
+// A conversation is a list of turns: {role: "user", content} and {role: "assistant", answers: {model: text}}.
+// Several models answer side by side, each with its own side of the conversation.
+
+import { stream } from "./api.js";
+import { sentence } from "./complaint.js";
+import { at, button, copier, download, element } from "./elements.js";
+import { words } from "./language.js";
+import { chosen, settings, writeModels } from "./settings.js";
+import { Writer, recordsOf } from "./tokens.js";
+
+const ALTERNATIVES = 5;
+
+let chat = false;
+let turns = [];
+let lastPrompt = null;
+let controller = null;
+let finished = () => {};
+
+export const working = () => controller !== null;
+
+export function write() {
+  const said = words();
+  document.body.classList.toggle("chat", chat);
+  const hint = chat ? said.inputChat : said.inputCompletion;
+  at("input").placeholder = hint;
+  at("input").setAttribute("aria-label", hint);
+  at("transcript").dataset.empty = chat ? said.emptyChat : said.emptyCompletion;
+  at("keys").textContent = chat ? said.keys : said.keysCompletion;
+  writeModels();
+  if (chat && !working()) draw();
+}
+
+export function status(text, bad = false) {
+  at("status").textContent = text;
+  at("status").classList.toggle("bad", bad);
+}
+
+function busy(on) {
+  at("stop").hidden = !on;
+  at("again").hidden = on || !(chat ? turns.length : lastPrompt !== null);
+  for (const id of ["send", "clear"]) at(id).disabled = on;
+  for (const mode of document.querySelectorAll("header .switch button")) mode.disabled = on;
+}
+
+// What the stream of one model writes into its place; gives {text, tokens, seconds, ended}.
+async function generate(path, body, place) {
+  const writer = new Writer(place);
+  const scroller = at("transcript");
+  const told = { text: "", tokens: 0, seconds: 0, ended: "" };
+  let first = 0;
+  place.classList.add("writing");
+  try {
+    for await (const event of stream(path, body, controller.signal)) {
+      if (event.usage) told.tokens = event.usage.completion_tokens;
+      const choice = event.choices[0];
+      if (!choice) continue;
+      const piece = choice.text ?? choice.delta?.content ?? "";
+      const records = choice.logprobs ? recordsOf(choice.logprobs) : null;
+      if (choice.finish_reason) told.ended = choice.finish_reason;
+      if (!piece && !records?.length) continue;
+      first ||= performance.now();
+      if (!event.usage) told.tokens += records?.length || 1;
+      told.seconds = (performance.now() - first) / 1000;
+      const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+      writer.add(piece, records);
+      if (follow) scroller.scrollTop = scroller.scrollHeight;
+    }
+  } finally {
+    writer.end();
+    place.classList.remove("writing");
+    told.text = writer.text;
+    place.told = told;
+  }
+  return told;
+}
+
+// Ask every chosen model; bodyOf(model) and placeOf(model) say what and where. Gives texts by model.
+async function askAll(path, bodyOf, places) {
+  controller = new AbortController();
+  busy(true);
+  status(words().waiting);
+  const started = performance.now();
+  const ticker = setInterval(() => status(speed(places)), 250);
+  const results = await Promise.allSettled(
+    Object.entries(places).map(([model, place]) => ask(path, bodyOf(model), place)));
+  clearInterval(ticker);
+  controller = null;
+  busy(false);
+  const failed = results.find((result) => result.status === "rejected")?.reason;
+  if (failed?.name === "AbortError") status(`${words().stopped} · ${speed(places)}`);
+  else if (failed) status(sentence(failed), true);
+  else status(`${speed(places)} · ${((performance.now() - started) / 1000).toFixed(1)} s${lengthNote(places)}`);
+  finished();
+}
+
+async function ask(path, body, place) {
+  if (!at("probabilities").checked) return generate(path, body, place);
+  const wanted = path.endsWith("chat/completions")
+    ? { logprobs: true, top_logprobs: ALTERNATIVES } : { logprobs: ALTERNATIVES };
+  return generate(path, { ...body, ...wanted }, place);
+}
+
+function speed(places) {
+  const told = Object.values(places).map((place) => place.told ?? { tokens: place.childNodes.length, seconds: 0 });
+  const tokens = told.reduce((sum, each) => sum + each.tokens, 0);
+  const rate = told.reduce((sum, each) => sum + (each.tokens > 1 ? (each.tokens - 1) / Math.max(each.seconds, 1e-3) : 0), 0);
+  return rate ? words().tokens(tokens, rate.toFixed(1)) : words().waiting;
+}
+
+function lengthNote(places) {
+  return Object.values(places).some((place) => place.told?.ended === "length") ? ` · ${words().length}` : "";
+}
+
+async function complete(prompt) {
+  lastPrompt = prompt;
+  const models = chosen();
+  const places = {};
+  at("transcript").replaceChildren(columns(models, places, (place) => {
+    const text = element("div", "text");
+    text.append(prompt, place);
+    return text;
+  }));
+  await askAll("/v1/completions", (model) => ({ ...settings(), model, prompt }), places);
+  if (models.length === 1) at("input").value = prompt + (places[models[0]].told?.text ?? "");
+}
+
+// A column for each model; places[model] becomes where its text goes.
+function columns(models, places, frame) {
+  const row = element("div", models.length > 1 ? "columns" : "");
+  for (const model of models) {
+    const column = element("div", "column");
+    column.append(element("div", "who", model));
+    places[model] = element("span", "new");
+    column.append(frame(places[model]));
+    row.append(column);
+  }
+  return row;
+}
+
+function messagesFor(model) {
+  const system = at("system").value;
+  const said = turns.map((turn) => turn.role === "user"
+    ? { role: "user", content: turn.content }
+    : { role: "assistant", content: turn.answers[model] ?? Object.values(turn.answers)[0] });
+  return system ? [{ role: "system", content: system }, ...said] : said;
+}
+
+function draw() {
+  const shown = turns.map((turn, index) => {
+    const box = element("div", `turn ${turn.role}`);
+    if (turn.role === "user") {
+      box.append(element("div", "who", words().user), element("div", "said", turn.content));
+      box.append(tools([["edit", () => edit(index, box)]], turn.content));
+    } else {
+      const models = Object.keys(turn.answers);
+      const row = element("div", models.length > 1 ? "columns" : "");
+      for (const model of models) {
+        const column = element("div", "column");
+        const said = turn.places?.[model] ?? element("div", "said", turn.answers[model]);
+        said.className = "said";
+        column.append(element("div", "who", model), said, tools([], turn.answers[model]));
+        row.append(column);
+      }
+      box.append(row);
+    }
+    return box;
+  });
+  at("transcript").replaceChildren(...shown);
+  at("transcript").scrollTop = at("transcript").scrollHeight;
+}
+
+function tools(buttons, text) {
+  return element("div", "tools", ...buttons.map(([name, act]) => button("plain small", words()[name], act)), copier(words(), text));
+}
+
+function edit(index, box) {
+  if (controller) return;
+  const area = element("textarea", "");
+  area.value = turns[index].content;
+  const save = () => { turns = turns.slice(0, index); converse(area.value); };
+  const bar = element("div", "tools",
+    button("small primary", words().save, save), button("small plain", words().cancel, draw));
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); save(); }
+    if (event.key === "Escape") { event.stopPropagation(); draw(); }
+  });
+  box.replaceChildren(area, bar);
+  area.focus();
+}
+
+async function converse(text) {
+  const models = chosen();
+  turns.push({ role: "user", content: text });
+  draw();
+  const places = {};
+  const box = element("div", "turn assistant");
+  box.append(columns(models, places, (place) => { place.className = "said"; return place; }));
+  at("transcript").append(box);
+  box.scrollIntoView({ block: "end" });
+  await askAll("/v1/chat/completions", (model) => ({ ...settings(), model, messages: messagesFor(model) }), places);
+  const answers = Object.fromEntries(models.map((model) => [model, places[model].told?.text ?? ""]));
+  if (Object.values(answers).some(Boolean)) {
+    turns.push({ role: "assistant", answers, places });
+  } else {
+    turns.pop();
+    if (!at("input").value) at("input").value = text;
+  }
+  draw();
+  busy(false);
+  at("input").focus();
+}
+
+function send() {
+  const text = at("input").value;
+  if (controller || !chosen().length || (chat && !text)) return;
+  if (!chat) { complete(text); return; }
+  at("input").value = "";
+  converse(text);
+}
+
+export function again() {
+  if (controller) return;
+  if (!chat) { if (lastPrompt !== null) complete(lastPrompt); return; }
+  const place = turns.findLastIndex((turn) => turn.role === "user");
+  if (place < 0) return;
+  const text = turns[place].content;
+  turns = turns.slice(0, place);
+  converse(text);
+}
+
+function clear() {
+  turns = [];
+  lastPrompt = null;
+  at("transcript").replaceChildren();
+  status("");
+  busy(false);
+  at("input").focus();
+}
+
+export function setChat(on) {
+  if (chat !== on) {
+    chat = on;
+    clear();
+  }
+  write();
+}
+
+export function exportMarkdown() {
+  const said = chat
+    ? turns.map((turn) => turn.role === "user" ? `## ${words().user}\n\n${turn.content}\n`
+      : Object.entries(turn.answers).map(([model, text]) => `## ${model}\n\n${text}\n`).join("\n")).join("\n")
+    : at("transcript").innerText;
+  download("weft.md", "text/markdown", said);
+}
+
+export function exportJson() {
+  const conversation = turns.map(({ places, ...turn }) => turn);
+  const record = { models: chosen(), settings: settings(), system: at("system").value, conversation, text: chat ? null : at("transcript").innerText };
+  download("weft.json", "application/json", JSON.stringify(record, null, 1));
+}
+
+export function install(whenFinished) {
+  finished = whenFinished;
+  at("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
+  at("input").addEventListener("keydown", (event) => {
+    // Enter that confirms a Chinese input method's choice must not send.
+    if (event.isComposing) return;
+    if (event.key === "Enter" && (chat ? !event.shiftKey : event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); }
+    if (event.key === "ArrowUp" && chat && !at("input").value) {
+      const place = turns.findLastIndex((turn) => turn.role === "user");
+      if (place >= 0) { event.preventDefault(); edit(place, at("transcript").children[place]); }
+    }
+  });
+  at("stop").addEventListener("click", stop);
+  at("again").addEventListener("click", again);
+  at("clear").addEventListener("click", clear);
+  busy(false);
+}
+
+export function stop() {
+  controller?.abort();
+}

@@ -1,0 +1,41 @@
+// Elements of the page, and what it remembers between visits.
+
+export const at = (id) => document.getElementById(id);
+
+export function element(kind, className, ...content) {
+  const made = document.createElement(kind);
+  made.className = className;
+  made.append(...content);
+  return made;
+}
+
+export function button(className, text, act) {
+  const made = element("button", className, text);
+  made.type = "button";
+  made.addEventListener("click", act);
+  return made;
+}
+
+// A button that puts a text into the clipboard and says so.
+export function copier(said, text) {
+  return button("plain small", said.copy, async (event) => {
+    await navigator.clipboard.writeText(text);
+    event.target.textContent = said.copied;
+  });
+}
+
+export function download(name, type, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+export function remembered(key) {
+  try { return localStorage.getItem(`weft-${key}`); } catch { return null; }
+}
+
+export function remember(key, value) {
+  try { localStorage.setItem(`weft-${key}`, value); } catch { /* private windows may forbid it */ }
+}

@@ -1,0 +1,74 @@
+"""Models of tasks without engine processes: everything of HTTP is real, and the work is done at once."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import weft
+from weft.core.errors import WeftError
+from weft.server import tasks
+from weft.server.answer import Answer, EngineFault, Made
+from weft.server.engine import EngineOptions, Patience
+
+
+class Inline:
+    """A :class:`weft.server.backend.Backend` in this process."""
+
+    failure = None
+    active = restarts = 0
+    stalled_seconds = 0.0
+
+    def __init__(self, options: EngineOptions, patience: Patience):
+        self.options, self.patience = options, patience
+        self.facts: dict[str, Any] = {}
+        self.stats: dict[str, int] = {}
+        self._names = itertools.count(1)
+
+    @property
+    def up(self) -> bool:
+        return bool(self.facts)
+
+    def held_by(self, owner: str) -> int:
+        return 0
+
+    def start(self) -> None:
+        if not self.up:
+            model = weft.load(self.options.checkpoint, "float32")
+            self._worker = tasks.TaskWorker(model, 1)
+            self.facts = {**tasks.facts(model), "sequences": self.options.max_sequences}
+
+    async def ready(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        self.facts = {}
+
+    def do(self, task: str, item: dict[str, Any], settings: dict[str, Any], owner: str = "") -> Answer:
+        asked = self._worker.add(
+            {"op": "task", "task": task, "item": item, "settings": settings, "owner": owner}
+        )
+        self._worker.step()
+        answer = Answer(next(self._names), owner)
+        if isinstance(asked.error, WeftError):
+            answer.put(EngineFault(str(asked.error), 400))
+        else:
+            assert asked.record is not None
+            answer.put(Made(asked.record, asked.tokens))
+        return answer
+
+    def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:
+        answer = Answer(next(self._names), owner)
+        answer.put(base64.b64encode(self._worker.embed(list(tokens))).decode())
+        return answer
+
+    def submit(self, *arguments: Any, **settings: Any) -> Answer:
+        raise NotImplementedError
+
+    async def change_adapter(self, name: str, folder: str | None) -> None:
+        raise NotImplementedError
+
+    def abort(self, answer: Answer) -> None:
+        pass
