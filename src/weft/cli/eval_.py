@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from weft.cli.chat_options import ANSWERING_OPTIONS, CHAT_OPTIONS, chat_options, evaluate_on_chats
 from weft.cli.command import Record, weft_command
 from weft.cli.task_options import task_given, task_options, task_table
 from weft.core.errors import UsageError
@@ -26,8 +27,10 @@ NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram":
 @click.option("--overlap", type=int, help="Tokens that windows share; by default half of the context.")
 @click.option("--ngram-order", default=5, show_default=True, help="Tokens of the longest n-gram.")
 @click.option("--prompts", default=100, show_default=True, help="Function headers to continue; 0 is none.")
-@click.option("--max-new-tokens", default=120, show_default=True, help="Tokens of each body, at most.")
-@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token each time.")
+@click.option("--max-new-tokens", type=int, help="Tokens of a body (120) or an answer (256), at most.")
+@click.option(
+    "--temperature", type=float, help="0 takes the likeliest token each time; by default 0.8, of answers 0."
+)
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal functions.")
 @click.option(
     "--dtype",
@@ -43,6 +46,7 @@ NAMES = {"model": "this model", "lzma": "LZMA after the training text", "ngram":
 @click.option(
     "--examples", type=click.Path(path_type=Path), help="Ten random items and the worst, as Markdown."
 )
+@chat_options
 @click.option("--harness", default="", help=f"Benchmarks, with commas between: {', '.join(BENCHMARKS)}.")
 @click.option("--harness-files", multiple=True, type=click.Path(path_type=Path), help="One for each of them.")
 @click.option("--harness-shots", default=0, show_default=True, help="Solved examples before each question.")
@@ -64,11 +68,19 @@ def command(
 
     A decoder is measured on the text that it was trained on and beside LZMA and an n-gram model, or on the
     benchmarks of --harness from local files. With --task-files a model that was trained for a task answers
-    every row of labelled files.
+    every row of labelled files. With --chat a chat model answers conversations: the loss of their answers
+    and, with --judge, how often its own are better than those of --against.
     """
     given = {name: settings.pop(name) for name in TASK_OPTIONS}
+    chat = {name: settings.pop(name) for name in CHAT_OPTIONS}
+    settings = {name: value for name, value in settings.items() if value is not None}
     if given["task_files"]:
         return _on_task(checkpoint, given, dtype, settings["seed"], report, examples)
+    if any(chat.values()):
+        if examples is not None:
+            raise UsageError("--examples is for --task-files; with --chat all answers lie beside the report.")
+        how = {name: value for name, value in settings.items() if name in ANSWERING_OPTIONS}
+        return evaluate_on_chats(checkpoint, report, {**how, "dtype": dtype, "device": device}, **chat)
     if harness:
         return _on_benchmarks(checkpoint, harness, harness_files, harness_shots, harness_limit, dtype, device)
     from weft.api import load

@@ -57,13 +57,11 @@ def task_given(
 
 def task_table(record: Record) -> str:
     """The figures for people."""
-    from weft.recipes.task_report import interval
-
     lines = [f"{record['task']}: {record['items']:,} items, 95 % intervals in brackets"]
-    lines += _rows(record["figures"], interval)
+    lines += figure_rows(record["figures"])
     if record.get("deduplicated"):
         lines.append(f"de-duplicated: {record['deduplicated']['items']:,} items that training does not have")
-        lines += _rows(record["deduplicated"]["figures"], interval)
+        lines += figure_rows(record["deduplicated"]["figures"])
     for name, signature in record.get("signatures", {}).items():
         lines.append(f"{name}: {signature}")
     lines += [f"without a gold answer: {reason} {count:,}" for reason, count in record["dropped"].items()]
@@ -74,7 +72,10 @@ def task_table(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _rows(figures: list[Record], interval: Callable[[dict[str, float], str], str]) -> list[str]:
+def figure_rows(figures: list[Record]) -> list[str]:
+    """A line for each figure of the model, those of baselines below it."""
+    from weft.recipes.task_report import interval
+
     lines = []
     for row in figures:
         lines.append(f"  {row['name']:<16} {'model':<14} {interval(row['model'], row['unit'])}")

@@ -35,6 +35,12 @@ FIGURES = {
     "rouge1": Words("ROUGE-1", "ROUGE-1"),
     "rouge2": Words("ROUGE-2", "ROUGE-2"),
     "rougeL": Words("ROUGE-L", "ROUGE-L"),
+    "loss": Words("loss, nats a token of the answers", "损失：回答的每词元奈特数"),
+    "bits_per_byte": Words("bits a byte of the answers", "回答的每字节比特数"),
+    "win_rate": Words("win rate (half of the ties)", "胜率（平局计一半）"),
+    "wins": Words("wins", "胜"),
+    "ties": Words("ties", "平"),
+    "losses": Words("losses", "负"),
 }
 BASELINES = {
     "majority": Words("majority", "多数类"),
@@ -55,11 +61,11 @@ def write_task_report(record: Record, out_html: Path) -> None:
     page = Page(Words("Weft task evaluation", "Weft 任务评测"))
     page.paragraph(f"{Path(record['checkpoint']).name} · {record['items']:,}", note=True)
     _summary(page, record)
-    _figures(page, Words("Figures", "指标"), record["figures"])
+    figures_table(page, Words("Figures", "指标"), record["figures"])
     fewer = record.get("deduplicated")
     if fewer:
         count = f"{fewer['items']:,}"
-        _figures(
+        figures_table(
             page,
             Words(
                 f"De-duplicated: the {count} items that training does not have",
@@ -118,7 +124,8 @@ def _summary(page: Page, record: Record) -> None:
     )
 
 
-def _figures(page: Page, heading: Words, rows: Sequence[Record]) -> None:
+def figures_table(page: Page, heading: Words, rows: Sequence[Record]) -> None:
+    """A section of the figures of :func:`weft.eval.standing.standing`."""
     page.section(heading)
     names = list(dict.fromkeys(name for row in rows for name in row["baselines"]))
     last = Words("model − best", "模型 − 最佳基线")
