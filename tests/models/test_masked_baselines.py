@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from weft.checkpoint.huggingface import load_any, save_model
 from weft.checkpoint.kinds import KINDS
 from weft.core.errors import ConfigError
+from weft.models.cells import states, states_plain
 from weft.models.recurrent import Recurrent
 from weft.ops.both_ways import BothWays
 from weft.ops.loss import IGNORED
@@ -31,13 +32,13 @@ def test_documents_of_like_length_together_give_the_states_of_packed_sequences(
     context = BothWays(start)
     x = torch.randn(*tokens.shape, model.config.input_size, generator=torch.Generator().manual_seed(5))
     found = []
-    for body in (model.body, model.body_plain):
+    for read in (states, states_plain):
         model.zero_grad()
         given = x.clone().requires_grad_()
-        states = body(given, context)
-        states.sin().sum().backward()
+        hidden = read(model.rnn, given, context)
+        hidden.sin().sum().backward()
         assert given.grad is not None
-        found.append([states, given.grad, *(p.grad for p in model.rnn.parameters())])
+        found.append([hidden, given.grad, *(p.grad for p in model.rnn.parameters())])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 

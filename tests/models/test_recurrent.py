@@ -25,7 +25,8 @@ from torch import nn
 from weft.checkpoint.huggingface import load_any, load_model, save_model
 from weft.checkpoint.kinds import KINDS
 from weft.core.errors import CheckpointError, ConfigError
-from weft.models.recurrent import Recurrent, in_step
+from weft.models.cells import in_step
+from weft.models.recurrent import Recurrent
 from weft.ops.both_ways import BothWays
 
 RECURRENT = named("lstm", "gru")

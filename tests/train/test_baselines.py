@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from test_session import StopAt, losses, train, weights
-from tests.labelled_sets import data
+from tests.labelled_sets import data, records
 
 import weft
 from weft.checkpoint.huggingface import load_any
@@ -18,6 +18,7 @@ from weft.core import config
 from weft.core.errors import ConfigError, Interrupted
 from weft.models.baseline import Baseline
 from weft.models.baseline_config import BASELINES, KERNEL_SIZES, BaselineConfig
+from weft.tokenizer import Tokenizer
 from weft.train.config import OptimizerSection, TrainRun
 from weft.train.optim import Optimizer
 
@@ -27,17 +28,18 @@ SMALL = (
     "train.arithmetic=fp32",
 )  # fmt: skip
 
-OBJECTIVES = {"sequence": "classify", "token": "tag"}
+OBJECTIVES = {"sequence": "classify", "token": "tag", "span": "span"}
+LABELLED = [name for name, (_, head) in BASELINES.items() if head in OBJECTIVES]
 
 
 def made(folder: Path, architecture: str, steps: int, *more: str) -> TrainRun:
-    name = OBJECTIVES[BASELINES[architecture][1]] if architecture in BASELINES else "classify"
+    name = OBJECTIVES[BASELINES[architecture][1]] if architecture in LABELLED else "classify"
     fixed = (f"data.path={folder}", f"objective.name={name}", f"model.architecture={architecture}")
     return config.load(TrainRun, None, [*fixed, *SMALL, f"train.steps={steps}", *more])
 
 
 FAST = ("WeftLstmForSequenceClassification", "WeftCnnForTokenClassification")
-EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in BASELINES]
+EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in LABELLED]
 """One of each kind in every run of the tests, all of them in the slow one."""
 
 
@@ -53,10 +55,22 @@ def last(folder: Path) -> dict[str, Any]:
     return record
 
 
+def check_answers(run: TrainRun, folder: Path) -> None:
+    train(run, folder)
+    model = weft.load(folder)
+    rows = records("span")[:40]
+    found = [model.answer(row["question"], row["context"]) for row in rows]
+    wanted = [row["answers"][0]["text"] if row["answers"] else "" for row in rows]
+    assert sum(one.text == right for one, right in zip(found, wanted, strict=True) if right) > 24
+    assert all(row["context"][one.start : one.end] == one.text for one, row in zip(found, rows, strict=True))
+
+
 @pytest.mark.parametrize("architecture", EACH)
 def test_the_task_is_learnt_and_the_model_is_opened(
     architecture: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
+    if "Question" in architecture:
+        return check_answers(made(folders["span"], architecture, 80, "train.micro_rows=8"), tmp_path / "run")
     train(made(folders[BASELINES[architecture][1]], architecture, 60), tmp_path / "run")
     assert last(tmp_path / "run")["validation_accuracy"] > 0.95
     model = load_any(tmp_path / "run")
@@ -132,10 +146,33 @@ def test_what_was_learnt_is_a_start(folders: dict[str, Path], tmp_path: Path) ->
             train(run, tmp_path / architecture)
 
 
-@pytest.mark.parametrize("architecture", list(BASELINES))
+def test_a_reader_starts_with_the_embeddings_of_another_network(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    train(made(folders["token"], "WeftLstmForTokenClassification", 4), tmp_path / "base")
+    data_of_both = ("data.sequence_length=80", "optimizer.learning_rate=1e-12", "train.steps=1")
+    sizes = [s for s in SMALL if not s.startswith(("model.hidden_size", "data.sequence"))]
+    fixed = [f"data.path={folders['span']}", "objective.name=span", *sizes, *data_of_both]
+    wanted = "model.architecture=WeftLstmForQuestionAnswering"
+    start = f"model.start={tmp_path / 'base'}"
+    train(config.load(TrainRun, None, [*fixed, wanted, start]), tmp_path / "next")
+    before, after = load_any(tmp_path / "base"), load_any(tmp_path / "next")
+    assert torch.allclose(before.embedding.weight, after.embedding.weight, atol=1e-6)
+    separator = Tokenizer.load(folders["span"] / "tokenizer").eos_id
+    assert after.config.sep_token_id == separator and after.config.max_position_embeddings == 80
+    back = ["model.architecture=WeftLstmForTokenClassification", f"model.start={tmp_path / 'next'}"]
+    again = [s for s in fixed if not s.startswith(("data.path", "objective"))]
+    tag = [f"data.path={folders['token']}", "objective.name=tag"]
+    train(config.load(TrainRun, None, [*again, *tag, *back]), tmp_path / "last")
+    assert load_any(tmp_path / "last").config.sep_token_id is None
+
+
+@pytest.mark.parametrize("architecture", LABELLED)
 def test_muon_is_for_other_models(architecture: str) -> None:
     kernels = KERNEL_SIZES if "Cnn" in architecture else ()
-    model = KINDS[architecture].build(BaselineConfig(50, 32, 1, architecture, ("a", "b"), kernels))
+    separator = 0 if "Question" in architecture else None
+    shape = BaselineConfig(50, 32, 1, architecture, ("a", "b"), kernels, sep_token_id=separator)
+    model = KINDS[architecture].build(shape)
     parts = Optimizer(model, OptimizerSection(name="muon"), 0.01).parts
     assert list(parts) == ["adamw"]
     decays = {
@@ -172,5 +209,6 @@ def test_settings_that_do_not_fit_are_refused(
 def test_spans_and_plain_text_are_for_encoders(folders: dict[str, Path], tmp_path: Path) -> None:
     out = data("span", tmp_path / "span", vocab_size=320)
     run = made(out, "WeftLstmForTokenClassification", 2, "objective.name=span")
-    with pytest.raises(ConfigError, match="trains a ModernBertForQuestionAnswering, not a WeftLstm"):
+    said = "trains a ModernBertForQuestionAnswering, or a WeftLstmForQuestionAnswering or WeftGruForQuestion"
+    with pytest.raises(ConfigError, match=said):
         train(run, tmp_path / "run")

@@ -33,6 +33,7 @@ def parse(table: Table, architecture: str) -> BaselineConfig:
         bigram_buckets=integer(table, "bigram_buckets", 0),
         bigram_size=integer(table, "bigram_size", BaselineConfig.bigram_size),
         classifier_pooling=table.get("classifier_pooling", "max"),
+        sep_token_id=integer(table, "sep_token_id") if BASELINES[architecture][1] == "span" else None,
         initializer_range=number(table, "initializer_range", BaselineConfig.initializer_range),
         dropout=number(table, "dropout", 0.0),
         crf=flag(table, "crf"),
@@ -56,6 +57,8 @@ def write(config: BaselineConfig, dtype: str, token_ids: Table) -> dict[str, Any
     }
     if config.bigram_buckets:
         table |= {"bigram_buckets": config.bigram_buckets, "bigram_size": config.bigram_size}
+    if config.sep_token_id is not None:
+        table["sep_token_id"] = config.sep_token_id
     if config.kernel_sizes:
         table["kernel_sizes"] = list(config.kernel_sizes)
     return table

@@ -26,6 +26,7 @@ from weft.models.encoder import Encoder
 from weft.models.encoder_config import ENCODERS, EncoderConfig
 from weft.models.families import FAMILIES
 from weft.models.names import ENCODER, ENCODER_DECODER, foreign, foreign_parts, stacked, translated
+from weft.models.reader import SpanReader
 from weft.models.recurrent import Recurrent
 
 Config = DecoderConfig | EncoderConfig | EncoderDecoderConfig | BaselineConfig
@@ -66,6 +67,8 @@ def _own_parts(config: BaselineConfig, name: str, shape: torch.Size) -> Iterator
 
 
 def _baseline(config: BaselineConfig) -> Baseline:
+    if config.head == "span":
+        return SpanReader(config)
     return Convolutional(config) if config.body == "cnn" else Recurrent(config)
 
 

@@ -72,11 +72,14 @@ class Baseline(nn.Module):
 
     def forward(self, tokens_BT: Tensor, context: BothWays, dtype: torch.dtype | None = None) -> Tensor:
         """int64 [B, T] -> hidden states [B, T, E] before the classifier; matrices work in ``dtype``."""
+        return self.body(self.vectors(tokens_BT, context, dtype), context)
+
+    def vectors(self, tokens_BT: Tensor, context: BothWays, dtype: torch.dtype | None) -> Tensor:
+        """[B, T, input] in ``dtype``: what the layers read of each token."""
         x_BTE = self.embedding(tokens_BT)
         if self.bigrams is not None:
             x_BTE = torch.cat([x_BTE, self._pairs(tokens_BT, context)], dim=-1)
-        x_BTE = x_BTE.to(dtype or self.embedding.weight.dtype)
-        return self.body(self._dropped(x_BTE), context)
+        return self._dropped(x_BTE.to(dtype or self.embedding.weight.dtype))
 
     def _pairs(self, tokens_BT: Tensor, context: BothWays) -> Tensor:
         """[B, T, 2 * bigram_size]: the pair with the token before, and the pair with the token after."""

@@ -7,10 +7,11 @@ from typing import Literal
 
 from weft.core.errors import ConfigError
 from weft.core.registry import lookup
+from weft.models import reader_shape
 from weft.models.dense import Dense
 
 Body = Literal["lstm", "gru", "cnn"]
-Head = Literal["masked", "sequence", "token"]
+Head = Literal["masked", "sequence", "token", "span"]
 Pooling = Literal["cls", "mean", "max"]
 
 BASELINES: dict[str, tuple[Body, Head]] = {
@@ -21,6 +22,8 @@ BASELINES: dict[str, tuple[Body, Head]] = {
     "WeftLstmForTokenClassification": ("lstm", "token"),
     "WeftGruForSequenceClassification": ("gru", "sequence"),
     "WeftGruForTokenClassification": ("gru", "token"),
+    "WeftLstmForQuestionAnswering": ("lstm", "span"),
+    "WeftGruForQuestionAnswering": ("gru", "span"),
     "WeftCnnForSequenceClassification": ("cnn", "sequence"),
     "WeftCnnForTokenClassification": ("cnn", "token"),
 }
@@ -48,6 +51,7 @@ class BaselineConfig(Dense):
     ``initializer_range`` is the spread of fresh embeddings. With ``bigram_buckets`` a token is read beside
     the vectors, ``bigram_size`` wide each, of the pairs that it makes with its neighbours
     (:mod:`weft.ops.bigrams`). A masked language model has no labels; its output is tied to the embeddings.
+    ``sep_token_id`` is the token between a question and its text, for a network that answers questions.
     """
 
     vocab_size: int
@@ -61,6 +65,7 @@ class BaselineConfig(Dense):
     initializer_range: float = 0.1
     bigram_buckets: int = 0
     bigram_size: int = 64
+    sep_token_id: int | None = None
     dropout: float = 0.0
     crf: bool = False
 
@@ -85,6 +90,15 @@ class BaselineConfig(Dense):
             raise ConfigError(f"labels is empty; an {self.architecture} needs at least one class.")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("labels names a class twice; give every class a name of its own.")
+        if (self.sep_token_id is not None) != (self.head == "span"):
+            raise ConfigError(
+                f"sep_token_id = {self.sep_token_id} does not fit an {self.architecture}: what answers "
+                "questions about texts needs the token between these, and nothing else has one."
+            )
+        if self.sep_token_id is not None and not 0 <= self.sep_token_id < self.vocab_size:
+            raise ConfigError(
+                f"sep_token_id = {self.sep_token_id} must be one of the {self.vocab_size} tokens, from 0 on."
+            )
         if self.crf and self.head != "token":
             raise ConfigError(
                 f"crf = true stands on labels of tokens, not on an {self.architecture}; leave it out."
@@ -144,14 +158,21 @@ class BaselineConfig(Dense):
     def parameters(self) -> int:
         """All parameters."""
         E, classes = self.hidden_size, len(self.labels)
-        # PyTorch's cells have two vectors of biases, each of them as long as the gates.
-        biases = E if self.body == "cnn" else 2 * GATES[self.body] * E
-        layers = self._matrices + self.num_hidden_layers * biases
+        layers = self._matrices + self._biases
         tables = self.vocab_size * E + self.bigram_buckets * 2 * self.bigram_size
         if self.head == "masked":
             # A matrix and a norm, and a bias of the output, whose matrix is the embeddings.
             return tables + layers + E * (E + 1) + self.vocab_size
         return tables + layers + classes * (E + 1) + (classes * (classes + 2) if self.crf else 0)
+
+    @property
+    def _biases(self) -> int:
+        """Numbers that stand beside those of the matrices of all layers."""
+        E = self.hidden_size
+        if self.head == "span":
+            return reader_shape.biases(E, GATES[self.body], self.num_hidden_layers)
+        # PyTorch's cells have two vectors of biases, each of them as long as the gates.
+        return self.num_hidden_layers * (E if self.body == "cnn" else 2 * GATES[self.body] * E)
 
     def flops_per_token(self, context: int) -> float:
         """Matrix floating-point operations of a training step per token, whatever ``context`` is: 6 per
@@ -161,6 +182,10 @@ class BaselineConfig(Dense):
     @property
     def _matrices(self) -> int:
         """Numbers in the matrices of all layers, of which the first may read more."""
+        if self.head == "span":
+            return reader_shape.matrices(
+                self.input_size, self.hidden_size, GATES[self.body], self.num_hidden_layers
+            )
         E = self.hidden_size
         if self.body == "cnn":
             reads, state = sum(size * filters for size, filters in self.filters.items()), 0
