@@ -220,7 +220,7 @@ class _Reading:
         self.dropped: list[dict[str, str | None]] = []
         self._seen: dict[bytes, str] = {}
         self._counts: Counter[str] = Counter()
-        self._excluded = Excluded(given.exclude)
+        self._excluded = Excluded(given.exclude, self.form)
         self.form = self.form.with_labels(self._classes())
 
     def documents(self) -> Iterator[tuple[str, str, str, Made, int]]:
