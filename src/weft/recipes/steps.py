@@ -2,7 +2,8 @@
 
 A recipe is TOML: ``title`` (en and zh), ``needs`` (a name for each file, and where it usually lies below
 ``--data``), and ``steps``, each the words of one ``weft`` command, in which ``{name}`` is a needed file and
-``{out}`` the folder of the results. Every step does nothing when it is done, so a recipe that was interrupted
+``{out}`` the folder of the results. With ``after``, the name of another recipe, the files and steps of that
+one come first. Every step does nothing when it is done, so a recipe that was interrupted
 goes on where it was.
 """
 
@@ -31,14 +32,15 @@ _FORMAT = "title, needs and steps"
 
 @dataclass(frozen=True)
 class Recipe:
-    """``needs``: file by name; ``steps``: words of commands; ``optional``: names that may be left out, with
-    the words that hold them."""
+    """``needs``: file by name; ``steps``: words of commands, those of the recipe ``after`` which it comes
+    first; ``serves``: words of the command that serves what came of it."""
 
     name: str
     title: Mapping[str, str]
     needs: Mapping[str, str]
     steps: Sequence[Sequence[str]]
     serves: Sequence[str] = field(default_factory=tuple)
+    after: str | None = None
 
     def files(self, data: Path | None, given: Mapping[str, Path]) -> dict[str, Path]:
         """The needed files: those ``given`` by name, the others below ``data``.
@@ -91,12 +93,15 @@ def parse(name: str, text: str) -> Recipe:
     if not isinstance(title, dict) or not isinstance(needs, dict) or not isinstance(steps, list) or not steps:
         raise ConfigError(f"The recipe {name} lacks {_FORMAT}; see one that comes with Weft.")
     serves = table.get("serves", [])
+    before = load(table["after"]) if "after" in table else None
+    if before is not None:
+        needs, steps = {**before.needs, **needs}, [*before.steps, *steps]
     for words in [*steps, serves]:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ConfigError(f"A step of the recipe {name} is not a list of words: {words!r}.")
         for used in {found for word in words for found in _NAME.findall(word)} - {"out"}:
             lookup(needs, used, f"file of the recipe {name}")
-    return Recipe(name, title, needs, steps, serves)
+    return Recipe(name, title, needs, steps, serves, table.get("after"))
 
 
 def run(
