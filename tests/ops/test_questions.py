@@ -104,7 +104,7 @@ def test_what_is_taken_is_put_back_and_nothing_else() -> None:
     tokens, context, places = rows()
     x = torch.randn(*tokens.shape, 3, generator=torch.Generator().manual_seed(1))
     documents = asked(tokens, context, SEPARATOR)
-    back = put(x, documents, [taken(x, group.text_NC) for group in documents]).flatten(0, 1)
+    back = put(x, documents, taken(x, [group.text_NC for group in documents])).flatten(0, 1)
     texts = [p for _, at, end, _ in places for p in range(at + 1, end)]
     assert torch.equal(back[texts], x.flatten(0, 1)[texts])
     assert not back[[p for p in range(len(back)) if p not in texts]].any()

@@ -63,42 +63,51 @@ class SpanReader(Baseline):
         assert separator is not None
         apart, documents = parts(tokens_BT, context, separator), asked(tokens_BT, context, separator)
         same = [same_tokens(tokens_BT, group) for group in documents]
-        matched = [self._matched(x_BTX, group, equal) for group, equal in zip(documents, same, strict=True)]
+        matched = list(map(self._matched, documents, same, *_texts_and_questions(x_BTX, documents)))
         read_BTE = self._dropped(states(self.below, _beside(x_BTX, documents, matched, self.below), apart))
-        found = [self._asked(read_BTE, group, equal) for group, equal in zip(documents, same, strict=True)]
+        found = list(map(self._asked, documents, same, *_texts_and_questions(read_BTE, documents)))
         about = [one for one, _ in found]
         again_BTE = self._dropped(states(self.above, _beside(read_BTE, documents, about, self.above), apart))
         return self._answered(again_BTE, documents, [question for _, question in found])
 
-    def _matched(self, x_BTX: Tensor, group: Asked, same_NCQ: Tensor) -> Tensor:
+    def _matched(self, group: Asked, same_NCQ: Tensor, text_NCX: Tensor, question_NQX: Tensor) -> Tensor:
         """[N, C, X + LONGEST]: the aligned question, and the n-grams that are repeated."""
-        text, question = taken(x_BTX, group.text_NC), taken(x_BTX, group.question_NQ)
-        queries, keys = (F.relu(self.likeness(x)) for x in (text, question))
-        aligned = _attend(queries, keys, question, group)
-        return torch.cat([aligned, repeated(same_NCQ, LONGEST).to(x_BTX.dtype)], dim=-1)
+        queries, keys = (F.relu(self.likeness(x)) for x in (text_NCX, question_NQX))
+        aligned = _attend(queries, keys, question_NQX, group)
+        return torch.cat([aligned, repeated(same_NCQ, LONGEST).to(aligned.dtype)], dim=-1)
 
-    def _asked(self, read_BTE: Tensor, group: Asked, same_NCQ: Tensor) -> tuple[Tensor, Tensor]:
+    def _asked(
+        self, group: Asked, same_NCQ: Tensor, text_NCE: Tensor, question_NQE: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """([N, C, 2 E + REACHES], [N, E]): what tokens of the text see of the question, and the question."""
-        text, question = taken(read_BTE, group.text_NC), taken(read_BTE, group.question_NQ)
-        worth = self.worth(question).squeeze(-1).float().masked_fill(~group.in_question_NQ, float("-inf"))
-        worth_NQ1 = worth.softmax(-1).to(text.dtype).unsqueeze(-1)
-        close = [near(same_NCQ, reach).to(text.dtype) @ worth_NQ1 for reach in REACHES]
-        seen = _attend(self.attention(text), question, question, group)
-        return torch.cat([seen, text * seen, *close], dim=-1), (question * worth_NQ1).sum(1)
+        worth = self.worth(question_NQE).squeeze(-1).float()
+        worth = worth.masked_fill(~group.in_question_NQ, float("-inf")).softmax(-1)
+        worth_NQ1 = worth.to(text_NCE.dtype).unsqueeze(-1)
+        close = [near(same_NCQ, reach).to(text_NCE.dtype) @ worth_NQ1 for reach in REACHES]
+        seen = _attend(self.attention(text_NCE), question_NQE, question_NQE, group)
+        return torch.cat([seen, text_NCE * seen, *close], dim=-1), (question_NQE * worth_NQ1).sum(1)
 
     def _answered(self, again_BTE: Tensor, documents: list[Asked], questions: list[Tensor]) -> Tensor:
         """[B, T, E]: the states of texts times their question, and at first tokens the largest of these."""
+        if not documents:
+            return torch.zeros_like(again_BTE)
         answers, absent = [], []
-        for group, question in zip(documents, questions, strict=True):
-            answer = taken(again_BTE, group.text_NC) * (1 + self.bilinear(question)).unsqueeze(1)
+        texts = taken(again_BTE, [group.text_NC for group in documents])
+        for group, text, question in zip(documents, texts, questions, strict=True):
+            answer = text * (1 + self.bilinear(question)).unsqueeze(1)
             most = answer.masked_fill(~group.in_text_NC.unsqueeze(-1), float("-inf")).amax(1)
             answers.append(answer)
             absent.append(self.absent(most))
-        if not documents:
-            return torch.zeros_like(again_BTE)
         first = torch.cat([group.first_N for group in documents])
         placed = put(again_BTE, documents, answers).flatten(0, 1)
         return placed.index_copy(0, first, torch.cat(absent)).view_as(again_BTE)
+
+
+def _texts_and_questions(x_BTX: Tensor, documents: list[Asked]) -> tuple[list[Tensor], list[Tensor]]:
+    """[N, C, X] and [N, Q, X] of each group."""
+    places = [group.text_NC for group in documents] + [group.question_NQ for group in documents]
+    found = taken(x_BTX, places)
+    return found[: len(documents)], found[len(documents) :]
 
 
 def _beside(x_BTX: Tensor, documents: list[Asked], seen: list[Tensor], cells: Cells) -> Tensor:

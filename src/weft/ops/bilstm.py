@@ -69,19 +69,22 @@ def layer(
     ``forward`` and ``backward``: the weights of a direction as PyTorch's LSTM has them (input, state, bias of
     the input, bias of the state).
     """
-    flat = x_BTE.flatten(0, 1)
+    indices = [group.forwards for group in documents] + [group.backwards for group in documents]
+    # All at once, as each of several would have a gradient of its own over all rows.
+    flat = x_BTE.flatten(0, 1).index_select(0, torch.cat([index.flatten() for index in indices]))
+    parted = torch.split(flat, [index.numel() for index in indices])
     places, states = [], []
-    for weights in (forward, backward):
-        for group in documents:
-            index = group.forwards if weights is forward else group.backwards
-            found = _one_way(flat[index], weights)
-            states.append(found.flatten(0, 1).index_select(0, group.inside))
-            places.append(index.flatten()[group.inside])
+    for number, (index, part) in enumerate(zip(indices, parted, strict=True)):
+        ahead = number < len(documents)
+        inside = documents[number % len(documents)].inside
+        found = _one_way(part.view(*index.shape, -1), forward if ahead else backward)
+        states.append(found.flatten(0, 1).index_select(0, inside))
+        places.append(index.flatten()[inside])
     half = len(documents)
     joined = [torch.cat(states[:half]), torch.cat(states[half:])]
     at = [torch.cat(places[:half]), torch.cat(places[half:])]
     both = [torch.empty_like(part).index_copy(0, index, part) for part, index in zip(joined, at, strict=True)]
-    return torch.cat(both, dim=-1).unflatten(0, x_BTE.shape[:2])
+    return torch.cat(both, dim=-1).view(*x_BTE.shape[:2], -1)
 
 
 def _one_way(x_NLE: Tensor, weights: Sequence[Tensor]) -> Tensor:

@@ -44,7 +44,7 @@ def asked(tokens_BT: Tensor, context: BothWays, separator: int) -> list[Asked]:
     kept = at + 1 < end
     first, at, end = first[kept], at[kept], end[kept]
     order = torch.argsort(at - end, stable=True)
-    return [_group(first[some], at[some], end[some]) for some in order.split(_TOGETHER) if len(some)]
+    return [_group(first[some], at[some], end[some]) for some in torch.split(order, _TOGETHER) if len(some)]
 
 
 def parts(tokens_BT: Tensor, context: BothWays, separator: int) -> BothWays:
@@ -85,10 +85,14 @@ def near(same_NCQ: Tensor, reach: int) -> Tensor:
     return before[:, stop] > before[:, (column - reach).clamp(min=0)]
 
 
-def taken(x_BTE: Tensor, places_NC: Tensor) -> Tensor:
-    """[N, C, E]: what stands at flat positions."""
-    # The gradient of index_select is a sum of rows; that of plain indexing takes several times as long.
-    return x_BTE.flatten(0, 1).index_select(0, places_NC.flatten()).unflatten(0, places_NC.shape)
+def taken(x_BTE: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
+    """[N, C, E] for each of ``places`` [N, C]: what stands at these flat positions."""
+    if not places:
+        return []
+    # All at once, as each of several would have a gradient of its own over all rows.
+    flat = x_BTE.flatten(0, 1).index_select(0, torch.cat([one.flatten() for one in places]))
+    parted = torch.split(flat, [one.numel() for one in places])
+    return [part.view(*one.shape, -1) for part, one in zip(parted, places, strict=True)]
 
 
 def put(like_BTE: Tensor, documents: Sequence[Asked], values: Sequence[Tensor]) -> Tensor:
@@ -98,7 +102,7 @@ def put(like_BTE: Tensor, documents: Sequence[Asked], values: Sequence[Tensor]) 
     places = [group.text_NC.flatten()[kept] for group, kept in zip(documents, inside, strict=True)]
     B, T, _ = like_BTE.shape
     rows = like_BTE.new_zeros(B * T, values[0].shape[-1])
-    return rows.index_copy(0, torch.cat(places), torch.cat(flat)).unflatten(0, (B, T))
+    return rows.index_copy(0, torch.cat(places), torch.cat(flat)).view(B, T, -1)
 
 
 def _bounds(tokens_BT: Tensor, context: BothWays, separator: int) -> tuple[Tensor, Tensor, Tensor]:
