@@ -133,7 +133,7 @@ def made(recipe: str, need: str, folder: Path) -> Path:
         ),
     }
     suffix = {"chnsenticorp": ".tsv", "samsum": ".jsonl", "cluener": ".jsonl", "all-in-one": ".jsonl",
-              "lctt-en-zh": ".tsv", "alpaca-chat": ".jsonl",
+              "csl-title": ".tsv", "lctt-zh-intro": ".jsonl", "lctt-en-zh": ".tsv", "alpaca-chat": ".jsonl",
               "cmrc2018": ".json"}.get(recipe, ".txt")  # fmt: skip
     file = folder / f"{need}{suffix}"
     file.write_text(lines[recipe](), encoding="utf-8")
@@ -148,6 +148,14 @@ def test_every_recipe_runs_for_a_few_steps(name: str, tmp_path: Path) -> None:
     files = {need: made(name, need, tmp_path) for need in recipe.needs}
     said: list[str] = []
     steps.run(recipe, recipe.files(None, files), tmp_path / "out", quick=True, say=said.append)
+        "lctt-zh-intro": lambda: "".join(
+            json.dumps({"text": f"{r['target']}。我{n}。{r['source']}.", "summary": r["target"]}) + "\n"
+            for n, r in enumerate(records("pairs")[half : half + 100])
+        ),
+        "csl-title": lambda: "".join(
+            f"to title\t{r['target']},{n}.{r['source']}\t{r['target']}\n"
+            for n, r in enumerate(records("pairs")[half : half + 100])
+        ),
     assert len(said) == len(recipe.steps)
     assert list((tmp_path / "out").glob("*/model/model.safetensors"))
 

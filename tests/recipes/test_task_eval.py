@@ -204,9 +204,9 @@ def test_summaries_choose_their_lines_on_training_files(tmp_path: Path) -> None:
 
     items = read_items([file], SupervisedConfig(form="pairs")).items
     found = baselines("summary", items, items, "en")
-    assert set(found) == {"lead-2", "longest-1"}
+    assert set(found) == {"lead-2", "longest-1", "words-10"}
     assert found["longest-1"][0].value == "the long line of it all"
-    assert set(baselines("summary", items, [], "en")) == {"lead-3", "longest-3"}
+    assert set(baselines("summary", items, [], "en")) == {"lead-3", "longest-3", "words-50"}
 
 
 def test_the_temperature_is_fitted_and_written(classifier: Path, tmp_path: Path) -> None:

@@ -130,7 +130,10 @@ class Able:
         self.refuse("translate")
 
     def summarize(self, text: str | Sequence[str], max_length: int = 50, *, beams: int = 4) -> Any:
-        """A summary of a text, or of each, of at most ``max_length`` tokens."""
+        """A summary of a text, or of each, of at most ``max_length`` tokens.
+
+        A model that learnt extractive examples takes sentences of the text, which are its ``spans``.
+        """
         self.refuse("summarize")
 
     def embed(self, text: str | Sequence[str]) -> Any:

@@ -11,14 +11,14 @@ import torch
 
 from weft.api.abilities import tasks_of
 from weft.api.able import Able
-from weft.api.texts import check, each
+from weft.api.texts import at_least_one, check, each
 from weft.core.errors import UsageError
 from weft.data.forms.offsets import placed
 from weft.engine.reader import Reader
 from weft.models.baseline import Baseline
 from weft.models.encoder import Encoder
 from weft.ops.crf import viterbi
-from weft.tasks import Card, Scored, Span, classify, extract, tag
+from weft.tasks import Card, Scored, Span, classify, extract, extractive, tag
 from weft.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float64]
@@ -81,6 +81,13 @@ class ReadingModel(Able):
             for (_, context), group in zip(asked, windows, strict=True)
         ]
 
+    def summarize(self, text: str | Sequence[str], max_length: int = 50, *, beams: int = 4) -> Any:
+        """See :class:`Able`; ``beams`` are of models that write, and change nothing here."""
+        if "summarize" not in self.tasks:
+            self.refuse("summarize")
+        at_least_one(max_length=max_length, beams=beams)
+        return each(text, lambda texts: self._extracted(texts, max_length))
+
     def embed(self, text: str | Sequence[str]) -> Any:
         """See :class:`Able`."""
         return each(text, self._embedded)
@@ -107,9 +114,7 @@ class ReadingModel(Able):
         for (text, _), one, scores in zip(
             asked, documents, read([one.ids for one in documents]), strict=True
         ):
-            shares = np.exp(scores - scores.max(1, keepdims=True))
-            shares /= shares.sum(1, keepdims=True)
-            found.append(tag.decode(text, one, self._best(scores), shares, self.labels))
+            found.append(tag.decode(text, one, self._best(scores), _shares(scores), self.labels))
         return found
 
     def _best(self, scores_TC: Floats) -> list[int]:
@@ -122,11 +127,26 @@ class ReadingModel(Able):
         logs = torch.from_numpy(scores_TC).log_softmax(-1)
         return viterbi(logs, (table[0], table[1], table[2]))
 
+    def _extracted(self, texts: Sequence[str], max_length: int) -> list[Scored]:
+        documents = extractive.encode(self.tokenizer, texts)
+        scores = self.reader.tokens_of_long([one.ids for one in documents])
+        return [
+            extractive.decode(text, one, _shares(rows), self.card.unit, max_length, self.card.usual)
+            for text, one, rows in zip(texts, documents, scores, strict=True)
+        ]
+
     def _classified(self, texts: Sequence[str]) -> list[Scored]:
         return classify.decode(self.scores(texts), self.labels, self.card.temperature)
 
     def _embedded(self, texts: Sequence[str]) -> list[Floats]:
         return list(self.vectors([one.ids for one in placed(self.tokenizer, texts)]))
+
+
+def _shares(scores_TC: Floats) -> Floats:
+    """The probabilities of the classes of each token."""
+    odds = np.exp(scores_TC - scores_TC.max(1, keepdims=True))
+    found: Floats = odds / odds.sum(1, keepdims=True)
+    return found
 
 
 def _characters(text: str, predicate: str | tuple[int, int]) -> tuple[int, int]:

@@ -23,3 +23,10 @@ def each(text: str | Sequence[str], answer: Any) -> Any:
     check(texts)
     found = answer(texts) if texts else []
     return found[0] if isinstance(text, str) else found
+
+
+def at_least_one(**settings: int | None) -> None:
+    """UsageError for a setting below 1."""
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{name} = {value} must be at least 1.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _CHARACTERS = 400
 
-FORMS = ["chat", "preferences", "pairs", "similar", "classify", "tag", "span"]
+FORMS = ["chat", "preferences", "pairs", "similar", "classify", "tag", "span", "extractive"]
 
 
 class DataCommand(click.Command):
@@ -171,6 +171,14 @@ def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams:
 @click.option("--name", "names", multiple=True, metavar="LABEL=NAME", help="Another name for a label.")
 @click.option("--window", default=0, help="Of spans: tokens of a document; longer contexts are cut.")
 def supervised(
+@click.option(
+    "--unit",
+    type=click.Choice(("sentence", "clause")),
+    default="sentence",
+    show_default=True,
+    help="What an extractive summary will be made of.",
+)
+@click.option("--valid-share", type=float, help="Of FILES, without --valid.  [default: 0.02]")
     files: tuple[Path, ...],
     out: Path,
     tokenizer: Path | None,
@@ -181,19 +189,25 @@ def supervised(
     fields: str,
     languages: str,
     **settings: Any,
+    valid_share: float | None,
 ) -> Record:
     """Encode conversations (OpenAI, ShareGPT, Alpaca), preferences, pairs or labelled texts as shards.
 
     FILES are for training; validation and test are drawn from them where none are given, and what occurs in
     those or in --exclude is left out of training. `weft train objective.name=sft data.path=OUT` learns
-    conversations, objective.name=dpo or orpo preferences; pairs, classify, tag and span are objectives of
-    their own, and objective.name=contrastive learns similar texts.
+    conversations, objective.name=dpo or orpo preferences; pairs, classify, tag, span and extractive are
+    objectives of their own, and objective.name=contrastive learns similar texts.
     """
     from weft.core.errors import UsageError
     from weft.data import supervised as examples
     from weft.tokenizer import Tokenizer
+    from weft.data.config import SplitConfig
 
     chosen = examples.SupervisedConfig(fields=_listed(fields), languages=_listed(languages), **settings)
+    if valid_share is not None:
+        if valid:
+            raise UsageError("--valid gives what --valid-share would draw; leave one of them out.")
+        settings["split"] = SplitConfig(valid=valid_share)
     given = examples.Given(files, valid, test, exclude)
     if (tokenizer is None) == (vocab_size is None):
         raise UsageError(

@@ -29,14 +29,15 @@ from weft.data import labelled
 from weft.data.config import SplitConfig
 from weft.data.examples import Record, records
 from weft.data.excluded import Excluded
-from weft.data.forms import Chat, Classify, Form, Made, Pairs, Preferences, Similar, Span, Tag
+from weft.data.forms import Chat, Classify, Extractive, Form, Made, Pairs, Preferences, Similar, Span, Tag
 from weft.data.forms.similar import FIELDS as SIMILAR_FIELDS
 from weft.data.indexed import token_type, write_index
 from weft.data.schema import BYTES, ID, LANGUAGE, REASON, SOURCE, SPLITS, TOKENS, VALUE
+from weft.data.sentences import Unit
 from weft.data.shards import COMMAND
 from weft.tokenizer import Tokenizer, train
 
-LABELLED = ("classify", "tag", "span")
+LABELLED = ("classify", "tag", "span", "extractive")
 """Forms that give labels to tokens."""
 
 ENCODED = (*LABELLED, "similar")
@@ -62,18 +63,20 @@ _DROPPED = pa.schema([(SOURCE, pa.string()), (REASON, pa.string()), (VALUE, pa.s
 class SupervisedConfig:
     """What the examples are.
 
-    ``fields``: the names of source and target in records of pairs, of query and positive in those of similar
-    texts, or of text and label. ``reader``: the format of the files (:mod:`weft.data.labelled`), by default
-    what their names end in; ``options`` are ``key=value`` for it. ``languages`` and ``both_ways`` are for
-    pairs, ``window`` for spans, ``names`` gives labels other names, as ``1=positive``.
+    ``fields``: the names of source and target in records of pairs, also of extractive ones, of query and
+    positive in those of similar texts, or of text and label. ``reader``: the format of the files
+    (:mod:`weft.data.labelled`), by default what their names end in; ``options`` are ``key=value`` for it.
+    ``languages`` and ``both_ways`` are for pairs, ``window`` for spans, ``unit`` for extractive summaries:
+    what they will be made of. ``names`` gives labels other names, as ``1=positive``.
     """
 
-    form: Literal["chat", "preferences", "pairs", "similar", "classify", "tag", "span"] = "chat"
+    form: Literal["chat", "preferences", "pairs", "similar", "classify", "tag", "span", "extractive"] = "chat"
     fields: tuple[str, ...] = ()
     split: SplitConfig = field(default_factory=SplitConfig)
     languages: tuple[str, ...] = ()
     both_ways: bool = False
     window: int = 0
+    unit: Unit = "sentence"
     names: tuple[str, ...] = ()
     reader: str = ""
     options: tuple[str, ...] = ()
@@ -90,6 +93,8 @@ class SupervisedConfig:
             return Similar(self.fields or SIMILAR_FIELDS)
         if self.form == "classify":
             return Classify(self.fields or ("text", "label"))
+        if self.form == "extractive":
+            return Extractive(self.fields or ("source", "target"))
         return Tag() if self.form == "tag" else Span(self.window)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af"
+_PIECE = re.compile(f"[{_HAN}]|\\d+(?:[.,]\\d+)*|[^\\W\\d_{_HAN}]+")
 _RUN = re.compile(f"(?P<han>[{_HAN}]+)|[^\\W_{_HAN}]+")
 
 
@@ -30,6 +31,16 @@ def terms(text: str, stemmer: Callable[[str], str] | None = None) -> list[str]:
         else:
             found += [word[at : at + 2] for at in range(len(word) - 1)]
     return found
+
+
+def pieces(text: str) -> list[str]:
+    """Han characters, Latin words in lower case and numbers of ``text`` (NFKC); no punctuation."""
+    return _PIECE.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def word_places(text: str) -> list[tuple[int, int]]:
+    """Where the words of ``text`` lie, as :func:`pieces` finds them: characters [start, end)."""
+    return [piece.span() for piece in _PIECE.finditer(text)]
 
 
 def stem(word: str) -> str:

@@ -24,7 +24,7 @@ from weft.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float64]
 
-_TOGETHER = {"classify": 256, "tag": 128, "span": 64, "pairs": 64}
+_TOGETHER = {"classify": 256, "tag": 128, "span": 64, "extractive": 64, "pairs": 64}
 _MARKERS = 2
 """Tokens around a predicate."""
 
@@ -116,11 +116,11 @@ def _answering(model: Any, writing: Writing) -> Callable[[list[Any]], list[Guess
         return lambda asked: [_spans(spans) for spans in model.tagged(asked)]
     if form == "span":
         return lambda asked: [Guess(span.text, span.score) for span in model.answers(asked)]
-    assert isinstance(model, WritingModel)
+    assert isinstance(model, WritingModel) or form == "extractive"
     return lambda texts: [Guess(str(text), text.score) for text in _written(model, texts, writing)]
 
 
-def _written(model: WritingModel, texts: list[str], how: Writing) -> Any:
+def _written(model: Any, texts: list[str], how: Writing) -> Any:
     if model.card.task == "translation":
         return model.translate(texts, how.target_language, beams=how.beams, max_length=how.max_length)
     limit = {} if how.max_length is None else {"max_length": how.max_length}
@@ -136,7 +136,7 @@ def _fitting(model: Any, items: Sequence[Item], asked: Asked) -> list[tuple[int,
     """(number, what is asked) of the items that can be asked, long texts cut."""
     form, tokenizer = model.card.form, model.tokenizer
     given = [(number, item.given) for number, item in enumerate(items) if item.given is not None]
-    if form == "pairs":
+    if form in ("pairs", "extractive"):
         return given
     most = model.reader.most
     if form == "span":

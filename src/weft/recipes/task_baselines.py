@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weft.eval.baselines.dictionary import WordDictionary, copied
-from weft.eval.baselines.lead import lead, longest_lines
+from weft.eval.baselines.lead import first_words, lead, longest_lines
 from weft.eval.baselines.majority import Majority
 from weft.eval.baselines.memory import EntityMemory
 from weft.eval.baselines.naive_bayes import NaiveBayes
@@ -23,8 +23,9 @@ Baselines = dict[str, list[Guess]]
 DICTIONARY_PAIRS = 50_000
 LEAD_TEXTS = 500
 """Training pairs that the dictionary learns from, and summaries by which the number of lines is chosen."""
-MOST_LINES = 5
-USUAL_LINES = 3
+LINES, USUAL_LINES = (1, 2, 3, 4, 5), 3
+WORDS, USUAL_WORDS = (10, 15, 20, 25, 30, 40, 50, 60, 80, 100), 50
+"""Of a summary: what is tried on the training pairs, and what is taken without them."""
 
 
 def baselines(task: str, items: Sequence[Item], train: Sequence[Item], language: Language) -> Baselines:
@@ -80,8 +81,12 @@ def _translations(items: Sequence[Item], train: Sequence[Item]) -> Baselines:
 def _summaries(items: Sequence[Item], train: Sequence[Item], language: Language) -> Baselines:
     found: Baselines = {}
     used = _drawn(train, LEAD_TEXTS)
-    for name, summary in (("lead", lead), ("longest", longest_lines)):
-        count = _best_count(summary, used, language) if used else USUAL_LINES
+    for name, summary, counts, usual in (
+        ("lead", lead, LINES, USUAL_LINES),
+        ("longest", longest_lines, LINES, USUAL_LINES),
+        ("words", first_words, WORDS, USUAL_WORDS),
+    ):
+        count = _best_count(summary, counts, used, language) if used else usual
         found[f"{name}-{count}"] = _each(
             items,
             lambda text, summary=summary, count=count: Guess(summary(text, count)),  # type: ignore[misc]
@@ -89,14 +94,16 @@ def _summaries(items: Sequence[Item], train: Sequence[Item], language: Language)
     return found
 
 
-def _best_count(summary: Callable[[str, int], str], train: Sequence[Item], language: Language) -> int:
-    """The number of lines with the highest mean of all three figures of ROUGE."""
+def _best_count(
+    summary: Callable[[str, int], str], counts: Sequence[int], train: Sequence[Item], language: Language
+) -> int:
+    """The number of lines or words with the highest mean of all three figures of ROUGE."""
 
     def figure(count: int) -> float:
         found = [summary(item.given, count) for item in train]
         return float(rouge([item.gold for item in train], found, language).each.mean())
 
-    return max(range(1, MOST_LINES + 1), key=figure)
+    return max(counts, key=figure)
 
 
 def _drawn(items: Sequence[Item], most: int) -> list[Item]:

@@ -85,7 +85,7 @@ def evaluate_task(
         _check_language(card, read.items, writing.target_language)
     asked = ask(model, read.items, writing)
     gold = [item.gold for item in read.items]
-    chinese = card.form == "pairs" and _mostly_chinese(gold)
+    chinese = card.form in ("pairs", "extractive") and _mostly_chinese(gold)
     systems = {MODEL: asked.guesses}
     systems |= baselines(card.task, read.items, train, "zh" if chinese else "en")
     scorer = _scorer(card, chinese, writing.target_language)
@@ -118,7 +118,7 @@ def calibrate(
     """
     model = _loaded(checkpoint, dtype)
     card = model.card
-    if card.form not in ("classify", "pairs"):
+    if card.form not in ("classify", "pairs", "extractive"):
         raise UsageError(f"The scores of {card.task} are not calibrated; this is for labels and for texts.")
     items = [item for item in read_items(files.test, files.settings(card)).items if item.given is not None]
     if not items:
@@ -157,7 +157,7 @@ def _temperature(model: ReadingModel, items: Sequence[Item]) -> Record:
     }
 
 
-def _usual(model: WritingModel, items: Sequence[Item], writing: Writing) -> Record:
+def _usual(model: ReadingModel | WritingModel, items: Sequence[Item], writing: Writing) -> Record:
     _check_language(model.card, items, writing.target_language)
     found = [guess.confidence for guess in ask(model, items, writing, "calibrate").guesses]
     usual = float(np.median([score for score in found if score is not None]))

@@ -177,5 +177,6 @@ _PARSERS: dict[str, Callable[[Any, SupervisedConfig], Parsed]] = {
     "classify": _label,
     "tag": _spans,
     "span": _question,
+    "extractive": _pair,
     "pairs": _pair,
 }

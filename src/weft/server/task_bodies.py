@@ -160,22 +160,6 @@ class Label(BaseModel):
     scores: dict[str, float]
 
 
-class OtherText(BaseModel):
-    """Another text that the model might have written."""
-
-    text: str
-    score: float
-
-
-class Text(BaseModel):
-    """A text that the model wrote; ``confident``: whether it ended, and scores as this model's usually do."""
-
-    text: str
-    score: float
-    confident: bool
-    alternatives: list[OtherText] | None = None
-
-
 class Piece(BaseModel):
     """Characters [start, end) of a text, in Unicode code points; "not found" is a label without any."""
 
@@ -184,6 +168,26 @@ class Piece(BaseModel):
     end: int
     label: str
     score: float
+
+
+class OtherText(BaseModel):
+    """Another text that the model might have written."""
+
+    text: str
+    score: float
+
+
+class Text(BaseModel):
+    """A text that the model wrote; ``confident``: whether it ended, and scores as this model's usually do.
+
+    ``spans``: of a summary out of the text's own sentences, these.
+    """
+
+    text: str
+    score: float
+    confident: bool
+    alternatives: list[OtherText] | None = None
+    spans: list[Piece] | None = None
 
 
 class Pieces(BaseModel):

@@ -22,19 +22,19 @@ SOURCE_TOKENS = 1024
 """Tokens of the longest text that an encoder-decoder is asked about: it would take more, but not for all."""
 
 WINDOWS = 64
-"""Contexts of questions are cut into windows; one that needs more of them is too long."""
+"""Contexts of questions and texts to summarize are cut into windows; one that needs more is too long."""
 
 
 def facts(model: ReadingModel | WritingModel) -> Message:
     """What the server learns of a loaded model. ``context``: tokens of a text; ``start``: those before it."""
     reads = isinstance(model, ReadingModel)
-    spans = isinstance(model, ReadingModel) and "answer" in model.tasks
+    windows = isinstance(model, ReadingModel) and {"answer", "summarize"} & set(model.tasks)
     return {
         "architecture": model.architecture,
         "kind": "encoder" if reads else "encoder-decoder",
         "tasks": list(model.tasks),
         "context": model.reader.most if isinstance(model, ReadingModel) else SOURCE_TOKENS,
-        "windows": WINDOWS if spans else 1,
+        "windows": WINDOWS if windows else 1,
         "start": start_ids(model.tokenizer) if reads else [],
         "vocabulary": model.model.config.vocab_size,
         "hidden": model.model.config.hidden_size,

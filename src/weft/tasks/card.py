@@ -10,6 +10,7 @@ from typing import Any
 
 from weft.core.errors import CheckpointError
 from weft.core.files import write_text_atomic
+from weft.data.sentences import UNITS, Unit
 
 FILE = "task.json"
 
@@ -17,6 +18,7 @@ TASKS = {
     "classify": ("classification", "sentiment"),
     "tag": ("entities", "roles"),
     "span": ("answers",),
+    "extractive": ("summary",),
     "pairs": ("translation", "summary"),
 }
 """The tasks of each form of examples, the usual one first."""
@@ -37,8 +39,9 @@ DOES = {
 class Card:
     """``task`` and ``form``: what is answered, and how examples were encoded. ``languages`` of pairs: source
     and target, in both directions with ``both_ways``. ``window``: tokens of a document where contexts are
-    cut. ``temperature`` divides the scores of labels (arXiv:1706.04599). ``usual``: the score that half of
-    the validation texts reach, 0 where it was not measured.
+    cut; ``unit``: what extractive summaries are made of. ``temperature`` divides the scores of labels
+    (arXiv:1706.04599). ``usual``: the score that half of the validation texts reach, 0 where it was not
+    measured.
     """
 
     task: str
@@ -46,6 +49,7 @@ class Card:
     languages: tuple[str, ...] = ()
     both_ways: bool = False
     window: int = 0
+    unit: Unit = "sentence"
     temperature: float = 1.0
     usual: float = 0.0
 
@@ -97,4 +101,6 @@ def _checked(file: Path, table: Any) -> Card:
     for name, kind in kinds.items():
         if name in values and not isinstance(values[name], kind):
             raise CheckpointError(f"{file}: {name} = {table[name]!r} cannot be; copy the checkpoint again.")
+    if values.get("unit", "sentence") not in list(UNITS):
+        raise CheckpointError(f"{file}: unit = {values['unit']!r} is none of {', '.join(UNITS)}.")
     return Card(**values)

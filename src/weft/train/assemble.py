@@ -39,6 +39,9 @@ from weft.train.step import Step
 Say = Callable[[str], None]
 
 RESOLVED = "resolved.toml"
+MEASURED = ("classify", "tag", "extractive", "contrastive")
+"""Objectives that have an accuracy."""
+
 CALIBRATION_SECONDS = 300.0
 """At most; the other processes of a run wait so long."""
 
@@ -171,7 +174,7 @@ def _best(run: TrainRun, place: Place) -> Best | None:
         if section.patience is not None:
             raise ConfigError("train.patience needs train.best, the figure that shall get better.")
         return None
-    if section.best == "validation_accuracy" and run.objective.name not in ("classify", "tag", "contrastive"):
+    if section.best == "validation_accuracy" and run.objective.name not in MEASURED:
         raise ConfigError(
             f"objective.name = {run.objective.name} has no accuracy; set train.best = validation_loss."
         )

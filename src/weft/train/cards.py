@@ -34,4 +34,5 @@ def made(section: ObjectiveSection, shards: Path) -> Card | None:
         languages=examples.languages,
         both_ways=examples.both_ways,
         window=examples.window,
+        unit=examples.unit,
     )

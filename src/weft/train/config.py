@@ -133,8 +133,9 @@ class ObjectiveSection:
     Of plain text: ``pretrain``, every next token; ``masked``, hidden tokens seen from both sides (an
     encoder), ``mask_rate`` of all; ``corrupt``, spans that were cut out (an encoder-decoder). Of supervised
     examples: ``sft``, the answers; ``dpo`` and ``orpo``, which of two answers is better; ``pairs``, targets
-    from sources (an encoder-decoder); ``classify``, ``tag``, ``span`` and ``extractive``, labels, and ``contrastive``, which
-    texts lie close (an encoder). ``long`` says what becomes of an example longer than a row.
+    from sources (an encoder-decoder); ``classify``, ``tag``, ``span`` and ``extractive``, labels, and
+    ``contrastive``, which texts lie close (an encoder). ``long`` says what becomes of an example longer than
+    a row.
     ``task`` says what the model will be asked for, by default the usual one of the form
     (:data:`weft.tasks.card.TASKS`). ``label_smoothing`` and ``balance_classes`` (every class weighs the same)
     are for labels and pairs, the former for dpo too.

@@ -1,4 +1,4 @@
-"""Summaries without a model: the first sentences of a text, the first or the longest lines of a dialogue.
+"""Summaries without a model: the first sentences or words of a text, first or longest lines of a dialogue.
 
 Lead-3 is the usual baseline for news (See et al. 2017, arXiv:1704.04368), longest-3 the strongest of those
 that Gliwa et al. 2019 (SAMSum, arXiv:1911.12237) tried on dialogues.
@@ -6,44 +6,29 @@ that Gliwa et al. 2019 (SAMSum, arXiv:1911.12237) tried on dialogues.
 
 from __future__ import annotations
 
-import re
-
 from weft.core.errors import DataError, UsageError
-
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af"
-_CLOSING = "[\"'”’」』）)】》\\]]*"
-# A full stop also stands in numbers and addresses, so it ends a sentence only before a space; the Latin
-# question and exclamation marks also before Han, as much Chinese is typed with them.
-_END = re.compile(
-    f"[。！？｡][。！？!?｡]*{_CLOSING}|[!?]+{_CLOSING}(?=[\\s{_HAN}]|$)|\\.[.!?]*{_CLOSING}(?=\\s|$)|\n"
-)
-_ABBREVIATION = re.compile(
-    r"\b(?:mr|mrs|ms|dr|prof|st|sen|rep|gov|gen|col|lt|sgt|rev|jr|sr|vs|e\.g|i\.e|inc|ltd|co|corp"
-    r"|[a-z](?:\.[a-z])*)\.$",
-    re.IGNORECASE,
-)
-_LONGEST_ABBREVIATION = 12
+from weft.data import sentences as places
+from weft.data.terms import word_places
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of Chinese and English ``text`` in order; a line end ends one too.
-
-    After a title, an initial or another common abbreviation the sentence goes on.
-    """
-    found, start = [], 0
-    for end in _END.finditer(text):
-        before = text[max(start, end.end() - _LONGEST_ABBREVIATION) : end.end()]
-        if end.group() == "." and _ABBREVIATION.search(before):
-            continue
-        found.append(text[start : end.end()].strip())
-        start = end.end()
-    found.append(text[start:].strip())
-    return [sentence for sentence in found if sentence]
+    """The sentences of ``text`` (:func:`weft.data.sentences.sentences`)."""
+    return [text[start:end] for start, end in places.sentences(text)]
 
 
 def lead(text: str, count: int = 3) -> str:
     """The first ``count`` sentences, one a line. DataError for a blank text, UsageError for no count."""
     return _joined(sentences(text), count)
+
+
+def first_words(text: str, count: int = 50) -> str:
+    """The text up to the end of its word number ``count``; a Han character is a word.
+
+    Where sentences are long and summaries short, as titles are, that is closer than whole sentences. Errors
+    as :func:`lead`.
+    """
+    ends = [end for _, end in word_places(text)]
+    return text[: ends[min(count, len(ends)) - 1]].strip() if count > 0 and ends else _joined([], count)
 
 
 def first_lines(dialogue: str, count: int = 3) -> str:

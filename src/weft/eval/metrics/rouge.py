@@ -10,8 +10,6 @@ The package is imported when it is first needed: it brings NLTK, which takes sec
 from __future__ import annotations
 
 import importlib
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,13 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from weft.core.errors import DataError, ResourceError
+from weft.data.terms import pieces
 
 Language = Literal["en", "zh"]
 Floats = npt.NDArray[np.float64]
 
 _KINDS = ("rouge1", "rouge2", "rougeL")
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af"
-_PIECE = re.compile(f"[{_HAN}]|\\d+(?:[.,]\\d+)*|[^\\W\\d_{_HAN}]+")
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class Pieces:
     """The tokenizer for Chinese; rouge-score asks for an object with this method."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Han characters, Latin words in lower case and numbers of ``text`` (NFKC); no punctuation."""
-        return _PIECE.findall(unicodedata.normalize("NFKC", text).lower())
+        """See :func:`weft.data.terms.pieces`."""
+        return pieces(text)
 
 
 def rouge(references: Sequence[str], found: Sequence[str], language: Language = "en") -> Rouge:

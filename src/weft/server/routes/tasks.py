@@ -124,7 +124,7 @@ def _tokens(served: Served, items: Items) -> int:
     for number, item in enumerate(items):
         texts = {name: item[name] for name in ("text", "question", "context") if name in item}
         for name, ids in zip(texts, served.prompts.tokenizer.encode_batch(list(texts.values())), strict=True):
-            most = facts["context"] * (facts["windows"] if name == "context" else 1)
+            most = facts["context"] * (1 if name == "question" else facts["windows"])
             if len(ids) > most:
                 message = f"Text {number} has {len(ids)} tokens and this model reads at most {most}."
                 raise ApiError(400, message, param="input" if name == "text" else name)

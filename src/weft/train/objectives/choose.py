@@ -27,7 +27,7 @@ def choose(run: TrainRun, tokenizer: Tokenizer, shares: tuple[float, ...] = ()) 
     match section.name:
         case "classify":
             return Classify(smoothing, _weights(shares) if section.balance_classes else None)
-        case "tag":
+        case "tag" | "extractive":
             return Tag(smoothing)
         case "span":
             return Extract()
