@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli.command import Record, weft_command
+from weft.cli.data_texts import texts
 
 if TYPE_CHECKING:
     from weft.data.selection import Shown
@@ -170,7 +171,6 @@ def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams:
 @click.option("--both-ways", is_flag=True, help="Learn pairs in both directions.")
 @click.option("--name", "names", multiple=True, metavar="LABEL=NAME", help="Another name for a label.")
 @click.option("--window", default=0, help="Of spans: tokens of a document; longer contexts are cut.")
-def supervised(
 @click.option(
     "--unit",
     type=click.Choice(("sentence", "clause")),
@@ -179,6 +179,7 @@ def supervised(
     help="What an extractive summary will be made of.",
 )
 @click.option("--valid-share", type=float, help="Of FILES, without --valid.  [default: 0.02]")
+def supervised(
     files: tuple[Path, ...],
     out: Path,
     tokenizer: Path | None,
@@ -188,8 +189,8 @@ def supervised(
     exclude: tuple[Path, ...],
     fields: str,
     languages: str,
-    **settings: Any,
     valid_share: float | None,
+    **settings: Any,
 ) -> Record:
     """Encode conversations (OpenAI, ShareGPT, Alpaca), preferences, pairs or labelled texts as shards.
 
@@ -200,14 +201,14 @@ def supervised(
     """
     from weft.core.errors import UsageError
     from weft.data import supervised as examples
-    from weft.tokenizer import Tokenizer
     from weft.data.config import SplitConfig
+    from weft.tokenizer import Tokenizer
 
-    chosen = examples.SupervisedConfig(fields=_listed(fields), languages=_listed(languages), **settings)
     if valid_share is not None:
         if valid:
             raise UsageError("--valid gives what --valid-share would draw; leave one of them out.")
         settings["split"] = SplitConfig(valid=valid_share)
+    chosen = examples.SupervisedConfig(fields=_listed(fields), languages=_listed(languages), **settings)
     given = examples.Given(files, valid, test, exclude)
     if (tokenizer is None) == (vocab_size is None):
         raise UsageError(
@@ -231,7 +232,7 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
-_VERBS = {"report": report, "show": show, "classifier": classifier, "supervised": supervised}
+_VERBS = {"report": report, "show": show, "classifier": classifier, "supervised": supervised, "texts": texts}
 command = DataCommand(read_sources, _VERBS)
 
 
