@@ -128,17 +128,16 @@ def figures_table(page: Page, heading: Words, rows: Sequence[Record]) -> None:
     """A section of the figures of :func:`weft.eval.standing.standing`."""
     page.section(heading)
     names = list(dict.fromkeys(name for row in rows for name in row["baselines"]))
-    last = Words("model − best", "模型 − 最佳基线")
-    head: list[Text] = ["", Words("model", "模型"), *map(baseline_name, names), last]
-    page.table([_figure(row, names) for row in rows], head, "." + "n" * (len(head) - 1))
-    page.paragraph(
-        Words(
-            "With 95 % bootstrap intervals over items; the last column compares with the best baseline, "
-            "item by item. Calibration error: less is better.",
-            "附按条目自助法的 95 % 区间；末列与最佳基线成对比较。校准误差越小越好。",
-        ),
-        note=True,
-    )
+    head: list[Text] = ["", Words("model", "模型"), *map(baseline_name, names)]
+    head += [Words("model − best", "模型 − 最佳基线")] if names else []
+    page.table([_figure(row, names)[: len(head)] for row in rows], head, "." + "n" * (len(head) - 1))
+    en, zh = "With 95 % bootstrap intervals over items", "附按条目自助法的 95 % 区间"
+    if names:
+        en = f"{en}; the last column compares with the best baseline, item by item"
+        zh = f"{zh}；末列与最佳基线成对比较"
+    if any(row["lower"] for row in rows):
+        en, zh = f"{en}. Errors and losses: less is better", f"{zh}。误差与损失越小越好"
+    page.paragraph(Words(f"{en}.", f"{zh}。"), note=True)
 
 
 def _figure(row: Record, names: Sequence[str]) -> list[Text]:
