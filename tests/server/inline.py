@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import weft
+from weft.api import WritingModel
 from weft.core.errors import WeftError
 from weft.server import tasks
 from weft.server.answer import Answer, EngineFault, Made
 from weft.server.engine import EngineOptions, Patience
+from weft.server.writing import WritingWorker
 
 
 class Inline:
@@ -37,7 +39,8 @@ class Inline:
     def start(self) -> None:
         if not self.up:
             model = weft.load(self.options.checkpoint, "float32")
-            self._worker = tasks.TaskWorker(model, 1)
+            worker: type[Any] = WritingWorker if isinstance(model, WritingModel) else tasks.TaskWorker
+            self._worker = worker(model, 1)
             self.facts = {**tasks.facts(model), "sequences": self.options.max_sequences}
 
     async def ready(self) -> None:
@@ -47,16 +50,17 @@ class Inline:
         self.facts = {}
 
     def do(self, task: str, item: dict[str, Any], settings: dict[str, Any], owner: str = "") -> Answer:
-        asked = self._worker.add(
-            {"op": "task", "task": task, "item": item, "settings": settings, "owner": owner}
-        )
-        self._worker.step()
         answer = Answer(next(self._names), owner)
-        if isinstance(asked.error, WeftError):
-            answer.put(EngineFault(str(asked.error), 400))
+        message = {"op": "task", "task": task, "item": item, "settings": settings, "owner": owner}
+        try:
+            asked = self._worker.add(message)
+            while asked not in self._worker.step():
+                pass
+            news = self._worker.news(asked)
+        except WeftError as error:
+            answer.put(EngineFault(str(error), 400))
         else:
-            assert asked.record is not None
-            answer.put(Made(asked.record, asked.tokens))
+            answer.put(Made(news["record"], news["tokens"]))
         return answer
 
     def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:

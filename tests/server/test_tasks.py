@@ -83,6 +83,7 @@ TASKS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("embed", "entities", "embed", {}),
     ("translate", "translation", "translate", {"target_language": "zh", "alternatives": 2, "max_length": 12}),
     ("translate", "translation", "translate", {"target_language": "de"}),
+    ("translate", "translation", "translate", {"target_language": "zh", "beams": 1}),
     ("translate", "translation", "translate", {"target_language": "zh", "glossary": {"1": "一"}, "beams": 3}),
     ("summarize", "summary", "summarize", {"max_length": 8, "beams": 2}),
 ]
@@ -399,7 +400,8 @@ def test_keys_take_turns_and_alike_go_together(runs: dict[str, Path]) -> None:
     worker.abort(gone)
     assert worker.news(gone)["finish"] == "abort"
     assert worker.stats()["waiting"] == 4
-    assert [worker.step() for _ in range(3)] == [first[:2], [other], first[2:]]
+    assert [worker.step() for _ in range(2)] == [first[:2], [other, *first[2:]]]
+    assert [worker.news(one)["record"]["label"] for one in (*first, other)] == ["正面"] * 3 + ["负面"]
     with pytest.raises(UsageError, match="continues no text"):
         worker.add({"op": "add"})
     with pytest.raises(UsageError, match="not trained for translate"):

@@ -69,9 +69,11 @@ def write(
     size = max(1, _ROWS // how.beams)
     for first in range(0, len(order), size):
         places = order[first : first + size]
-        answers = _together(model, [sources[place] for place in places], start, end, how)
-        for place, best in zip(places, answers, strict=True):
-            found[place] = best
+        batch = BeamBatch(model, [sources[place] for place in places], start, end, how)
+        while not batch.done:
+            batch.step()
+        for number, place in enumerate(places):
+            found[place] = batch.answers(number)
     return found
 
 
@@ -98,7 +100,7 @@ class _Search:
                 break
         if len(self.finished) >= self.how.beams:
             worst = min(answer.score for answer in self.finished)
-            self.done = self._score(ahead[0][0], length) <= worst
+            self.done |= self._score(ahead[0][0], length) <= worst
         return ahead
 
     def keep(self, total: float, length: int, tokens: Tensor, *, ended: bool) -> None:
@@ -111,41 +113,77 @@ class _Search:
         return total / float(length**self.how.length_penalty)
 
 
-@torch.inference_mode()
-def _together(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], start: int, end: int, how: Beams
-) -> list[list[Written]]:
-    K, device = how.beams, model.embedding.weight.device
-    model.eval()
-    writing = model.begin(*_padded(sources, end, device), how.max_tokens)
-    writing.choose(torch.arange(len(sources), device=device).repeat_interleave(K))
-    searches = [_Search(how, end) for _ in sources]
-    alive = list(searches)
-    # At first all beams of a source are the same one: the others must not be chosen.
-    totals = torch.full((len(sources), K), float("-inf"), device=device)
-    totals[:, 0] = 0.0
-    tokens = torch.full((len(sources) * K,), start, device=device)
-    written = tokens.new_empty((len(sources), K, 0))
-    for length in range(1, how.max_tokens + 1):
-        logs = model.step(tokens, writing).log_softmax(-1).view(len(alive), K, -1)
-        best = _candidates(totals, logs)
-        ahead = [one.take(length, next(best), rows) for one, rows in zip(alive, written, strict=True)]
-        kept = [place for place, one in enumerate(alive) if not one.done]
-        if not kept:
-            break
-        alive, changed = [alive[place] for place in kept], len(kept) < len(alive)
-        going = torch.tensor([ahead[place] for place in kept], dtype=torch.float64, device=device)
-        totals = going[..., 0].float()
-        beams = going[..., 1].long() + K * torch.tensor(kept, device=device).unsqueeze(1)
+class BeamBatch:
+    """Sources that are written together: every :meth:`step` brings each of their beams one token further."""
+
+    @torch.inference_mode()
+    def __init__(
+        self, model: EncoderDecoder, sources: Sequence[Sequence[int]], start: int, end: int, how: Beams
+    ):
+        self._model, self._how, self.length = model.eval(), how, 0
+        K, device = how.beams, model.embedding.weight.device
+        self._writing = model.begin(*_padded(sources, end, device), how.max_tokens)
+        self._writing.choose(torch.arange(len(sources), device=device).repeat_interleave(K))
+        self._searches = [_Search(how, end) for _ in sources]
+        self._alive = list(self._searches)
+        # At first all beams of a source are the same one: the others must not be chosen.
+        self._totals = torch.full((len(sources), K), float("-inf"), device=device)
+        self._totals[:, 0] = 0.0
+        self._tokens = torch.full((len(sources) * K,), start, device=device)
+        self._written = self._tokens.new_empty((len(sources), K, 0))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to write."""
+        return all(search.done for search in self._searches)
+
+    def finished(self, number: int) -> bool:
+        """Whether a source, counted from 0, has its answers."""
+        return self._searches[number].done
+
+    def answers(self, number: int) -> list[Written]:
+        """The answers to a source that is finished, best first."""
+        return self._searches[number].finished[: self._how.alternatives]
+
+    def drop(self, number: int) -> None:
+        """Nobody wants the answers to a source any more; with the next step its beams are gone."""
+        self._searches[number].done = True
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Write one token more in each beam."""
+        self.length += 1
+        logs = self._model.step(self._tokens, self._writing).log_softmax(-1)
+        best = _candidates(self._totals, logs.view(len(self._alive), self._how.beams, -1))
+        ahead = [
+            one.take(self.length, next(best), rows)
+            for one, rows in zip(self._alive, self._written, strict=True)
+        ]
+        kept = [place for place, one in enumerate(self._alive) if not one.done]
+        if kept:
+            self._go_on(kept, [ahead[place] for place in kept])
+        if kept and self.length == self._how.max_tokens:
+            self._cut()
+
+    def _go_on(self, kept: list[int], ahead: list[list[Candidate]]) -> None:
+        """Keep the searches in these places, with the beams that go on."""
+        changed = len(kept) < len(self._alive)
+        self._alive = [self._alive[place] for place in kept]
+        device = self._tokens.device
+        going = torch.tensor(ahead, dtype=torch.float64, device=device)
+        self._totals = going[..., 0].float()
+        beams = going[..., 1].long() + self._how.beams * torch.tensor(kept, device=device).unsqueeze(1)
         tokens = going[..., 2].long()
-        written = torch.cat([written.flatten(0, 1)[beams], tokens.unsqueeze(-1)], -1)
-        tokens = tokens.flatten()
-        (writing.choose if changed else writing.reorder)(beams.flatten())
-    for one, scores, rows in zip(alive, totals.tolist(), written, strict=True):
-        for total, row in zip(scores, rows, strict=True):
-            if not one.done:
-                one.keep(total, how.max_tokens, row, ended=False)
-    return [one.finished[: how.alternatives] for one in searches]
+        self._written = torch.cat([self._written.flatten(0, 1)[beams], tokens.unsqueeze(-1)], -1)
+        self._tokens = tokens.flatten()
+        (self._writing.choose if changed else self._writing.reorder)(beams.flatten())
+
+    def _cut(self) -> None:
+        """What is written when the limit comes is an answer too."""
+        for one, scores, rows in zip(self._alive, self._totals.tolist(), self._written, strict=True):
+            for total, row in zip(scores, rows, strict=True):
+                one.keep(total, self.length, row, ended=False)
+            one.done = True
 
 
 def _padded(sources: Sequence[Sequence[int]], end: int, device: torch.device) -> tuple[Tensor, Tensor]:

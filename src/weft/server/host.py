@@ -14,6 +14,7 @@ from weft.core.errors import ResourceError
 from weft.server import seam, tasks
 from weft.server.loop import Worker, work
 from weft.server.wire import Message
+from weft.server.writing import WritingWorker
 
 OPTIONS = (*("dtype", "device", "max_sequences", "adapters", "draft", "speculation", "cache_dtype"),)
 """What of a ``load`` message goes to :func:`weft.load`."""
@@ -27,7 +28,9 @@ def open_worker(order: Message) -> tuple[Worker[Any], Message]:
     except (MemoryError, RuntimeError) as error:
         # RuntimeError is what torch says when there is no memory.
         raise ResourceError(f"The model cannot load: {error}") from error
-    if isinstance(model, (ReadingModel, WritingModel)):
+    if isinstance(model, WritingModel):
+        return WritingWorker(model, order["max_sequences"]), tasks.facts(model)
+    if isinstance(model, ReadingModel):
         return tasks.TaskWorker(model, order["max_sequences"]), tasks.facts(model)
     shape = model.llm.runner.model.config
     worker = seam.LlmWorker(model.llm)

@@ -1,11 +1,12 @@
-"""Encoders and encoder-decoders as a worker of the engine process: tasks in, records out.
+"""Encoders as a worker of the engine process: tasks in, records out.
 
-A request is one text. They are answered in the order in which they came, keys in turn, and those that wait
-for the same task with the same settings are answered together.
+A request is one text, which the engine's scheduler sees as a sequence that ends when it is read: keys take
+turns, and a step reads as many as its budget of tokens holds, those of the same task and settings together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +17,18 @@ from weft.api.able import CALLS
 from weft.api.ask import Record, ask
 from weft.core.errors import CheckpointError, DataError, UsageError
 from weft.data.forms.offsets import start_ids
+from weft.engine.blocks import BlockPool
+from weft.engine.params import SamplingParams
+from weft.engine.scheduler import Scheduler
+from weft.engine.sequence import Sequence
+from weft.engine.text import text_stream
 from weft.server.wire import Message
 
 SOURCE_TOKENS = 1024
 """Tokens of the longest text that an encoder-decoder is asked about: it would take more, but not for all."""
+
+READ_TOKENS = 4096
+"""Tokens of texts that are read in one step: as many rows as a reader packs at once."""
 
 WINDOWS = 64
 """Contexts of questions and texts to summarize are cut into windows; one that needs more is too long."""
@@ -51,9 +60,9 @@ class Asked:
     settings: dict[str, Any]
     owner: str
     record: Record | None = None
-    tokens: int = 0
     error: Exception | None = None
     aborted: bool = False
+    sequence: Sequence | None = None
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -64,10 +73,10 @@ class Asked:
 class TaskWorker:
     """A :class:`weft.server.loop.Worker`; at most ``most`` texts are worked on at once."""
 
-    def __init__(self, model: ReadingModel | WritingModel, most: int):
-        self._model, self._most = model, most
-        self._waiting: list[Asked] = []
-        self._turns: dict[str, int] = {}
+    def __init__(self, model: ReadingModel, most: int):
+        self._model = model
+        self._scheduler = Scheduler(most, READ_TOKENS + most, BlockPool(0))
+        self._asked: dict[Sequence, Asked] = {}
         self._steps = 0
 
     def add(self, message: Message) -> Asked:
@@ -78,25 +87,28 @@ class TaskWorker:
         if message["task"] not in self._model.tasks:
             self._model.refuse(CALLS[message["task"]])
         request = Asked(message["task"], message["item"], message["settings"], message["owner"])
-        self._waiting.append(request)
+        request.sequence = self._sequence(request)
+        self._asked[request.sequence] = request
+        self._scheduler.add(request.sequence)
         return request
 
     def abort(self, request: Asked) -> None:
         """Take it out of the queue."""
-        if request in self._waiting:
-            self._waiting.remove(request)
+        self._forget(request)
         request.aborted = True
 
     def step(self) -> Iterable[Asked]:
-        """Answer the next text, and others that wait for the same."""
+        """Read the next texts, as many as the budget holds, those that are asked the same together."""
         self._steps += 1
-        # Of keys that wait, the one that was served longest ago.
-        first = min(self._waiting, key=lambda one: self._turns.get(one.owner, 0))
-        alike = [one for one in self._waiting if one is not first and one.kind == first.kind]
-        batch = [first, *alike[: self._most - 1]]
-        self._turns |= {one.owner: self._steps for one in batch}
-        self._waiting = [one for one in self._waiting if one not in batch]
-        self._answer(batch)
+        work = self._scheduler.schedule()
+        batch = [self._asked[item.sequence] for item in work]
+        left = batch
+        while left:
+            self._answer([one for one in left if one.kind == left[0].kind])
+            left = [one for one in left if one.kind != left[0].kind]
+        for item in work:
+            self._scheduler.advance(item)
+            self._forget(self._asked[item.sequence])
         return batch
 
     def news(self, request: Asked) -> Message:
@@ -105,7 +117,7 @@ class TaskWorker:
             raise request.error
         if request.aborted:
             return {"text": "", "tokens": 0, "finish": "abort"}
-        return {"text": "", "tokens": request.tokens, "record": request.record, "finish": "stop"}
+        return {"text": "", "tokens": 0, "record": request.record, "finish": "stop"}
 
     def position(self, request: Asked) -> int:
         """Nothing, until all of it is done."""
@@ -113,12 +125,10 @@ class TaskWorker:
 
     def stats(self) -> dict[str, int]:
         """Texts that wait, and batches answered."""
-        return {"running": 0, "waiting": len(self._waiting), "steps": self._steps}
+        return {"running": 0, "waiting": self._scheduler.waiting, "steps": self._steps}
 
     def embed(self, tokens: list[int]) -> bytes:
         """The vector of a text, as :meth:`weft.api.ReadingModel.embed` gives it."""
-        if not isinstance(self._model, ReadingModel):
-            self._model.refuse("embed")
         vector: bytes = self._model.vectors([tokens])[0].astype("<f4").tobytes()
         return vector
 
@@ -126,12 +136,29 @@ class TaskWorker:
         """Not here."""
         raise UsageError(f"Adapters are for decoders, not for this {self._model.architecture}.")
 
+    def _sequence(self, request: Asked) -> Sequence:
+        """What the scheduler sees of a text: something to read, and nothing to write."""
+        texts = [request.item[name] for name in ("text", "question", "context") if name in request.item]
+        tokenizer, length = self._model.tokenizer, 1
+        # What is wrong with a text is told when it is read.
+        with contextlib.suppress(DataError):
+            length = sum(map(len, tokenizer.encode_batch(texts)))
+        # One that is longer than the budget, in windows, has a step to itself.
+        source = range(max(1, min(length, self._scheduler.longest_source)))
+        params, text = SamplingParams(), text_stream(tokenizer, ())
+        return Sequence((), params, seed=0, limit=0, text=text, owner=request.owner, source=source)
+
+    def _forget(self, request: Asked) -> None:
+        """It is read, or nobody wants it."""
+        if request.sequence is not None and self._asked.pop(request.sequence, None) is not None:
+            self._scheduler.remove(request.sequence)
+
     def _answer(self, batch: list[Asked]) -> None:
         first = batch[0]
         try:
             records = ask(self._model, first.task, [one.item for one in batch], first.settings)
             for one, record in zip(batch, records, strict=True):
-                one.record, one.tokens = _finite(record), self._written(record)
+                one.record = _finite(record)
         except Exception as error:
             if len(batch) == 1:
                 # Whatever a text holds is the client's to mend.
@@ -140,13 +167,6 @@ class TaskWorker:
             # One of them is wrong, or together they are too much: each by itself.
             for one in batch:
                 self._answer([one])
-
-    def _written(self, record: Record) -> int:
-        """Tokens of what the model wrote, where it writes."""
-        if isinstance(self._model, ReadingModel):
-            return 0
-        texts = [record["text"], *(one["text"] for one in record.get("alternatives", ()))]
-        return sum(map(len, self._model.tokenizer.encode_batch(texts)))
 
 
 def _finite(record: Record) -> Record:
