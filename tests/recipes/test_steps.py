@@ -93,8 +93,32 @@ def chats(need: str, first: int) -> str:
     return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
 
 
+def base(need: str, folder: Path, *, chinese: bool) -> Path:
+    """A small file of the format that a base reads under a name; more lines than those that learn labels."""
+    half = 120 if need in ("base_dev", "base_test") else 0
+    classified = records("classify")[half : half + 100]
+    table = "label\ttext_a\n" + "".join(f"1\t{row['text']}\n" for row in classified)
+    pairs = [{"dialogue": r["source"], "summary": r["target"]} for r in records("pairs")[:100]]
+    formats = {
+        "base_news": (".txt", bio(records("tag")[:100])),
+        "base_web": (".jsonl", cluener(records("tag")[50:150])) if chinese else (".txt", roles(0)),
+        "base_articles": (".json", squad(records("span")[:60])),
+        "base_shops": (".csv", "review,label\n" + "".join(f"{row['text']},1\n" for row in classified)),
+        "base_text": (".jsonl", chats("text_zh", 0)) if chinese else (".txt", chats("text_en", 0)),
+        "base_talks": (".jsonl", "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)),
+        "base_chats": (".jsonl", chats("chat_en", 0)),
+    }
+    lines = "".join(f"1 {row['text']}\n" for row in classified)
+    suffix, text = formats.get(need, (".tsv", table) if chinese else (".txt", lines))
+    file = folder / f"{need}{suffix}"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
 def made(recipe: str, need: str, folder: Path) -> Path:
     """A small file of the format that a recipe reads under a name."""
+    if need.startswith("base_"):
+        return base(need, folder, chinese="base_news" in steps.load(recipe).needs)
     half = 0 if need.startswith(("train", "other", "text", "chat", "sentiment", "entities")) else 120
     classified, tagged = records("classify")[half : half + 100], records("tag")[half : half + 100]
     if recipe == "chnsenticorp" and need == "other":
@@ -124,6 +148,14 @@ def made(recipe: str, need: str, folder: Path) -> Path:
             json.dumps({"dialogue": r["source"], "summary": r["target"]}, ensure_ascii=False) + "\n"
             for r in records("pairs")[half : half + 100]
         ),
+        "lctt-zh-intro": lambda: "".join(
+            json.dumps({"text": f"{r['target']}。我{n}。{r['source']}.", "summary": r["target"]}) + "\n"
+            for n, r in enumerate(records("pairs")[half : half + 100])
+        ),
+        "csl-title": lambda: "".join(
+            f"to title\t{r['target']},{n}.{r['source']}\t{r['target']}\n"
+            for n, r in enumerate(records("pairs")[half : half + 100])
+        ),
         "multi30k-en-de": lambda: "".join(
             (r["source"] if need.endswith("en") else r["target"].translate(GERMAN)) + "\n"
             for r in records("pairs")[half : half + 100]
@@ -148,14 +180,6 @@ def test_every_recipe_runs_for_a_few_steps(name: str, tmp_path: Path) -> None:
     files = {need: made(name, need, tmp_path) for need in recipe.needs}
     said: list[str] = []
     steps.run(recipe, recipe.files(None, files), tmp_path / "out", quick=True, say=said.append)
-        "lctt-zh-intro": lambda: "".join(
-            json.dumps({"text": f"{r['target']}。我{n}。{r['source']}.", "summary": r["target"]}) + "\n"
-            for n, r in enumerate(records("pairs")[half : half + 100])
-        ),
-        "csl-title": lambda: "".join(
-            f"to title\t{r['target']},{n}.{r['source']}\t{r['target']}\n"
-            for n, r in enumerate(records("pairs")[half : half + 100])
-        ),
     assert len(said) == len(recipe.steps)
     assert list((tmp_path / "out").glob("*/model/model.safetensors"))
 
@@ -164,7 +188,14 @@ def test_every_recipe_runs_for_a_few_steps(name: str, tmp_path: Path) -> None:
 def test_every_recipe_has_titles_in_both_languages_and_ends_in_a_figure_or_a_server(name: str) -> None:
     recipe = steps.load(name)
     assert recipe.title["en"] and recipe.title["zh"]
-    assert recipe.steps[-1][0] == "eval" or recipe.serves
+    begun = {steps.load(other).after for other in RECIPES}
+    assert recipe.steps[-1][0] == "eval" or recipe.serves or name in begun
+
+
+def test_a_recipe_after_another_has_its_files_and_steps_first() -> None:
+    first, second = steps.load("chinese-base"), steps.load("cluener")
+    assert second.after == "chinese-base" and list(second.steps[: len(first.steps)]) == list(first.steps)
+    assert set(second.needs) == {*first.needs, "train", "dev"} and len(second.steps) == len(first.steps) + 3
 
 
 def test_quick_steps_replace_the_length_of_training_only() -> None:
@@ -191,9 +222,9 @@ def test_a_broken_recipe_is_told(text: str, said: str) -> None:
 
 def test_missing_files_and_unknown_names_are_told(tmp_path: Path) -> None:
     recipe = steps.load("cluener")
-    with pytest.raises(DataError, match="needs a file train; give --set train=FILE, or --data"):
+    with pytest.raises(DataError, match="needs a file base_news; give --set base_news=FILE, or --data"):
         recipe.files(None, {})
-    with pytest.raises(DataError, match=r"There is no train .*no dev"):
+    with pytest.raises(DataError, match=r"There is no base_news .*no train .*no dev"):
         recipe.files(tmp_path, {})
     with pytest.raises(UsageError, match="test"):
         recipe.files(tmp_path, {"test": tmp_path})
