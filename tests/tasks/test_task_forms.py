@@ -206,3 +206,9 @@ def test_an_instruction_is_recognised_with_its_input(tmp_path: Path) -> None:
     message = (Chat().example(json.loads(line))[0] or [])[0]["content"]
     assert Excluded([tmp_path / "a.jsonl"], Chat()).holds([message])
     assert not Excluded([tmp_path / "a.jsonl"]).holds([message])
+
+
+def test_a_character_of_several_tokens_is_in_one_span() -> None:
+    offsets = [(0, 1), (0, 1), (0, 1), (1, 2), (2, 3)]
+    assert spans_of(["B-X", "B-X", "I-X", "I-X", "B-X"], offsets) == [(0, 2, "X"), (2, 3, "X")]
+    assert spans_of(["B-X", "O", "B-Y", "B-Y", "O"], offsets) == [(0, 1, "X"), (1, 2, "Y")]

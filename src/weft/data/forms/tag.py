@@ -108,7 +108,8 @@ def place(tokenizer: Tokenizer, asked: Sequence[tuple[str, tuple[int, int] | Non
 
 
 def spans_of(classes: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, str]]:
-    """The spans in characters that a class a token says; an I that continues nothing begins a span."""
+    """The spans in characters that a class a token says; an I that continues nothing begins a span. A
+    character is in one span, however many tokens spell it."""
     found: list[tuple[int, int, str]] = []
     open_label: str | None = None
     for name, (start, stop) in zip(classes, offsets, strict=True):
@@ -119,6 +120,9 @@ def spans_of(classes: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list
             open_label = None
         elif mark == "I" and label == open_label:
             found[-1] = (found[-1][0], stop, label)
+        elif found and start < found[-1][1]:
+            # More bytes of a character that stands in a span already.
+            continue
         else:
             found.append((start, stop, label))
             open_label = label
