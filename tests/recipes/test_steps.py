@@ -119,7 +119,11 @@ def made(recipe: str, need: str, folder: Path) -> Path:
     """A small file of the format that a recipe reads under a name."""
     if need.startswith("base_"):
         return base(need, folder, chinese="base_news" in steps.load(recipe).needs)
-    half = 0 if need.startswith(("train", "other", "text", "chat", "sentiment", "entities")) else 120
+    half = (
+        0
+        if need.startswith(("train", "other", "goods", "phrases", "text", "chat", "sentiment", "entities"))
+        else 120
+    )
     classified, tagged = records("classify")[half : half + 100], records("tag")[half : half + 100]
     if recipe == "chnsenticorp" and need == "other":
         file = folder / "other.csv"
