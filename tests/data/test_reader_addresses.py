@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from weft.core.errors import DataError
-from weft.data import sources, standard_input
+from weft.core.errors import DataError, ResourceError
+from weft.core.hardware import usable_cores
+from weft.data import addresses, sources, standard_input
 from weft.data.addresses import is_address, open_address
 from weft.data.config import ReadConfig
 from weft.data.steps.read import read
@@ -29,6 +30,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
+    if usable_cores() < 2:
+        pytest.skip("the data engine reads addresses with two cores at least")
     handler = functools.partial(Quiet, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
@@ -112,3 +115,10 @@ def test_standard_input(
 def test_nothing_on_standard_input_is_one_sentence() -> None:
     with pytest.raises(DataError, match="Nothing came in on standard input"):
         standard_input.spool(io.BytesIO(b""))
+
+
+def test_one_processor_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine would wait for itself for ever."""
+    monkeypatch.setattr(addresses, "usable_cores", lambda: 1)
+    with pytest.raises(ResourceError, match="cannot be read with one processor"):
+        sources.find(["http://127.0.0.1:9/a.txt"], ReadConfig())

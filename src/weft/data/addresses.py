@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
-from weft.core.errors import DataError
+from weft.core.errors import DataError, ResourceError
+from weft.core.hardware import usable_cores
 from weft.data.engine import daft
 
 _SCHEMES = {"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf"}
@@ -31,8 +32,14 @@ def listing(source: str) -> list[tuple[str, int]]:
     """``(address, bytes)`` of every file that ``source`` names: a file, a pattern or a folder, sorted.
 
     An address whose last part has no suffix is a folder (not over HTTP, which has none). Raises
-    DataError when there is nothing or it cannot be reached.
+    DataError when there is nothing or it cannot be reached, and ResourceError on a single core, where the
+    engine would wait for itself for ever (Daft 0.7.24: its one worker asks for what it should fetch).
     """
+    if usable_cores() < 2:
+        raise ResourceError(
+            f"{source} cannot be read with one processor: the data engine needs a second one to fetch it. "
+            "Give the process two, or copy the files to this machine first."
+        )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             found = daft.from_glob_path(_pattern(source), io_config=_access()).to_pydict()
