@@ -5,7 +5,6 @@ T = positions of a row, P = couples of a split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,18 @@ import numpy.typing as npt
 
 from weft.core import manifest
 from weft.core.errors import DataError
+from weft.data.assembled import Assembled
 from weft.data.batch import Batch
 from weft.data.loader import check_sizes
 from weft.data.order import Shuffled
 from weft.data.packing import Plan, plan
 from weft.data.rows import Learnt, MappedTokens, Rows
 from weft.data.verified import open_verified
-from weft.tokenizer import Tokenizer
 
 Ints = npt.NDArray[np.int64]
 
 
-class CoupleLoader:
+class CoupleLoader(Assembled[Batch]):
     """Documents 2i and 2i + 1 of the shard are couple i, and follow each other in one row.
 
     A couple longer than a row is dropped; :attr:`counts` says how many. What a row tells is up to those that
@@ -91,35 +90,6 @@ class CoupleLoader:
     def tokens_per_epoch(self) -> int:
         """Tokens of the documents of one epoch, prompts included."""
         return int(self._rows.plan.length.sum(dtype=np.int64))
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the vocabulary that the shards were encoded with."""
-        return self._shards.vocab_size
-
-    @property
-    def data_fingerprint(self) -> str:
-        """Fingerprint of the tokens in the shards."""
-        return self._shards.fingerprint
-
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """DataError unless the shards were made with exactly this tokenizer."""
-        self._shards.check_tokenizer(tokenizer)
-
-    def batch(self, step: int) -> Batch:
-        """Batch number ``step`` (from 0), [batch_rows, T]; past the last row the next epoch goes on."""
-        first = step * self.batch_rows
-        return self.gather(range(first, first + self.batch_rows))
-
-    def gather(self, samples: range) -> Batch:
-        """The rows with these global sample numbers; sample g is row ``g % rows`` of epoch ``g // rows``."""
-        return self._assemble(self._order.at(np.arange(samples.start, samples.stop)))
-
-    def sequential(self, batch_rows: int | None = None) -> Iterator[Batch]:
-        """Every row exactly once in the order of the plan; the last batch may have fewer rows."""
-        size = batch_rows or self.batch_rows
-        for first in range(0, self.rows, size):
-            yield self._assemble(np.arange(first, min(first + size, self.rows)))
 
 
 def form(shards_folder: Path) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from weft.data import labelled
 from weft.data.examples import kind, records
 from weft.data.forms import Form
 from weft.data.labelled.opened import lines
+from weft.data.nested import strings
 
 LEAST = 8
 """Characters of a text that is recognised; shorter ones stand in any file."""
@@ -49,18 +49,7 @@ def _texts(file: Path, form: Form | None) -> Iterator[str]:
         yield from (line.text for line in lines(file))
         return
     for _, record, _, _ in found:
-        yield from _strings(record)
+        yield from strings(record)
         example = form.example(record)[0] if form is not None and record is not None else None
         if form is not None and example is not None:
             yield from form.texts(example)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)

@@ -7,7 +7,6 @@ that packing in one dimension fits both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,18 @@ import numpy.typing as npt
 
 from weft.core.errors import DataError, UsageError
 from weft.data.answers import Answers, Long
+from weft.data.assembled import Assembled
 from weft.data.batch import IGNORED, PairBatch
 from weft.data.loader import check_sizes
 from weft.data.order import Shuffled
 from weft.data.packing import plan
 from weft.data.rows import spread
 from weft.data.verified import open_verified
-from weft.tokenizer import Tokenizer
 
 Ints = npt.NDArray[np.int64]
 
 
-class PairLoader:
+class PairLoader(Assembled[PairBatch]):
     """Pairs of a folder made by :func:`weft.data.supervised.write` with ``form = "pairs"``.
 
     Source and target both end with the end of text; the decoder's first input is ``start_id``, by default
@@ -94,35 +93,6 @@ class PairLoader:
         """Targets of one epoch."""
         taken = np.minimum(self._targets, self.target_length)
         return int(taken[self._plan.document].sum())
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the vocabulary that the shards were encoded with."""
-        return self._shards.vocab_size
-
-    @property
-    def data_fingerprint(self) -> str:
-        """Fingerprint of the tokens in the shards."""
-        return self._shards.fingerprint
-
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """DataError unless the shards were made with exactly this tokenizer."""
-        self._shards.check_tokenizer(tokenizer)
-
-    def batch(self, step: int) -> PairBatch:
-        """Batch number ``step`` (from 0) of ``batch_rows`` rows."""
-        first = step * self.batch_rows
-        return self.gather(range(first, first + self.batch_rows))
-
-    def gather(self, samples: range) -> PairBatch:
-        """The rows with these global sample numbers; sample g is row ``g % rows`` of epoch ``g // rows``."""
-        return self._assemble(self._order.at(np.arange(samples.start, samples.stop)))
-
-    def sequential(self, batch_rows: int | None = None) -> Iterator[PairBatch]:
-        """Every row exactly once in the order of the plan; the last batch may have fewer rows."""
-        size = batch_rows or self.batch_rows
-        for first in range(0, self.rows, size):
-            yield self._assemble(np.arange(first, min(first + size, self.rows)))
 
     def _assemble(self, rows: Ints) -> PairBatch:
         packed, reader, eos = self._plan, self._shards.reader, self._shards.eos_id

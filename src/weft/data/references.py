@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weft.core.errors import DataError
+from weft.data.nested import strings
 
 _RECORDS = (".jsonl", ".ndjson")
 _SUFFIXES = (*_RECORDS, ".parquet", ".txt", ".md")
@@ -46,7 +47,7 @@ def read_samples(path: Path, fields: Sequence[str] = (), *, by_line: bool = Fals
             chosen = record
             if fields and isinstance(record, dict):
                 chosen = {name: value for name, value in record.items() if name in fields}
-            yield from (Sample(file.name, item, text) for text in _strings(chosen) if text.strip())
+            yield from (Sample(file.name, item, text) for text in strings(chosen) if text.strip())
 
 
 def _records(file: Path, by_line: bool) -> Iterator[Any]:
@@ -66,14 +67,3 @@ def _records(file: Path, by_line: bool) -> Iterator[Any]:
         raise DataError(
             f"The samples in {file} cannot be read ({error}); repair the file or leave it out."
         ) from error
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)
