@@ -70,6 +70,15 @@ class Asked:
         return (self.task, self.settings)
 
 
+def check(model: ReadingModel | WritingModel, message: Message) -> None:
+    """UsageError for a request that is no task, or none that this model can do."""
+    if message["op"] != "task":
+        able = ", ".join(model.tasks)
+        raise UsageError(f"This {model.architecture} continues no text; its tasks are {able}.")
+    if message["task"] not in model.tasks:
+        model.refuse(CALLS[message["task"]])
+
+
 class TaskWorker:
     """A :class:`weft.server.loop.Worker`; at most ``most`` texts are worked on at once."""
 
@@ -81,11 +90,7 @@ class TaskWorker:
 
     def add(self, message: Message) -> Asked:
         """Queue a text. UsageError for what this model cannot do."""
-        if message["op"] != "task":
-            able = ", ".join(self._model.tasks)
-            raise UsageError(f"This {self._model.architecture} continues no text; its tasks are {able}.")
-        if message["task"] not in self._model.tasks:
-            self._model.refuse(CALLS[message["task"]])
+        check(self._model, message)
         request = Asked(message["task"], message["item"], message["settings"], message["owner"])
         request.sequence = self._sequence(request)
         self._asked[request.sequence] = request

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 
 from weft.api import WritingModel
-from weft.api.able import CALLS
 from weft.api.ask import Record, record_of
 from weft.api.writing import Order
 from weft.core.errors import CheckpointError, DataError, UsageError
@@ -21,7 +20,7 @@ from weft.engine.encdec import BeamBatch, Beams, Written
 from weft.engine.runner import prepare
 from weft.engine.sequence import Sequence
 from weft.server.line import Line
-from weft.server.tasks import SOURCE_TOKENS
+from weft.server.tasks import SOURCE_TOKENS, check
 from weft.server.wire import Message
 
 _MARKS = 64
@@ -79,11 +78,7 @@ class WritingWorker:
 
     def add(self, message: Message) -> Asked:
         """Queue a text. UsageError for what this model cannot do, and for texts that it cannot read."""
-        if message["op"] != "task":
-            able = ", ".join(self._model.tasks)
-            raise UsageError(f"This {self._model.architecture} continues no text; its tasks are {able}.")
-        if message["task"] not in self._model.tasks:
-            self._model.refuse(CALLS[message["task"]])
+        check(self._model, message)
         try:
             order = self._model.order(message["task"], message["item"]["text"], message["settings"])
         except DataError as error:
