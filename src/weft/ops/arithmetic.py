@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 
@@ -55,8 +56,7 @@ def choose(device: torch.device, wish: str = "auto") -> Arithmetic:
     if wish == "fp8":
         return _float8(device)
     fp32 = matrix_rate(device, torch.float32)
-    native = device.type != "cpu" or {"avx512_bf16", "amx_bf16"} & set(probe().instruction_sets)
-    if wish == "fp32" or (wish == "auto" and not native):
+    if wish == "fp32" or (wish == "auto" and not has_bfloat16(device)):
         why = "asked for" if wish == "fp32" else "this processor has no bf16 instructions"
         return Arithmetic(torch.float32, fp32, f"fp32, {fp32 / 1e9:,.0f} GFLOP/s measured: {why}")
     bf16 = matrix_rate(device, torch.bfloat16)
@@ -64,6 +64,16 @@ def choose(device: torch.device, wish: str = "auto") -> Arithmetic:
     if wish == "bf16" or bf16 > 1.2 * fp32:
         return Arithmetic(torch.bfloat16, bf16, f"bf16 matrix work on fp32 masters: {figures}")
     return Arithmetic(torch.float32, fp32, f"fp32: {figures}")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bf16 products run in hardware; a CPU without instructions for them is far slower in bf16."""
+    return device.type != "cpu" or _instructions()
+
+
+@functools.cache
+def _instructions() -> bool:
+    return bool({"avx512_bf16", "amx_bf16"} & set(probe().instruction_sets))
 
 
 def _float8(device: torch.device) -> Arithmetic:

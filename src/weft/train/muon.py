@@ -1,12 +1,10 @@
 """Muon (Jordan et al. 2024) over any number of processes: the update of one process, computed once.
 
-The momentum of a matrix is orthogonalised by a quintic Newton-Schulz iteration in bf16 and scaled to the
-root mean square of AdamW's update (arXiv:2502.16982). In one process this is ``torch.optim.Muon`` to the
-last bit. Of matrices that several ranks hold, whole or in shards, each is put together, orthogonalised by
+The momentum of a matrix is orthogonalised (:mod:`weft.ops.orthogonal`) and scaled to the root mean square of
+AdamW's update (arXiv:2502.16982). Where bf16 is in hardware, this is ``torch.optim.Muon`` to the last bit in
+one process. Of matrices that several ranks hold, whole or in shards, each is put together, orthogonalised by
 one of them and sent to the others, so the work is shared out instead of repeated. A parameter of three
 dimensions is a stack of matrices (experts); where a rank holds whole ones it does its own.
-
-R rows and C columns of a matrix.
 """
 
 from __future__ import annotations
@@ -20,29 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEPS = 5
-EPS = 1e-7
-
-
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """bf16 [..., R, C] with singular values near 1 and the singular vectors of ``matrix``."""
-    a, b, c = COEFFICIENTS
-    tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.bfloat16()
-    x = x.mT if tall else x
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
-    for _ in range(STEPS):
-        gram = x @ x.mT
-        x = _fused(x, _fused(gram, gram, gram, b, c), x, a, 1.0)
-    return x.mT if tall else x
-
-
-def _fused(base: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float) -> Tensor:
-    """beta * base + alpha * left @ right."""
-    if base.ndim == 2:
-        return torch.addmm(base, left, right, beta=beta, alpha=alpha)
-    return torch.baddbmm(base, left, right, beta=beta, alpha=alpha)
+from weft.ops.orthogonal import orthogonalise
 
 
 class Muon(torch.optim.Optimizer):

@@ -28,6 +28,7 @@ from weft.ops.attention import PackedRows
 from weft.ops.kernels import kernels
 from weft.ops.loss import summed_cross_entropy
 from weft.ops.memory import keep_memory
+from weft.ops.orthogonal import orthogonalise
 from weft.parallel.planner.trace import DTYPES
 
 REPEATS = 5
@@ -198,12 +199,21 @@ def _time_update(model: Decoder) -> list[tuple[str, Timing]]:
         parameter.grad = torch.full_like(parameter, 1e-3)
     adamw = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
     matrices = [p for block in model.blocks for p in block.parameters() if p.ndim == 2]
-    muon = torch.optim.Muon(matrices, lr=1e-5, adjust_lr_fn="match_rms_adamw")
+    muon = [(p, torch.zeros_like(p)) for p in matrices]
     return [
         ("clip", _timed(lambda: torch.nn.utils.clip_grad_norm_(parameters, 1e-9))),
         ("adamw", _timed(adamw.step)),
-        ("muon", _timed(muon.step)),
+        ("muon", _timed(lambda: _turn(muon))),
     ]
+
+
+@torch.no_grad()
+def _turn(held: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
+    """What Muon does to each matrix and its momentum."""
+    for weight, momentum in held:
+        assert weight.grad is not None
+        momentum.lerp_(weight.grad, 0.05)
+        weight.mul_(1.0).add_(orthogonalise(weight.grad.lerp(momentum, 0.95)), alpha=-1e-5)
 
 
 def _time_collectives(size: int) -> list[dict[str, Any]]:
