@@ -12,13 +12,14 @@ import pytest
 
 from weft.core import manifest
 from weft.core.errors import DataError, UsageError
+from weft.data import supervised
 from weft.data.answers import AnswerLoader
 from weft.data.batch import IGNORED, PairBatch
 from weft.data.config import SplitConfig
 from weft.data.conversations import parse
 from weft.data.indexed import ShardReader
 from weft.data.pairs import PairLoader
-from weft.data.supervised import SupervisedConfig, raw_records, write
+from weft.data.supervised import SupervisedConfig, prepare, raw_records, write
 from weft.tokenizer import Tokenizer
 
 ALL = SplitConfig(0.0, 0.0)
@@ -259,3 +260,14 @@ def test_conversations_are_no_pairs(chats: Path, shards_folder: Path) -> None:
     with pytest.raises(DataError, match="sidecar"):
         AnswerLoader(shards_folder, "train", 64)
     assert (manifest.read(chats) or {})["figures"]["form"] == "chat"
+
+
+def test_a_tokenizer_of_its_own_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, out = lines(tmp_path / "chats.jsonl", CHATS), tmp_path / "out"
+    first = prepare([file], 320, out)
+    monkeypatch.setattr(supervised, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert prepare([file], 320, out) == first
+    monkeypatch.undo()
+    # Another size, and other files, are other data.
+    assert prepare([file], 384, out)["inputs"] != first["inputs"]
+    assert prepare([lines(tmp_path / "more.jsonl", CHATS[1:])], 384, out)["inputs"] != first["inputs"]

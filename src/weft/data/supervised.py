@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weft.core import config, manifest
-from weft.core.errors import DataError
+from weft.core.errors import DataError, WeftError
 from weft.core.files import atomic_directory, disk_errors, hash_file
 from weft.data import labelled
 from weft.data.config import SplitConfig
@@ -136,37 +136,66 @@ def prepare(
 ) -> dict[str, Any]:
     """A folder that training reads: the examples as ``out/shards``, see :func:`write`, and the tokenizer.
 
-    ``tokenizer``: one to use, or the size of one to train on the training examples.
+    ``tokenizer``: one to use, or the size of one to train on the training examples. Does nothing when it is
+    done.
     """
+    chosen = settings or SupervisedConfig()
+    given = files if isinstance(files, Given) else Given(sorted(files, key=str))
+    size = None
     if isinstance(tokenizer, int):
-        chosen = settings or SupervisedConfig()
-        given = files if isinstance(files, Given) else Given(sorted(files, key=str))
-        texts = list(_Reading(given, None, chosen).texts())
-        tokenizer = train(texts, tokenizer, encoder=chosen.form in ENCODED)
-    record = write(files, tokenizer, out / "shards", settings)
+        # Its training reads every example, so it is not repeated to find that all is done.
+        size, kept = tokenizer, _kept(out / "tokenizer")
+        if kept is None or not _is_done(out / "shards", chosen, _inputs(given, kept, size)):
+            texts = list(_Reading(given, None, chosen).texts())
+            kept = train(texts, size, encoder=chosen.form in ENCODED)
+        tokenizer = kept
+    record = write(given, tokenizer, out / "shards", chosen, vocab_size=size)
     with disk_errors(out):
         tokenizer.save(out / "tokenizer")
     return record
 
 
-def write(
-    files: Files | Given, tokenizer: Tokenizer, out: Path, settings: SupervisedConfig | None = None
-) -> dict[str, Any]:
-    """Encode the examples of ``files`` into ``out`` and return the manifest; does nothing when it is done.
+def _kept(folder: Path) -> Tokenizer | None:
+    """The tokenizer that an earlier call left, None where there is none."""
+    if not folder.exists():
+        return None
+    with contextlib.suppress(WeftError):
+        return Tokenizer.load(folder)
+    return None
 
-    A conversation is rendered with the tokenizer's chat template. Equal training examples are kept once, and
-    a split that is not given is drawn by their content. Raises DataError when a file cannot be read or
-    nothing is left.
-    """
-    settings = settings or SupervisedConfig()
-    given = files if isinstance(files, Given) else Given(sorted(files, key=str))
-    spelled = config.dump(settings)
+
+def _inputs(given: Given, tokenizer: Tokenizer, vocab_size: int | None) -> dict[str, str]:
+    """What a folder of shards is made from; ``vocab_size`` when the tokenizer was trained on the examples."""
     prints = {name: _fingerprint([str(file) for file in found]) for name, found in given.parts()}
     inputs = {"tokenizer": tokenizer.fingerprint, "files": prints["train"]}
     inputs |= {name: found for name, found in prints.items() if name != "train"}
     if given.exclude:
         inputs["exclude"] = _fingerprint([str(file) for file in given.exclude])
-    if manifest.is_done(out, command=COMMAND, config=spelled, inputs=inputs):
+    return inputs if vocab_size is None else inputs | {"vocab_size": str(vocab_size)}
+
+
+def _is_done(out: Path, settings: SupervisedConfig, inputs: dict[str, str]) -> bool:
+    return manifest.is_done(out, command=COMMAND, config=config.dump(settings), inputs=inputs)
+
+
+def write(
+    files: Files | Given,
+    tokenizer: Tokenizer,
+    out: Path,
+    settings: SupervisedConfig | None = None,
+    *,
+    vocab_size: int | None = None,
+) -> dict[str, Any]:
+    """Encode the examples of ``files`` into ``out`` and return the manifest; does nothing when it is done.
+
+    A conversation is rendered with the tokenizer's chat template. Equal training examples are kept once, and
+    a split that is not given is drawn by their content. ``vocab_size`` is noted: the size that was asked of a
+    tokenizer trained on the examples. Raises DataError when a file cannot be read or nothing is left.
+    """
+    settings = settings or SupervisedConfig()
+    given = files if isinstance(files, Given) else Given(sorted(files, key=str))
+    inputs = _inputs(given, tokenizer, vocab_size)
+    if _is_done(out, settings, inputs):
         return manifest.read(out) or {}
     reading = _Reading(given, tokenizer, settings)
     with atomic_directory(out) as folder, contextlib.ExitStack() as stack:
@@ -184,7 +213,12 @@ def write(
         suffixes = ("bin", "idx", "parquet", *((LABELS,) if writers["train"].labelled else ()))
         outputs = tuple(f"{split}.{suffix}" for split in SPLITS for suffix in suffixes)
         return manifest.write(
-            folder, command=COMMAND, config=spelled, inputs=inputs, figures=figures, outputs=outputs
+            folder,
+            command=COMMAND,
+            config=config.dump(settings),
+            inputs=inputs,
+            figures=figures,
+            outputs=outputs,
         )
 
 
