@@ -15,7 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 from servers import ENDLESS, running, until
+from tests import task_models
+from tests.task_models import TEXTS
 
+import weft
 from weft.server.answer import EngineFault
 from weft.server.engine import EngineOptions, Patience
 from weft.server.replicas import Fleet
@@ -35,7 +38,7 @@ ASKED = {"prompt": list(range(60, 80)), "max_tokens": 12, "temperature": 0, "ign
 def cluster():
     ray = pytest.importorskip("ray")
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
     yield ray
     ray.shutdown()
 
@@ -109,6 +112,32 @@ def test_killed_engines_hit_their_requests_and_not_the_next(fleet):
     # Requests that come while the engines start again wait for them.
     assert [fleet.post("/v1/completions", ASKED).status_code for _ in range(3)] == [200] * 3
     assert fleet.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("task", "call", "settings"),
+    [
+        ("sentiment", "analyze_sentiment", {}),
+        ("translation", "translate", {"target_language": "zh", "max_length": 12}),
+    ],
+)
+def test_tasks_are_answered_by_replicas(cluster, tmp_path_factory, task, call, settings):
+    folder = task_models.made(tmp_path_factory)[task]
+    expected = [one.table() for one in getattr(weft.load(folder), call)([TEXTS[task]] * 3, **settings)]
+    options = EngineOptions(str(folder), "float32", max_sequences=2)
+    backend = partial(Fleet, replicas=2, address=None)
+    name = {"translation": "translate"}.get(task, task)
+    with running({"small": options}, backend=backend, patience=Patience(load=300)) as served:
+        body = {"model": "small", "input": [TEXTS[task]] * 3, **settings}
+        answer = served.post(f"/v1/tasks/{name}", body)
+        assert answer.status_code == 200, answer.text
+        for found, wanted in zip(answer.json()["results"], expected, strict=True):
+            assert found["label" if task == "sentiment" else "text"] == wanted[
+                "label" if task == "sentiment" else "text"
+            ]
+            assert found["score"] == pytest.approx(wanted["score"], abs=1e-4)
+        refused = served.post("/v1/tasks/roles", {"model": "small", "input": "a", "predicate": "a"})
+        assert refused.status_code == 400 and "\n" not in refused.json()["error"]["message"]
 
 
 def test_adapters_are_given_at_the_start(cluster, long_checkpoint, tmp_path):
