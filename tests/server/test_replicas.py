@@ -132,9 +132,10 @@ def test_tasks_are_answered_by_replicas(cluster, tmp_path_factory, task, call, s
         answer = served.post(f"/v1/tasks/{name}", body)
         assert answer.status_code == 200, answer.text
         for found, wanted in zip(answer.json()["results"], expected, strict=True):
-            assert found["label" if task == "sentiment" else "text"] == wanted[
-                "label" if task == "sentiment" else "text"
-            ]
+            assert (
+                found["label" if task == "sentiment" else "text"]
+                == wanted["label" if task == "sentiment" else "text"]
+            )
             assert found["score"] == pytest.approx(wanted["score"], abs=1e-4)
         refused = served.post("/v1/tasks/roles", {"model": "small", "input": "a", "predicate": "a"})
         assert refused.status_code == 400 and "\n" not in refused.json()["error"]["message"]
