@@ -43,8 +43,7 @@ class Published:
         device = self.cluster.device
         item = 4 if self.dtype == "fp32" else 2
         bandwidth = device.bandwidth * device.stream_share
-        # Muon orthogonalises in bf16, the loss and all else keep the dtype of the step.
-        dtype = "bf16" if piece == "muon" or (piece == "loss" and self.dtype == "fp8") else self.dtype
+        dtype = self._format(piece)
         rate = device.rate(dtype) * device.matrix_share
         total = work.stream / bandwidth + work.calls * device.launch
         for m, k, n in work.products:
@@ -56,6 +55,14 @@ class Published:
         attention = "bf16" if self.dtype == "fp8" else self.dtype
         total += work.attention / (device.rate(attention) * device.attention_share)
         return total * self._shared()
+
+    def _format(self, piece: str) -> str:
+        """Muon orthogonalises in bf16 where that is fast, fp8 leaves the loss in bf16, all else keeps the
+        dtype of the step."""
+        rates = dict(self.cluster.device.rates)
+        if piece == "muon":
+            return "bf16" if rates["bf16"] >= rates.get("fp32", 0.0) else "fp32"
+        return "bf16" if piece == "loss" and self.dtype == "fp8" else self.dtype
 
     def speed(self, working: int) -> float:
         """A host's cores are shared; devices are not."""
