@@ -208,7 +208,7 @@ def test_a_budget_derives_what_is_unset(data_folder: Path, tmp_path: Path) -> No
     run = config.load(
         TrainRun,
         None,
-        [f"data.path={data_folder}", "data.sequence_length=64", "train.budget=8s", "train.batch_tokens=256"],
+        [f"data.path={data_folder}", "data.sequence_length=64", "train.budget=20s", "train.batch_tokens=256"],
     )
     session.train(run, tmp_path, say=said.append)
     resolved = config.load(TrainRun, tmp_path / "resolved.toml")
