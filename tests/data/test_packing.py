@@ -99,6 +99,21 @@ def test_the_same_lengths_give_the_same_plan() -> None:
         assert np.array_equal(getattr(first, name), getattr(second, name))
 
 
+def test_mixed_rows_hold_the_same_pieces_beside_others() -> None:
+    """Texts that stand there once for each predicate lie side by side; what shares a row is drawn."""
+    lengths = np.repeat(np.random.default_rng(5).integers(8, 12, 300), 4)
+    plain, mixed, again = pack(lengths, 64), pack(lengths, 64, mixed=True), pack(lengths, 64, mixed=True)
+    assert plain.rows == mixed.rows and plain.padding == mixed.padding
+    assert sorted(mixed.document.tolist()) == list(range(len(lengths))) and (mixed.start == 0).all()
+    assert np.array_equal(mixed.length, lengths[mixed.document])
+    assert all(np.array_equal(getattr(mixed, n), getattr(again, n)) for n in ("document", "row"))
+    texts = [
+        np.mean([len({*(made.document[a:b] // 4)}) for a, b in zip(made.row[:-1], made.row[1:], strict=True)])
+        for made in (plain, mixed)
+    ]
+    assert texts[1] > 2 * texts[0]
+
+
 def test_a_plan_is_saved_beside_the_shards_and_a_stale_one_is_not_used(shards_folder: Path) -> None:
     opened = open_split(shards_folder, "valid")
     made = plan(opened, 32)

@@ -31,7 +31,8 @@ BASE = (
     "data.sequence_length=64", "model.hidden_size=32", "model.head_dim=16", "model.num_hidden_layers=2",
     "train.batch_tokens=512", "train.micro_rows=2", "train.steps=24", "train.save_steps=50",
     "train.validate_steps=50", "train.validate_rows=4", "train.ema=0.9", "train.arithmetic=fp32",
-    "optimizer.name=adamw",
+    # At the usual rate AdamW makes a difference of the last bit one of a percent within twenty steps.
+    "optimizer.name=adamw", "optimizer.learning_rate=0.003",
 )  # fmt: skip
 EXPERTS = (
     "model.architecture=Qwen3MoeForCausalLM", "model.num_experts=4", "model.num_experts_per_tok=2",
@@ -117,7 +118,7 @@ def check_way(
     for turn, layout in enumerate(way, 1):
         stop = STOP * turn if turn < len(way) else 0
         start(layout, ranks, data, folder / "moved", layout, mixed, stop, shape)
-    assert losses(folder / "moved") == pytest.approx(losses(folder / "alone"), rel=1e-3)
+    assert losses(folder / "moved") == pytest.approx(losses(folder / "alone"), rel=1e-5)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -132,7 +133,7 @@ def check_model(one: Path, other: Path) -> None:
     left, right = (load_model(folder / "model").state_dict() for folder in (one, other))
     assert left.keys() == right.keys()
     for name, tensor in left.items():
-        torch.testing.assert_close(right[name], tensor, rtol=0, atol=2e-3, msg=name)
+        torch.testing.assert_close(right[name], tensor, rtol=0, atol=1e-4, msg=name)
 
 
 def test_experts_move_from_rank_to_rank(data_folder: Path, two: Ranks, tmp_path: Path) -> None:

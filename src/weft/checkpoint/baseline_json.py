@@ -34,6 +34,7 @@ def parse(table: Table, architecture: str) -> BaselineConfig:
         bigram_size=integer(table, "bigram_size", BaselineConfig.bigram_size),
         classifier_pooling=table.get("classifier_pooling", "max"),
         sep_token_id=integer(table, "sep_token_id") if BASELINES[architecture][1] == "span" else None,
+        predicate_markers=_markers(table),
         initializer_range=number(table, "initializer_range", BaselineConfig.initializer_range),
         dropout=number(table, "dropout", 0.0),
         crf=flag(table, "crf"),
@@ -59,16 +60,31 @@ def write(config: BaselineConfig, dtype: str, token_ids: Table) -> dict[str, Any
         table |= {"bigram_buckets": config.bigram_buckets, "bigram_size": config.bigram_size}
     if config.sep_token_id is not None:
         table["sep_token_id"] = config.sep_token_id
+    if config.predicate_markers is not None:
+        table["predicate_markers"] = list(config.predicate_markers)
     if config.kernel_sizes:
         table["kernel_sizes"] = list(config.kernel_sizes)
     return table
 
 
 def _kernel_sizes(table: Table) -> tuple[int, ...]:
-    sizes = table.get("kernel_sizes", [])
-    whole = isinstance(sizes, list) and all(
-        isinstance(size, int) and not isinstance(size, bool) for size in sizes
+    return _whole_numbers(table, "kernel_sizes")
+
+
+def _markers(table: Table) -> tuple[int, int] | None:
+    found = _whole_numbers(table, "predicate_markers")
+    if not found:
+        return None
+    if len(found) != 2:
+        raise CheckpointError(f"predicate_markers = {list(found)} must be two tokens.")
+    return found[0], found[1]
+
+
+def _whole_numbers(table: Table, name: str) -> tuple[int, ...]:
+    found = table.get(name, [])
+    whole = isinstance(found, list) and all(
+        isinstance(value, int) and not isinstance(value, bool) for value in found
     )
     if not whole:
-        raise CheckpointError(f"kernel_sizes = {sizes!r} must be a list of whole numbers.")
-    return tuple(sizes)
+        raise CheckpointError(f"{name} = {found!r} must be a list of whole numbers.")
+    return tuple(found)

@@ -28,6 +28,7 @@ class LabelLoader(Loader):
 
     ``tokens`` of its batches are the text in place, ``targets`` the labels. A document longer than a row is
     dropped or cut, as ``long`` says; :attr:`counts` says how many were kept, cut or too long.
+    ``markers``: the tokens before and after a predicate, none where no text has one.
     """
 
     def __init__(
@@ -53,7 +54,13 @@ class LabelLoader(Loader):
             )
         self.labels: tuple[str, ...] = tuple(figures["labels"])
         self.shares: tuple[float, ...] = tuple(figures["shares"])
-        super().__init__(shards_folder, split, sequence_length, batch_rows, seed, max_padding=1.0)
+        self.markers: tuple[int, ...] = tuple(figures.get("markers", ()))
+        super().__init__(
+            *(shards_folder, split, sequence_length, batch_rows, seed),
+            max_padding=1.0,
+            # A text stands there once for each predicate: side by side a batch would see few texts.
+            mixed=bool(self.markers),
+        )
         reader = self._shards.reader
         stored = np.memmap(reader.prefix.with_name(f"{reader.prefix.name}.{LABELS}"), np.int32, mode="r")
         if len(stored) != len(reader.tokens):

@@ -55,9 +55,11 @@ class Loader:
         stream: int = 0,
         cache: BlockCache | None = None,
         max_padding: float = MOST_PADDING,
+        mixed: bool = False,
     ) -> None:
         """``prefix`` takes only documents whose source begins so; ``stream`` tells orders of one seed apart.
-        ``max_padding`` 1 cuts no document that fits into a row.
+        ``max_padding`` 1 cuts no document that fits into a row; ``mixed`` as in
+        :func:`weft.data.packing.pack`.
 
         The folder may be a URL (s3, gs, http, https, file); its tokens then pass through ``cache``. Raises
         DataError for missing or damaged shards, UsageError for impossible sizes, ResourceError when the
@@ -79,6 +81,7 @@ class Loader:
             name=self._choice,
             max_padding=max_padding if learnt is None else 1.0,
             window_targets=window,
+            mixed=mixed,
         )
         self._rows = Rows(made, reader.starts, tokens, self._shards.eos_id, learnt)
         self._order: Order = (

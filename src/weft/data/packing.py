@@ -72,6 +72,7 @@ def plan(
     name: str = "",
     max_padding: float = MOST_PADDING,
     window_targets: int = 0,
+    mixed: bool = False,
 ) -> Plan:
     """The plan for rows of ``sequence_length``: read from beside the shard, or made and saved there.
 
@@ -80,7 +81,7 @@ def plan(
     is no obstacle; the plan is then made again each time.
     """
     prefix = shards.reader.prefix
-    asked = f"{name} {max_padding} {window_targets}"
+    asked = f"{name} {max_padding} {window_targets}{' mixed' if mixed else ''}"
     text = f"{_VERSION} {shards.index_hash} {sequence_length} {asked}"
     key = hashlib.sha256(text.encode("utf-8")).hexdigest()
     usual = f" {MOST_PADDING} 0" == asked
@@ -90,7 +91,7 @@ def plan(
     if known is not None:
         return known
     wanted = shards.reader.lengths if lengths is None else lengths
-    made = pack(wanted, sequence_length, max_padding=max_padding, window_targets=window_targets)
+    made = pack(wanted, sequence_length, max_padding=max_padding, window_targets=window_targets, mixed=mixed)
     _save(file, key, made)
     return made
 
@@ -101,19 +102,21 @@ def pack(
     *,
     max_padding: float = 1.0,
     window_targets: int = 0,
+    mixed: bool = False,
 ) -> Plan:
     """Pack documents with ``lengths`` [documents] targets each into rows of ``sequence_length``.
 
     Documents no longer than a row are cut only where more than ``max_padding`` of the positions would stay
     empty, by default never. With ``window_targets`` the documents are packed in windows of about so many
-    targets in line (rounded up to 128 rows), so that a row is read from one region of the shard.
+    targets in line (rounded up to 128 rows), so that a row is read from one region of the shard. ``mixed``:
+    which documents of one length share a row is drawn, always alike, and does not follow their order.
     """
     if not 2 <= sequence_length < 1 << 31:
         raise UsageError(f"A sequence length of {sequence_length} is not possible; give at least 2.")
     lengths = np.asarray(lengths, np.int64)
     packed: list[_Pieces] = []
     for first, stop in _windows(lengths, max(window_targets, 128 * sequence_length) if window_targets else 0):
-        whole = _placed(lengths[first:stop], first, sequence_length)
+        whole = _placed(lengths[first:stop], first, sequence_length, mixed)
         packed.append(_cut_to_fill(whole, sequence_length, max_padding))
     edges = np.cumsum([0, *(pieces.rows for pieces in packed)])
     counts = np.concatenate([np.diff(pieces.row_ends()) for pieces in packed])
@@ -160,12 +163,14 @@ def _windows(lengths: npt.NDArray[np.int64], targets: int) -> Iterator[tuple[int
     yield from itertools.pairwise(edges)
 
 
-def _placed(lengths: npt.NDArray[np.int64], first: int, width: int) -> _Pieces:
+def _placed(lengths: npt.NDArray[np.int64], first: int, width: int, mixed: bool) -> _Pieces:
     counts = -(-lengths // width)
     document = np.repeat(np.arange(len(lengths)), counts)
     start = (np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)) * width
     length = np.minimum(lengths[document] - start, width)
-    row_of, rows = _best_fit(length, width)
+    drawn = np.random.default_rng(0).permutation(len(length)) if mixed else np.arange(len(length))
+    row_of = np.empty(len(length), np.int64)
+    row_of[drawn], rows = _best_fit(length[drawn], width)
     return _Pieces(document + first, start, length, row_of, rows).ordered()
 
 

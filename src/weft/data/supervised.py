@@ -31,6 +31,7 @@ from weft.data.examples import Record, records
 from weft.data.excluded import Excluded
 from weft.data.forms import Chat, Classify, Extractive, Form, Made, Pairs, Preferences, Similar, Span, Tag
 from weft.data.forms.similar import FIELDS as SIMILAR_FIELDS
+from weft.data.forms.tag import markers
 from weft.data.indexed import token_type, write_index
 from weft.data.schema import BYTES, ID, LANGUAGE, REASON, SOURCE, SPLITS, TOKENS, VALUE
 from weft.data.sentences import Unit
@@ -281,7 +282,14 @@ class _Reading:
             "form": self.form.name,
             "dropped": dict(Counter(row[REASON] for row in self.dropped)),
             **(shares if self.labelled else {}),
+            **self._markers(),
         }
+
+    def _markers(self) -> dict[str, list[int]]:
+        """Which tokens stand around predicates, where there are any."""
+        if not isinstance(self.form, Tag) or not self.form.marked:
+            return {}
+        return {"markers": list(markers(self._tokenizer))}
 
     @property
     def labelled(self) -> bool:

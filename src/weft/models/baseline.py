@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from weft.models.baseline_config import BaselineConfig
 from weft.models.heads import CRF, MaskedOutput, PredictionHead, pool
 from weft.models.layers import Linear
+from weft.models.predicate import Predicate, find
 from weft.ops.bigrams import bigrams
 from weft.ops.both_ways import BothWays
 from weft.ops.dropout import dropout
@@ -44,6 +45,7 @@ class Baseline(nn.Module):
         else:
             self.classifier = Linear(size, len(config.labels))
         self.crf = CRF(len(config.labels)) if config.crf else None
+        self.predicate = Predicate(config.input_size, size) if config.predicate_markers else None
 
     def body(self, x_BTE: Tensor, context: BothWays) -> Tensor:
         """[B, T, E] -> [B, T, E]: each position sees its own document and no other."""
@@ -69,10 +71,18 @@ class Baseline(nn.Module):
                 parameter.normal_(0.0, self.config.initializer_range, generator=generator)
             else:
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+        if self.predicate is not None:
+            self.predicate.silence()
 
     def forward(self, tokens_BT: Tensor, context: BothWays, dtype: torch.dtype | None = None) -> Tensor:
         """int64 [B, T] -> hidden states [B, T, E] before the classifier; matrices work in ``dtype``."""
-        return self.body(self.vectors(tokens_BT, context, dtype), context)
+        x_BTE = self.vectors(tokens_BT, context, dtype)
+        if self.predicate is None:
+            return self.body(x_BTE, context)
+        assert self.config.predicate_markers is not None
+        place = find(tokens_BT, context, self.config.predicate_markers)
+        hidden_BTE = self.body(self.predicate.below(x_BTE, place), context)
+        return self.predicate.above(hidden_BTE, place)
 
     def vectors(self, tokens_BT: Tensor, context: BothWays, dtype: torch.dtype | None) -> Tensor:
         """[B, T, input] in ``dtype``: what the layers read of each token."""

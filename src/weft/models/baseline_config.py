@@ -36,6 +36,9 @@ GATES = {"lstm": 4, "gru": 3}
 KERNEL_SIZES = (3, 4, 5)
 """Widths of the convolutions of Kim (arXiv:1408.5882)."""
 
+SIDES = 3
+"""Of a predicate: before it, in it, and after it."""
+
 _WIDEST = 64
 
 
@@ -52,6 +55,8 @@ class BaselineConfig(Dense):
     the vectors, ``bigram_size`` wide each, of the pairs that it makes with its neighbours
     (:mod:`weft.ops.bigrams`). A masked language model has no labels; its output is tied to the embeddings.
     ``sep_token_id`` is the token between a question and its text, for a network that answers questions.
+    ``predicate_markers``: the tokens before and after a predicate, for a tagger that is told of it
+    (:mod:`weft.models.predicate`).
     """
 
     vocab_size: int
@@ -66,6 +71,7 @@ class BaselineConfig(Dense):
     bigram_buckets: int = 0
     bigram_size: int = 64
     sep_token_id: int | None = None
+    predicate_markers: tuple[int, int] | None = None
     dropout: float = 0.0
     crf: bool = False
 
@@ -98,6 +104,16 @@ class BaselineConfig(Dense):
         if self.sep_token_id is not None and not 0 <= self.sep_token_id < self.vocab_size:
             raise ConfigError(
                 f"sep_token_id = {self.sep_token_id} must be one of the {self.vocab_size} tokens, from 0 on."
+            )
+        markers = self.predicate_markers
+        if markers is not None and (self.head != "token" or len({*markers}) != 2):
+            raise ConfigError(
+                f"predicate_markers = {list(markers)} must be two tokens and stand in a tagger, not in an "
+                f"{self.architecture}."
+            )
+        if markers is not None and not all(0 <= marker < self.vocab_size for marker in markers):
+            raise ConfigError(
+                f"predicate_markers = {list(markers)} must be of the {self.vocab_size} tokens, from 0 on."
             )
         if self.crf and self.head != "token":
             raise ConfigError(
@@ -163,7 +179,13 @@ class BaselineConfig(Dense):
         if self.head == "masked":
             # A matrix and a norm, and a bias of the output, whose matrix is the embeddings.
             return tables + layers + E * (E + 1) + self.vocab_size
-        return tables + layers + classes * (E + 1) + (classes * (classes + 2) if self.crf else 0)
+        told = self._told + SIDES * self.input_size + 2 * E if self.predicate_markers else 0
+        return tables + layers + told + classes * (E + 1) + (classes * (classes + 2) if self.crf else 0)
+
+    @property
+    def _told(self) -> int:
+        """Numbers in the matrices of :class:`weft.models.predicate.Predicate`."""
+        return self.input_size**2 + 3 * self.hidden_size**2 if self.predicate_markers else 0
 
     @property
     def _biases(self) -> int:
@@ -177,7 +199,7 @@ class BaselineConfig(Dense):
     def flops_per_token(self, context: int) -> float:
         """Matrix floating-point operations of a training step per token, whatever ``context`` is: 6 per
         parameter of a matrix of the layers."""
-        return 6.0 * self._matrices
+        return 6.0 * (self._matrices + self._told)
 
     @property
     def _matrices(self) -> int:

@@ -31,6 +31,8 @@ class ModelSection:
     An objective of encoders or encoder-decoders takes the architecture that it needs in place of the default.
     ``dropout`` is that of these models, ``num_decoder_layers`` of the latter, ``crf`` of a tagger.
     ``bigram_buckets`` and ``bigram_size`` are of recurrent networks and CNNs (:mod:`weft.ops.bigrams`).
+    ``predicate``: whether such a tagger is told of the predicate (:mod:`weft.models.predicate`), unset where
+    the texts have one.
     ``vectors``: a text file of word vectors that a fresh embedding starts from (:mod:`weft.train.vectors`).
     From ``num_experts`` on the keys belong to a mixture of experts (Qwen3MoeForCausalLM).
     """
@@ -51,6 +53,7 @@ class ModelSection:
     vectors: str | None = None
     bigram_buckets: int | None = None
     bigram_size: int | None = None
+    predicate: bool | None = None
     num_experts: int | None = None
     num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None

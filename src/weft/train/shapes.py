@@ -76,10 +76,9 @@ def shape(run: TrainRun, loader: TrainingRows) -> Config:
             )
         return fixed
     needed = _needed(section, name)
-    if section.bigram_buckets and needed not in BASELINES:
-        raise ConfigError(
-            f"model.bigram_buckets is of recurrent networks and CNNs, not of a {needed}; leave it out."
-        )
+    if (section.bigram_buckets or section.predicate) and needed not in BASELINES:
+        key = "bigram_buckets" if section.bigram_buckets else "predicate"
+        raise ConfigError(f"model.{key} is of recurrent networks and CNNs, not of a {needed}; leave it out.")
     if section.start is not None:
         return _from_start(run, needed, loader)
     if needed == "T5ForConditionalGeneration":
@@ -152,6 +151,7 @@ def _from_start(run: TrainRun, needed: str, loader: TrainingRows) -> Config:
     more: dict[str, Any] = {"architecture": needed, "labels": labels(loader), "crf": bool(run.model.crf)}
     if isinstance(found, BaselineConfig):
         more["sep_token_id"] = _separator(needed, loader)
+        more["predicate_markers"] = _markers(run.model, needed, loader)
         more["max_position_embeddings"] = max(found.max_position_embeddings, run.data.sequence_length)
     changed = dataclasses.replace(found, **more)
     return changed if dropout is None else dataclasses.replace(changed, dropout=dropout)
@@ -163,7 +163,7 @@ def _take_over(model: torch.nn.Module, start: torch.nn.Module) -> None:
     What answers questions shares nothing but embeddings with other recurrent networks.
     """
     given = dict(start.named_parameters())
-    drawn: tuple[str, ...] = ("classifier.", "output.", "crf.")
+    drawn: tuple[str, ...] = ("classifier.", "output.", "crf.", "predicate.")
     if isinstance(model, SpanReader) != isinstance(start, SpanReader):
         drawn += tuple(
             f"{name}." for name, _ in model.named_children() if name not in ("embedding", "bigrams")
@@ -223,6 +223,7 @@ def _baseline(run: TrainRun, architecture: str, loader: TrainingRows) -> Baselin
         dropout=0.1 if section.dropout is None else section.dropout,
         crf=bool(section.crf),
         sep_token_id=_separator(architecture, loader),
+        predicate_markers=_markers(section, architecture, loader),
     )
 
 
@@ -232,6 +233,19 @@ def _separator(architecture: str, loader: TrainingRows) -> int | None:
         return None
     assert isinstance(loader, LabelLoader)
     return loader.eos_id
+
+
+def _markers(section: ModelSection, architecture: str, loader: TrainingRows) -> tuple[int, int] | None:
+    """The tokens around a predicate, where there are any and a tagger is to know them."""
+    found: tuple[int, ...] = getattr(loader, "markers", ())
+    if section.predicate and (not found or BASELINES[architecture][1] != "token"):
+        raise ConfigError(
+            "model.predicate is of recurrent networks and CNNs that label texts with predicates; leave it "
+            "out, or make the data with weft data supervised --form tag --reader roles."
+        )
+    if not found or section.predicate is False or BASELINES[architecture][1] != "token":
+        return None
+    return found[0], found[1]
 
 
 def _encoder_decoder(section: ModelSection, vocab_size: int) -> EncoderDecoderConfig:

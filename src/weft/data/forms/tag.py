@@ -32,12 +32,13 @@ class Tagged:
 
 
 class Tag:
-    """An example is a :class:`Tagged`."""
+    """An example is a :class:`Tagged`. ``marked``: whether one that was encoded has a predicate."""
 
     name = "tag"
 
     def __init__(self, labels: Sequence[str] = ()):
         self.labels = tuple(labels)
+        self.marked = False
 
     def example(self, record: Any) -> Parsed:
         """From ``{"text", "spans": [{"start", "end", "label"}]}``; roles have ``predicate`` and ``roles``."""
@@ -85,15 +86,23 @@ class Tag:
     def encode(self, tokenizer: Tokenizer, examples: Sequence[Any]) -> list[list[Made] | DataError]:
         """One document each; a DataError where a token holds characters of two spans."""
         number = {label: n for n, label in enumerate(self.labels)}
+        self.marked = self.marked or any(example.predicate is not None for example in examples)
         found = place(tokenizer, [(e.text, e.predicate) for e in examples])
         return [_labelled(one, example, number) for one, example in zip(found, examples, strict=True)]
 
 
+def markers(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The tokens before and after a predicate."""
+    opened, closed = (tokenizer.token_id(name) for name in (TURN_START, TURN_END))
+    return (
+        tokenizer.eos_id if opened is None else opened,
+        tokenizer.eos_id if closed is None else closed,
+    )
+
+
 def place(tokenizer: Tokenizer, asked: Sequence[tuple[str, tuple[int, int] | None]]) -> list[Placed]:
     """The tokens of each text, those of its predicate between markers."""
-    opened, closed = (tokenizer.token_id(name) for name in (TURN_START, TURN_END))
-    opened = tokenizer.eos_id if opened is None else opened
-    closed = tokenizer.eos_id if closed is None else closed
+    opened, closed = markers(tokenizer)
     found = []
     for one, (_, predicate) in zip(placed(tokenizer, [text for text, _ in asked]), asked, strict=True):
         if predicate is None:
