@@ -19,7 +19,8 @@ from weft.data.config import SplitConfig
 from weft.data.conversations import parse
 from weft.data.indexed import ShardReader
 from weft.data.pairs import PairLoader
-from weft.data.supervised import SupervisedConfig, prepare, raw_records, write
+from weft.data.supervised import SupervisedConfig, prepare, write
+from weft.data.supervised_config import raw_records
 from weft.tokenizer import Tokenizer
 
 ALL = SplitConfig(0.0, 0.0)

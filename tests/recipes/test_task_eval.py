@@ -200,7 +200,7 @@ def test_summaries_choose_their_lines_on_training_files(tmp_path: Path) -> None:
     text = "one two\nthe long line of it all\nthree"
     rows = [{"source": text, "target": "the long line of it all"}] * 3
     file = lines(tmp_path / "rows.jsonl", rows)
-    from weft.data.supervised import SupervisedConfig
+    from weft.data.supervised_config import SupervisedConfig
 
     items = read_items([file], SupervisedConfig(form="pairs")).items
     found = baselines("summary", items, items, "en")
@@ -313,7 +313,7 @@ def test_examples_are_a_table_in_markdown(request: pytest.FixtureRequest, tmp_pa
 
 @pytest.mark.skipif(not os.environ.get("WEFT_DATA"), reason="needs WEFT_DATA, a folder of data sets")
 def test_a_real_file_is_read_whole() -> None:
-    from weft.data.supervised import SupervisedConfig
+    from weft.data.supervised_config import SupervisedConfig
 
     folder = Path(os.environ["WEFT_DATA"])
     file = folder / "ner" / "cluener2020" / "dev.jsonl"

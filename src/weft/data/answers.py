@@ -14,7 +14,7 @@ from weft.data import sidecar
 from weft.data.cache import BlockCache
 from weft.data.loader import Loader
 from weft.data.rows import Learnt
-from weft.data.supervised import ANSWERS
+from weft.data.supervised_writer import ANSWERS
 
 Ints = npt.NDArray[np.int64]
 Long = Literal["drop", "cut"]

@@ -25,9 +25,10 @@ USUAL = ("text", "context", "source", "target")
 class BareConfig:
     """How files are read, and what becomes of their texts.
 
-    ``reader`` and ``options`` as in :class:`weft.data.supervised.SupervisedConfig`; ``fields``: what makes
-    the text of a record, in this order. ``join``: so many texts are one document, since a sentence alone is
-    short; ``sample``: so many texts, drawn with ``seed``, 0 for all. UsageError for impossible numbers.
+    ``reader`` and ``options`` as in :class:`weft.data.supervised_config.SupervisedConfig`; ``fields``: what
+    makes the text of a record, in this order. ``join``: so many texts are one document, since a sentence
+    alone is short; ``sample``: so many texts, drawn with ``seed``, 0 for all. UsageError for impossible
+    numbers.
     """
 
     reader: str = ""

@@ -18,7 +18,7 @@ from weft.data.answers import Long, fitted
 from weft.data.batch import IGNORED, Batch
 from weft.data.loader import Loader
 from weft.data.rows import Learnt, MappedTokens, Rows
-from weft.data.supervised import LABELS
+from weft.data.supervised_writer import LABELS
 
 Ints = npt.NDArray[np.int64]
 

@@ -17,7 +17,7 @@ from weft.api.writing import WritingModel
 from weft.checkpoint.huggingface import resolve
 from weft.core.errors import DataError, UsageError
 from weft.core.files import hash_file
-from weft.data.supervised import SupervisedConfig
+from weft.data.supervised_config import SupervisedConfig
 from weft.eval.metrics import calibration, translation
 from weft.eval.standing import MODEL
 from weft.eval.task_scores import Answers, Guess, Labels, Question, Scorer, Spans, is_chinese, scores
@@ -38,7 +38,7 @@ _LONGEST = 2000
 class TaskFiles:
     """``test``: what is measured; ``train``: what baselines learn from.
 
-    The other fields are those of :class:`weft.data.supervised.SupervisedConfig`.
+    The other fields are those of :class:`weft.data.supervised_config.SupervisedConfig`.
     """
 
     test: Files

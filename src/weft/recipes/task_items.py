@@ -15,7 +15,7 @@ from typing import Any
 
 from weft.core.errors import DataError
 from weft.data.forms.base import names_of, spells_utf8, text_of
-from weft.data.supervised import SupervisedConfig, named, raw_records
+from weft.data.supervised_config import SupervisedConfig, named, raw_records
 from weft.eval.task_scores import Question
 
 Files = Sequence[str | Path]

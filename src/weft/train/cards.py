@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weft.core import config, manifest
 from weft.core.errors import ConfigError
-from weft.data.supervised import SupervisedConfig
+from weft.data.supervised_config import SupervisedConfig
 from weft.tasks.card import TASKS, Card
 from weft.train.config import ObjectiveSection
 

@@ -27,7 +27,7 @@ from weft.data.forms.tag import spans_of
 from weft.data.indexed import ShardReader
 from weft.data.schema import SHARDS, TOKENIZER
 from weft.data.shards import open_split
-from weft.data.supervised import LABELS
+from weft.data.supervised_writer import LABELS
 from weft.data.terms import terms
 from weft.eval.baselines.memory import EntityMemory
 from weft.eval.baselines.naive_bayes import NaiveBayes
