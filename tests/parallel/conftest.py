@@ -1,15 +1,28 @@
-"""Groups of processes, started once for all tests."""
+"""Groups of processes, started once for all tests of this folder."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.parallel.ranks import Ranks
 
+_HERE = Path(__file__).parent
+_GROUPS: list[Ranks] = []
+
 
 def _ranks(size: int, factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     ranks = Ranks(size, factory.mktemp("ranks"))
+    _GROUPS.append(ranks)
     yield ranks
     ranks.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The tests of other folders have the machine for themselves."""
+    if nextitem is None or _HERE not in nextitem.path.parents:
+        for ranks in _GROUPS:
+            ranks.close()
 
 
 @pytest.fixture(scope="session")

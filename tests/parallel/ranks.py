@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
@@ -20,23 +21,27 @@ PATIENCE = timedelta(minutes=3)
 
 
 class Ranks:
-    """``size`` gloo processes on this machine; ``run`` calls a function of a module on each of them."""
+    """``size`` gloo processes on this machine; ``run`` calls a function of a module on each of them.
+
+    They are started when they are needed. After ``CALLS`` calls others take their place, for the threads of
+    the groups that are gone look for work a hundred times a second, and slow down every other test.
+    """
+
+    CALLS = 60
 
     def __init__(self, size: int, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.size = size
+        self.size, self._folder = size, folder
         self._pipes: list[Connection] = []
-        self._processes = []
-        for rank in range(size):
-            here, there = context.Pipe()
-            arguments = (there, rank, size, str(folder / f"store-{size}"))
-            process = context.Process(target=_serve, args=arguments, daemon=True)
-            process.start()
-            self._pipes.append(here)
-            self._processes.append(process)
+        self._processes: list[multiprocessing.Process] = []
+        self._calls = self._starts = 0
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """The results by rank; AssertionError with the trace of the first rank that failed."""
+        if self._calls == self.CALLS:
+            self.close()
+        if not self._processes:
+            self._start()
+        self._calls += 1
         for pipe in self._pipes:
             pipe.send((function, arguments))
         answers = [pipe.recv() for pipe in self._pipes]
@@ -44,11 +49,25 @@ class Ranks:
         assert not failed, f"rank {failed[0][0]} of {self.size}: {failed[0][1]}"
         return [result for _, result in answers]
 
+    def _start(self) -> None:
+        self._starts += 1
+        store = self._folder / f"store-{self.size}-{self._starts}"
+        context = multiprocessing.get_context("spawn")
+        for rank in range(self.size):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, rank, self.size, str(store)), daemon=True)
+            process.start()
+            self._pipes.append(here)
+            self._processes.append(process)
+
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; the next call starts others."""
         for process in self._processes:
             process.kill()
             process.join()
+        for pipe in self._pipes:
+            pipe.close()
+        self._pipes, self._processes, self._calls = [], [], 0
 
 
 def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
@@ -76,3 +95,11 @@ def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
         _clear_sharding_prop_cache()
         gc.collect()
         pipe.send(answer)
+
+
+def slow(*values: Any) -> list[Any]:
+    """Parameters of a test that only ``pytest -m slow`` runs; others of their kind run always."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
+    ]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from tests.parallel.parity import Case, compare, train
-from tests.parallel.ranks import Ranks
+from tests.parallel.ranks import Ranks, slow
 
-PLANS = ["fsdp=4", "dp=2,tp=2,recompute=selective", "fsdp=2,tp=2,recompute=full"]
+PLANS = ["fsdp=2,tp=2,recompute=full", *slow("fsdp=4", "dp=2,tp=2,recompute=selective")]
 TRACED = Case(steps=2, backend="aot_eager")
 """Without code generation, which takes most of the time and knows nothing of plans."""
 
@@ -24,7 +24,7 @@ def _graphs(plan: str, case: Case) -> tuple[int, int]:
     return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
 
 
-@pytest.mark.parametrize("plan", ["dp=2", "tp=2", "tp=2,recompute=full"])
+@pytest.mark.parametrize("plan", ["tp=2,recompute=full", *slow("dp=2", "tp=2")])
 def test_one_graph_serves_all_blocks(two: Ranks, plan: str) -> None:
     many = Case(steps=1, backend="aot_eager", config={"num_hidden_layers": 10})
     assert two.run(_graphs, plan, many) == [(1, 0), (1, 0)]

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 from tests.parallel.parity import LENGTH, ROWS, Case, batch, bf16, compare, decoder_config
-from tests.parallel.ranks import Ranks
+from tests.parallel.ranks import Ranks, slow
 from torch.distributed.tensor import DTensor
 
 from weft.core.errors import ConfigError
@@ -40,13 +40,15 @@ def test_two_ranks(two: Ranks, plan: str) -> None:
     compare(two, plan, CASE)
 
 
-@pytest.mark.parametrize("plan", ["dp=4,ep=2", "dp=4,ep=4", "fsdp=4,ep=2", "dp=2,fsdp=2,ep=2", "fsdp=4,ep=4"])
+@pytest.mark.parametrize(
+    "plan", ["dp=4,ep=2", "fsdp=4,ep=4", *slow("dp=4,ep=4", "fsdp=4,ep=2", "dp=2,fsdp=2,ep=2")]
+)
 def test_four_ranks(four: Ranks, plan: str) -> None:
     """Copies of each half of the experts, whole and cut further; and two experts a rank."""
     compare(four, plan, CASE)
 
 
-@pytest.mark.parametrize("plan", ["dp=4", "dp=4,ep=2", "fsdp=4,ep=2"])
+@pytest.mark.parametrize("plan", ["fsdp=4,ep=2", *slow("dp=4", "dp=4,ep=2")])
 def test_muon_takes_each_expert_on_its_own(four: Ranks, plan: str) -> None:
     compare(four, plan, MUON)
 
@@ -69,14 +71,11 @@ def test_experts_under_other_techniques(two: Ranks, plan: str) -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        "dp=2,tp=2,ep=2",
         "fsdp=2,tp=2,ep=2",
-        "dp=2,cp=2,ep=2",
         "fsdp=2,cp=2,ep=2",
-        "pp=2,dp=2,ep=2",
-        "pp=2,fsdp=2,ep=2",
         "pp=2,dp=2,ep=2,schedule=zero-bubble,stages_per_rank=2",
         "fsdp=4,ep=2,recompute=selective",
+        *slow("dp=2,tp=2,ep=2", "dp=2,cp=2,ep=2", "pp=2,dp=2,ep=2", "pp=2,fsdp=2,ep=2"),
     ],
 )
 def test_spread_experts_beside_other_techniques(four: Ranks, plan: str) -> None:

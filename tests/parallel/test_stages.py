@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from tests.parallel.parity import ROWS, VOCABULARY, Case, batch, bf16, compare, decoder_config
-from tests.parallel.ranks import Ranks
+from tests.parallel.ranks import Ranks, slow
 
 from weft.data.batch import Batch
 from weft.models import Decoder
@@ -62,6 +62,7 @@ def test_sharded_stages(four: Ranks, plan: str) -> None:
     compare(four, plan, CASE)
 
 
+@pytest.mark.slow
 def test_hybrid_shards_of_stages(eight: Ranks) -> None:
     compare(eight, "pp=2,dp=2,fsdp=2", CASE)
 
@@ -188,7 +189,7 @@ def _executed(plan: str, micros: int) -> list[tuple[int, str, int]]:
     return seen
 
 
-@pytest.mark.parametrize("micros", [1, 3, 4, 8])
+@pytest.mark.parametrize("micros", [1, 3, *slow(4, 8)])
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved", "zero-bubble"])
 def test_orders_are_what_runs(four: Ranks, schedule: str, micros: int) -> None:
     several = schedule in ("interleaved", "zero-bubble")
