@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from weft.ops.crf import likelihood, viterbi
+from weft.ops.crf import best, likelihood, viterbi
 from weft.ops.loss import IGNORED
 
 C = 3
@@ -65,5 +65,20 @@ def test_viterbi_finds_the_best_of_all_sequences(length: int) -> None:
     scores, parts = torch.randn(length, C), table(length)
     parts[0][0, 1] = float("-inf")
     every = list(itertools.product(range(C), repeat=length))
-    best = max(every, key=lambda classes: float(scored(scores, classes, parts)))
-    assert tuple(viterbi(scores, parts)) == best
+    highest = max(every, key=lambda classes: float(scored(scores, classes, parts)))
+    assert tuple(viterbi(scores, parts)) == highest
+
+
+def test_the_best_of_packed_documents_is_that_of_each_alone() -> None:
+    torch.manual_seed(4)
+    scores, parts = torch.randn(3, 12, C), table(5)
+    parts[0][2, 0] = parts[1][1] = float("-inf")
+    edges = [[0, 3, 5, 6, 12], [0, 1, 12], [0, 12]]
+    start = torch.zeros(3, 12, dtype=torch.int32)
+    for row, places in enumerate(edges):
+        for a, b in itertools.pairwise(places):
+            start[row, a:b] = a
+    found = best(scores, start, parts)
+    for row, places in enumerate(edges):
+        for a, b in itertools.pairwise(places):
+            assert found[row, a:b].tolist() == viterbi(scores[row, a:b], parts)

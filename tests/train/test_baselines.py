@@ -73,6 +73,8 @@ def test_the_task_is_learnt_and_the_model_is_opened(
         return check_answers(made(folders["span"], architecture, 80, "train.micro_rows=8"), tmp_path / "run")
     train(made(folders[BASELINES[architecture][1]], architecture, 60), tmp_path / "run")
     assert last(tmp_path / "run")["validation_accuracy"] > 0.95
+    if "Token" in architecture:
+        assert last(tmp_path / "run")["validation_f1"] > 0.9
     model = load_any(tmp_path / "run")
     assert isinstance(model, Baseline) and model.config.architecture == architecture
     assert model.config.vocab_size == 320 and model.config.max_position_embeddings == 64

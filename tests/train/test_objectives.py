@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,18 @@ from weft.checkpoint.huggingface import load_any
 from weft.core import config
 from weft.core.errors import ConfigError, DataError, Interrupted, UsageError
 from weft.data import supervised
+from weft.data.batch import IGNORED
 from weft.data.config import DataConfig
+from weft.data.forms.tag import spans_of
 from weft.data.prepare import prepare
+from weft.eval.metrics.spans import span_figures
+from weft.ops.both_ways import BothWays
+from weft.ops.crf import best, viterbi
+from weft.parallel.rows import SeenRows
+from weft.tasks.tag import legal
 from weft.tokenizer import Tokenizer
 from weft.train.config import TrainRun
+from weft.train.objectives.tag import Tag
 
 SMALL = (
     "data.sequence_length=64", "model.hidden_size=64", "model.num_hidden_layers=2",
@@ -185,3 +194,49 @@ def test_a_run_that_gets_no_better_ends_early(tmp_path: Path) -> None:
     rows = records("classify")
     right = sum(model.classify(row["text"]) == row["label"] for row in rows)
     assert right / len(rows) > 0.95
+
+
+LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+
+
+class Said:
+    """A model whose scores are what a test says."""
+
+    training, crf = False, None
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores, self.config = scores, SimpleNamespace(labels=LABELS)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.scores
+
+
+def test_spans_of_validation_are_those_of_the_answers() -> None:
+    """F1 over packed rows is the strict F1 of the spans that legal sequences of labels say."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.tensor([[0] * 9 + [9] * 6 + [15], [0] * 5 + [5] * 11], dtype=torch.int32)
+    context = BothWays(start)
+    scores = 2 * torch.randn(2, 16, len(LABELS), generator=generator)
+    noise = scores + torch.randn(scores.shape, generator=generator)
+    parts = [torch.tensor(part, dtype=torch.float32) for part in legal(LABELS)]
+    gold = best(noise, start, (parts[0], parts[1], parts[2]))
+    gold[0, 15] = IGNORED
+    objective = Tag(spans=True)
+    objective.score(Said(scores), scores, SeenRows(scores[..., 0].long(), gold, context), 1.0)
+    sums = objective.figures()
+    spans: dict[str, list[list[tuple[int, int, str]]]] = {"found": [], "gold": []}
+    for row, a, b in ((0, 0, 9), (0, 9, 15), (1, 0, 5), (1, 5, 16)):
+        answer = viterbi(scores[row, a:b].log_softmax(-1), (parts[0], parts[1], parts[2]))
+        for name, classes in (("found", answer), ("gold", gold[row, a:b].tolist())):
+            places = [(place, place + 1) for place in range(b - a)]
+            spans[name].append(spans_of([LABELS[number] for number in classes], places))
+    expected = span_figures(spans["gold"], spans["found"])
+    assert 0.2 < expected.f1 < 0.9
+    assert objective.recorded(sums, 31)["validation_f1"] == pytest.approx(expected.f1)
+    assert objective.figures() == {"validation_accuracy": 0, "hits": 0, "found": 0, "gold": 0}
+
+
+def test_what_has_no_spans_has_no_f1(tmp_path: Path) -> None:
+    run = made(data("classify", tmp_path), "classify", 2, "train.best=validation_f1")
+    with pytest.raises(ConfigError, match="has no spans, whose F1"):
+        train(run, tmp_path / "run")

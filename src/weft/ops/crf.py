@@ -44,6 +44,27 @@ def likelihood(
     return total - gold
 
 
+def best(scores_BTC: Tensor, start_BT: Tensor, table: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """int64 [B, T]: the best classes of every document, :func:`viterbi` of all rows at once.
+
+    ``start`` and ``table`` as in :func:`likelihood`, -infinity forbids.
+    """
+    transitions, first, last = table
+    T = scores_BTC.shape[1]
+    begins = start_BT == torch.arange(T, device=scores_BTC.device)
+    highest, came = [scores_BTC[:, 0] + first], []
+    for place in range(1, T):
+        ahead, before = (highest[-1].unsqueeze(2) + transitions).max(1)
+        came.append(before)
+        highest.append(torch.where(begins[:, place, None], first, ahead) + scores_BTC[:, place])
+    own = (torch.stack(highest, 1) + last).argmax(-1)
+    found = [own[:, -1]]
+    for place in range(T - 2, -1, -1):
+        gone = came[place].gather(1, found[-1].unsqueeze(1)).squeeze(1)
+        found.append(torch.where(begins[:, place + 1], own[:, place], gone))
+    return torch.stack(found[::-1], 1)
+
+
 def viterbi(scores_TC: Tensor, table: tuple[Tensor, Tensor, Tensor]) -> list[int]:
     """The best classes of one document [T]; ``table`` as in :func:`likelihood`, -infinity forbids."""
     transitions, first, last = table

@@ -20,7 +20,10 @@ STEP = Words("step", "步")
 LOSS = Words("loss, nats", "损失（奈特）")
 _TRAINING = Words("training, smoothed", "训练（平滑）")
 _VALIDATION = Words("validation", "验证")
-_FIGURES = {"validation_accuracy": Words("validation accuracy", "验证准确率")}
+_FIGURES = {
+    "validation_accuracy": Words("validation accuracy", "验证准确率"),
+    "validation_f1": Words("validation F1", "验证 F1"),
+}
 
 
 def write_curves(run: Path, prefix: Path, language: Language = "en") -> list[Path]:

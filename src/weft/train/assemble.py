@@ -178,6 +178,11 @@ def _best(run: TrainRun, place: Place) -> Best | None:
         raise ConfigError(
             f"objective.name = {run.objective.name} has no accuracy; set train.best = validation_loss."
         )
+    if section.best == "validation_f1" and run.objective.name != "tag":
+        raise ConfigError(
+            f"objective.name = {run.objective.name} has no spans, whose F1 validation_f1 is; set another "
+            "figure as train.best."
+        )
     newest = _begun(place)
     done = 0 if newest is None else int(newest.name.removeprefix("step-"))
     return Best(place.folder, section, place.company, records(place.folder / "metrics.jsonl", done))

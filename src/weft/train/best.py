@@ -15,7 +15,7 @@ from weft.train.saving import Progress
 FOLDER = "best"
 """In the run folder: the state of the best validation."""
 
-HIGHER = ("validation_accuracy",)
+HIGHER = ("validation_accuracy", "validation_f1")
 """Figures of which more is better; of the others less."""
 
 

@@ -90,7 +90,7 @@ class TrainSection:
     async_save: bool = True
     validate_steps: int | None = None
     validate_rows: int = 32
-    best: Literal["none", "validation_loss", "validation_accuracy"] | None = None
+    best: Literal["none", "validation_loss", "validation_accuracy", "validation_f1"] | None = None
     patience: int | None = None
     timeout: str = "10m"
     elastic: Elastic = "none"

@@ -154,6 +154,8 @@ class Trainer:
             part = batch.part(mesh.coordinate("data"), mesh.size("data"))
             total += self.model.evaluate(objective, part, self.step.dtype)
             targets += objective.count(batch)
-        more = objective.figures() if isinstance(objective, Measuring) else {}
-        figures = {name: self.model.total(value) / max(targets, 1) for name, value in more.items()}
+        figures: dict[str, float] = {}
+        if isinstance(objective, Measuring):
+            sums = {name: self.model.total(value) for name, value in objective.figures().items()}
+            figures = objective.recorded(sums, targets)
         return {"validation_loss": total / max(targets, 1)} | figures

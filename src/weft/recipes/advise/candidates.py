@@ -20,6 +20,9 @@ from weft.train.config import TrainRun
 TASKS = ("classify", "tag", "pairs", "text")
 OBJECTIVES = {"classify": "classify", "tag": "tag", "pairs": "pairs", "text": "pretrain"}
 
+BEST = {"classify": "validation_accuracy", "tag": "validation_f1"}
+"""The figure that chooses a candidate's checkpoint; of other tasks the loss."""
+
 _SETTLED = ("data.", "objective.name", "train.budget", "train.steps", "train.epochs", "train.seed")
 
 SHORTEST, LONGEST = 32, 512
@@ -64,7 +67,7 @@ class Subject:
             # A dropped text would be no question at all; a cut one is asked as it can be read.
             *(("objective.long=cut",) if supervised else ()),
             f"train.validate_rows={max(4, _VALIDATED // self.length)}",
-            f"train.best={'validation_accuracy' if self.task in ('classify', 'tag') else 'validation_loss'}",
+            f"train.best={BEST.get(self.task, 'validation_loss')}",
         )
 
 

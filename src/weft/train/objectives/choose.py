@@ -28,7 +28,7 @@ def choose(run: TrainRun, tokenizer: Tokenizer, shares: tuple[float, ...] = ()) 
         case "classify":
             return Classify(smoothing, _weights(shares) if section.balance_classes else None)
         case "tag" | "extractive":
-            return Tag(smoothing)
+            return Tag(smoothing, spans=section.name == "tag")
         case "span":
             return Extract()
         case "masked":
