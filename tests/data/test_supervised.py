@@ -272,3 +272,20 @@ def test_a_tokenizer_of_its_own_is_not_trained_again(tmp_path: Path, monkeypatch
     # Another size, and other files, are other data.
     assert prepare([file], 384, out)["inputs"] != first["inputs"]
     assert prepare([lines(tmp_path / "more.jsonl", CHATS[1:])], 384, out)["inputs"] != first["inputs"]
+
+
+def test_tags_of_an_earlier_version_are_made_again(tmp_path: Path) -> None:
+    """Their manifest does not say whether texts have predicates."""
+    file = tmp_path / "a.jsonl"
+    record = {"text": "Anna saw Peter", "predicate": {"start": 5, "end": 8}, "roles": []}
+    file.write_text("".join(json.dumps(record | {"text": f"Anna saw Peter {n}"}) + "\n" for n in range(40)))
+    settings = SupervisedConfig(form="tag")
+    made = prepare([file], 320, tmp_path / "out", settings)
+    assert len(made["figures"]["markers"]) == 2
+    manifest = tmp_path / "out" / "shards" / "manifest.json"
+    table = json.loads(manifest.read_text())
+    del table["figures"]["markers"]
+    manifest.write_text(json.dumps(table))
+    assert (
+        prepare([file], 320, tmp_path / "out", settings)["figures"]["markers"] == made["figures"]["markers"]
+    )

@@ -58,6 +58,13 @@ def test_the_first_of_several_is_taken_and_half_of_one_is_none() -> None:
     assert place.first[0, :7].tolist() == place.last[0, :7].tolist() == [2] * 7
 
 
+def test_a_document_may_begin_with_the_token_after_the_predicate() -> None:
+    """As where a chat model's end of turn is its end of text."""
+    place = find(torch.tensor([[89, 5, 88, 7, 89, 3]]), whole(torch.zeros(1, 6)), MARKERS)
+    assert bool(place.marked.all()) and place.side.tolist() == [[0, 0, 1, 1, 1, 2]]
+    assert place.first[0, 0] == place.last[0, 0] == 3
+
+
 @pytest.mark.parametrize("name", TAGGERS)
 def test_documents_of_a_row_do_not_see_each_other_and_each_its_predicate(name: str) -> None:
     model = drawn(shape(name, predicate_markers=MARKERS))
@@ -125,7 +132,7 @@ def test_a_checkpoint_keeps_the_markers(tmp_path: Path) -> None:
     ("value", "said"),
     [
         ([1], "must be two tokens"),
-        ([1, 1], "must be two tokens and stand in a tagger"),
+        ([1, 1], "must be two different tokens"),
         ([1, 90], "must be of the 90 tokens"),
         ("a", "must be a list of whole numbers"),
         ([], "hold predicate"),
@@ -140,5 +147,5 @@ def test_damaged_markers_are_refused(value: Any, said: str, tmp_path: Path) -> N
 
 
 def test_only_a_tagger_is_told() -> None:
-    with pytest.raises(ConfigError, match="must be two tokens and stand in a tagger"):
+    with pytest.raises(ConfigError, match="is for labels of tokens"):
         shape("WeftLstmForSequenceClassification", predicate_markers=MARKERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from weft.data.excluded import Excluded
 from weft.data.forms import Chat, Classify, Pairs, Span, Tag
 from weft.data.forms.offsets import Placed
 from weft.data.forms.span import END, START, ask
-from weft.data.forms.tag import spans_of
+from weft.data.forms.tag import place, spans_of
 from weft.tasks import Card, Scored, classify, extract, read_card, tag, write, write_card
 from weft.tokenizer import Tokenizer, train
 
@@ -212,3 +213,23 @@ def test_a_character_of_several_tokens_is_in_one_span() -> None:
     offsets = [(0, 1), (0, 1), (0, 1), (1, 2), (2, 3)]
     assert spans_of(["B-X", "B-X", "I-X", "I-X", "B-X"], offsets) == [(0, 2, "X"), (2, 3, "X")]
     assert spans_of(["B-X", "O", "B-Y", "B-Y", "O"], offsets) == [(0, 1, "X"), (1, 2, "Y")]
+
+
+def test_a_span_around_the_predicate_is_one_run_of_labels(tiny_tokenizer: Tokenizer) -> None:
+    form = Tag(("O", "B-A", "I-A"))
+    whole = {"text": "Anna saw Peter", "predicate": {"start": 5, "end": 8}}
+    example, reason, _ = form.example(whole | {"roles": [{"start": 0, "end": 14, "label": "A"}]})
+    assert reason is None
+    (made,) = form.encode(tiny_tokenizer, [example])[0]
+    labelled = [label for label in made.labels if label]
+    assert labelled == [1, *([2] * (len(labelled) - 1))] and form.marked
+    (one,) = place(tiny_tokenizer, [("Anna saw Peter", (5, 8))])
+    named = [form.labels[label] for label in made.labels]
+    assert spans_of(named, one.offsets) == [(0, 14, "A")]
+
+
+@pytest.mark.parametrize("predicate", ["saw", {"start": 4, "end": 5}, {"start": 5}, {"start": 5, "end": 99}])
+def test_a_predicate_that_is_none_has_a_reason(predicate: Any) -> None:
+    record = {"text": "Anna  saw Peter", "predicate": predicate, "roles": []}
+    example, reason, _ = Tag().example(record)
+    assert example is None and reason in ("bad_span", "span_outside_text")

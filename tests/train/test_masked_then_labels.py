@@ -116,7 +116,7 @@ def test_a_predicate_needs_roles_and_a_network_that_can_be_told(tmp_path: Path) 
         trained(tmp_path / "a", file, "tag", "model.predicate=true", steps=1)
     made = (f"data.path={tmp_path / 'a' / 'data'}", "objective.name=tag", "model.hidden_size=32")
     lstm = "model.architecture=WeftLstmForTokenClassification"
-    with pytest.raises(ConfigError, match="or make the data with weft data supervised"):
+    with pytest.raises(ConfigError, match="or make such data with weft data supervised"):
         run(tmp_path / "b", *made, "model.predicate=true", lstm, "train.steps=1")
 
 

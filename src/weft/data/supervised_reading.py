@@ -24,8 +24,7 @@ from weft.tokenizer import Tokenizer
 LABELLED = ("classify", "tag", "span", "extractive")
 """Forms that give labels to tokens."""
 
-GROUP = 1000
-"""Examples that are encoded at once."""
+_GROUP = 1000
 
 
 class Reading:
@@ -44,7 +43,7 @@ class Reading:
         """(split, where, identity, document, bytes of the example) of each that is good."""
         for part, files in self._given.parts():
             found = self._parsed(raw_records(files, self._settings))
-            while group := list(itertools.islice(found, GROUP)):
+            while group := list(itertools.islice(found, _GROUP)):
                 yield from self._encoded(part, group)
 
     def figures(self) -> dict[str, Any]:
@@ -63,10 +62,10 @@ class Reading:
         }
 
     def _markers(self) -> dict[str, list[int]]:
-        """Which tokens stand around predicates, where there are any."""
-        if not isinstance(self.form, Tag) or not self.form.marked:
+        """Which tokens stand around predicates; none where no text has any."""
+        if not isinstance(self.form, Tag):
             return {}
-        return {"markers": list(markers(self._tokenizer))}
+        return {"markers": list(markers(self._tokenizer)) if self.form.marked else []}
 
     @property
     def labelled(self) -> bool:

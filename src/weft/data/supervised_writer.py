@@ -44,6 +44,7 @@ class SplitWriter:
         self._bytes = 0
 
     def add(self, identity: str, where: str, made: Made, size: int) -> None:
+        """One document; ``size``: bytes of its example, 0 where another document counts them."""
         self._stream.write(np.asarray(made.ids, self._dtype).tobytes())
         if self._labels is not None:
             self._labels.write(np.asarray(made.labels, np.int32).tobytes())
@@ -55,6 +56,7 @@ class SplitWriter:
             self._flush()
 
     def close(self) -> dict[str, int]:
+        """Finish the files and say what they hold: documents, tokens and bytes."""
         self._flush()
         self.release()
         write_index(self._folder / f"{self._split}.idx", np.asarray(self._lengths, np.int64), self._dtype)

@@ -106,11 +106,13 @@ class BaselineConfig(Dense):
                 f"sep_token_id = {self.sep_token_id} must be one of the {self.vocab_size} tokens, from 0 on."
             )
         markers = self.predicate_markers
-        if markers is not None and (self.head != "token" or len({*markers}) != 2):
+        if markers is not None and self.head != "token":
             raise ConfigError(
-                f"predicate_markers = {list(markers)} must be two tokens and stand in a tagger, not in an "
-                f"{self.architecture}."
+                f"predicate_markers = {list(markers)} is for labels of tokens, not for an "
+                f"{self.architecture}; leave it out."
             )
+        if markers is not None and len({*markers}) != 2:
+            raise ConfigError(f"predicate_markers = {list(markers)} must be two different tokens.")
         if markers is not None and not all(0 <= marker < self.vocab_size for marker in markers):
             raise ConfigError(
                 f"predicate_markers = {list(markers)} must be of the {self.vocab_size} tokens, from 0 on."

@@ -71,9 +71,11 @@ class Predicate(nn.Module):
 
 def find(tokens_BT: Tensor, context: BothWays, markers: tuple[int, int]) -> Place:
     """Where each document of packed rows has what stands between ``markers``; the first of several."""
-    opened, closed = (_first(tokens_BT == marker, context) for marker in markers)
-    marked = (opened >= 0) & (closed > opened + 1)
     index = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+    opened = _first(tokens_BT == markers[0], context)
+    # The second marker may be a token that every document begins with.
+    closed = _first((tokens_BT == markers[1]) & (opened >= 0) & (index > opened), context)
+    marked = closed > opened + 1
     side = (index >= opened).long() + (index > closed).long()
     zero = torch.zeros_like(opened)
     return Place(

@@ -27,7 +27,7 @@ def made(section: ObjectiveSection, shards: Path) -> Card | None:
     record = manifest.read(shards) or {}
     examples = config.build(SupervisedConfig, tomllib.loads(record.get("config", "")), str(shards))
     usual = known[1] if section.name == "pairs" and not examples.languages else known[0]
-    predicates = section.name == "tag" and "markers" in record.get("figures", {})
+    predicates = section.name == "tag" and bool(record.get("figures", {}).get("markers"))
     usual = "roles" if predicates or examples.reader == "roles" else usual
     return Card(
         task=section.task or usual,

@@ -21,7 +21,7 @@ from weft.train.config import TrainRun
 from weft.train.ema import Average
 from weft.train.hooks import Hook
 from weft.train.interruption import Interruption
-from weft.train.objectives.base import AnyBatch, Measuring
+from weft.train.objectives.base import AnyBatch, Deriving, Measuring
 from weft.train.rows import ValidationRows
 from weft.train.saving import Progress
 from weft.train.schedule import factor
@@ -157,5 +157,7 @@ class Trainer:
         figures: dict[str, float] = {}
         if isinstance(objective, Measuring):
             sums = {name: self.model.total(value) for name, value in objective.figures().items()}
-            figures = objective.recorded(sums, targets)
+            figures = {name: value / max(targets, 1) for name, value in sums.items()}
+            if isinstance(objective, Deriving):
+                figures = objective.recorded(sums, targets)
         return {"validation_loss": total / max(targets, 1)} | figures

@@ -236,16 +236,16 @@ def _separator(architecture: str, loader: TrainingRows) -> int | None:
 
 
 def _markers(section: ModelSection, architecture: str, loader: TrainingRows) -> tuple[int, int] | None:
-    """The tokens around a predicate, where there are any and a tagger is to know them."""
+    """The tokens around a predicate, where there are two and a tagger is to know them."""
     found: tuple[int, ...] = getattr(loader, "markers", ())
-    if section.predicate and (not found or BASELINES[architecture][1] != "token"):
+    tagger, told = BASELINES[architecture][1] == "token", len({*found}) == 2
+    if section.predicate and not (tagger and told):
         raise ConfigError(
-            "model.predicate is of recurrent networks and CNNs that label texts with predicates; leave it "
-            "out, or make the data with weft data supervised --form tag --reader roles."
+            "model.predicate is of recurrent networks and CNNs that label texts with predicates, whose "
+            "tokenizer has two markers of turns; leave it out, or make such data with weft data supervised "
+            "--form tag."
         )
-    if not found or section.predicate is False or BASELINES[architecture][1] != "token":
-        return None
-    return found[0], found[1]
+    return (found[0], found[1]) if tagger and told and section.predicate is not False else None
 
 
 def _encoder_decoder(section: ModelSection, vocab_size: int) -> EncoderDecoderConfig:

@@ -52,12 +52,15 @@ class Tag:
             return None, "invalid_encoding", "lone surrogate"
         spans = [_span(item) for item in listed]
         predicate = record.get("predicate")
-        marked = None if predicate is None else _span({"label": "", **predicate})
+        asked = {**predicate, "label": ""} if isinstance(predicate, dict) else predicate
+        marked = None if predicate is None else _span(asked)
         for span in [*spans, *([marked] if predicate is not None else [])]:
             if span is None:
                 return None, "bad_span", "a span needs start, end and label"
             if not 0 <= span[0] < span[1] <= len(text):
                 return None, "span_outside_text", f"{span[0]} to {span[1]} of {len(text)} characters"
+        if marked is not None and not text[marked[0] : marked[1]].strip():
+            return None, "bad_span", "a predicate of nothing but space"
         known = sorted(span for span in spans if span is not None)
         if any(after[0] < before[1] for before, after in itertools.pairwise(known)):
             return None, "overlapping_spans", str(known)[:80]
@@ -150,8 +153,10 @@ def _span(item: Any) -> tuple[int, int, str] | None:
 def _labelled(one: Placed, example: Tagged, number: dict[str, int]) -> list[Made] | DataError:
     labels = [0] * len(one.ids)
     for start, stop, label in example.spans:
-        for rank, token in enumerate(one.overlapping(start, stop)):
-            if labels[token]:
-                return DataError(f"a token holds characters of two spans, at {start}")
-            labels[token] = number[f"{'I' if rank else 'B'}-{label}"]
+        tokens = one.overlapping(start, stop)
+        if any(labels[token] for token in tokens):
+            return DataError(f"a token holds characters of two spans, at {start}")
+        # With the markers of a predicate inside: a span is a run of labels.
+        for token in range(tokens[0], tokens[-1] + 1) if tokens else ():
+            labels[token] = number[f"{'B' if token == tokens[0] else 'I'}-{label}"]
     return [Made(one.ids, labels=labels or [IGNORED])]

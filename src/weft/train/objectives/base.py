@@ -39,14 +39,15 @@ class Measuring(Protocol):
     """An objective that measures more than its loss while it validates."""
 
     def figures(self) -> dict[str, float]:
-        """Sums over what this rank scored in validation since the last call, always under the same names."""
+        """Sums over what this rank scored in validation since the last call, always under the same names;
+        what is recorded is their share of all targets."""
         ...
+
+
+@runtime_checkable
+class Deriving(Measuring, Protocol):
+    """One of which other figures are recorded than shares."""
 
     def recorded(self, sums: dict[str, float], targets: int) -> dict[str, float]:
         """What is written down, from the sums of all ranks and the number of all targets."""
         ...
-
-
-def shares(sums: dict[str, float], targets: int) -> dict[str, float]:
-    """Each sum as its share of all targets."""
-    return {name: value / max(targets, 1) for name, value in sums.items()}

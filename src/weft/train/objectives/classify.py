@@ -12,7 +12,7 @@ from torch import Tensor
 from weft.data.batch import IGNORED, Batch
 from weft.models.encoder import Encoder
 from weft.parallel.rows import SeenRows
-from weft.train.objectives.base import Kind, shares
+from weft.train.objectives.base import Kind
 
 
 class Classify:
@@ -56,7 +56,3 @@ class Classify:
         """Validation documents whose best label is theirs, since the last call."""
         found, self._right = self._right, 0
         return {"validation_accuracy": float(found)}
-
-    def recorded(self, sums: dict[str, float], targets: int) -> dict[str, float]:
-        """The accuracy."""
-        return shares(sums, targets)

@@ -13,7 +13,7 @@ from weft.data.batch import IGNORED, Batch
 from weft.models.encoder import Encoder
 from weft.models.heads import pool
 from weft.parallel.rows import SeenRows
-from weft.train.objectives.base import Kind, shares
+from weft.train.objectives.base import Kind
 
 
 class Contrastive:
@@ -61,10 +61,6 @@ class Contrastive:
         """Validation queries whose own positive is the nearest of the micro-batch, since the last call."""
         found, self._right = self._right, 0
         return {"validation_accuracy": float(found)}
-
-    def recorded(self, sums: dict[str, float], targets: int) -> dict[str, float]:
-        """The accuracy."""
-        return shares(sums, targets)
 
 
 def shared(texts_P2: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from weft.models.encoder import Encoder
 from weft.ops.crf import best
 from weft.parallel.rows import SeenRows
 from weft.tasks.tag import legal
-from weft.train.objectives.base import Kind, shares
+from weft.train.objectives.base import Kind
 
 
 class Tag:
@@ -67,7 +67,7 @@ class Tag:
 
     def recorded(self, sums: dict[str, float], targets: int) -> dict[str, float]:
         """The accuracy of labels, and the F1 of spans."""
-        accuracy = shares({"validation_accuracy": sums["validation_accuracy"]}, targets)
+        accuracy = {"validation_accuracy": sums["validation_accuracy"] / max(targets, 1)}
         if not self.spans:
             return accuracy
         both = sums["found"] + sums["gold"]
