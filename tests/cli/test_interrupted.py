@@ -23,10 +23,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run, whose data lies beside it."""
     folder = tmp_path_factory.mktemp("trained")
     sources = [str(standard_library() / name) for name in ("json", "email", "http")]
-    for arguments in (
-        ["data", *sources, "--out", str(folder / "data"), "tokenizer.vocab_size=512", "split.test=0.3"],
-        ["train", "--data", str(folder / "data"), "--out", str(folder / "run"), "--budget", "10s"],
-    ):
+    prepare = ["data", *sources, "--out", str(folder / "data"), "tokenizer.vocab_size=512", "split.test=0.3"]
+    # No budget: on a machine that others keep busy none is long enough.
+    sizes = ["train.steps=20", "train.batch_tokens=2048", "model.hidden_size=96"]
+    run = ["train", "--data", str(folder / "data"), "--out", str(folder / "run"), *sizes]
+    for arguments in (prepare, run):
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output
     return folder / "run"

@@ -191,9 +191,9 @@ def test_empty_archives_have_a_reason(tmp_path: Path) -> None:
 
 def test_bombs_in_archives_are_stopped(tmp_path: Path) -> None:
     file = tmp_path / "x.zip"
-    line = b'{"text": "a"}\n'
+    line, long = b'{"text": "a"}\n', b'{"text": "%s"}\n' % (b"a" * 1000)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb.jsonl", line * (3 << 19))
+        archive.writestr("bomb.jsonl", long * (3 << 13))
         archive.writestr("good.txt", "good")
     *_, rest, good = read(file, ReadConfig(max_ratio=100))
     assert (rest.name, rest.reason) == ("#bomb.jsonl#rest", "zip_bomb")
@@ -206,7 +206,7 @@ def test_bombs_in_archives_are_stopped(tmp_path: Path) -> None:
     parts = read(file, config)
     stopped = [part.name for part in parts if part.reason == "zip_bomb"]
     assert stopped[0] == "#large.jsonl" and len(stopped) > 5
-    tar_of(tmp_path / "x.tgz", [(tarfile.TarInfo("bomb.jsonl"), line * (3 << 19))])
+    tar_of(tmp_path / "x.tgz", [(tarfile.TarInfo("bomb.jsonl"), long * (3 << 13))])
     assert read(tmp_path / "x.tgz", ReadConfig(max_ratio=100))[-1].reason == "zip_bomb"
 
 
