@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from dataclasses import dataclass
 
@@ -44,8 +45,16 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def share_cores(processes: int = 1) -> None:
-    """Give this process its share of the host's cores."""
-    torch.set_num_threads(max(1, usable_cores() // processes))
+    """Give this process its share of the host's cores, and no more than OMP_NUM_THREADS where it is alone.
+
+    Of several processes the variable says nothing: torchrun sets it to 1 for all that it starts.
+    """
+    share = max(1, usable_cores() // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    alone = processes == 1 and os.environ.get("LOCAL_WORLD_SIZE", "1") == "1"
+    if alone and asked.isdigit() and int(asked):
+        share = min(share, int(asked))
+    torch.set_num_threads(share)
 
 
 def choose(device: torch.device, wish: str = "auto") -> Arithmetic:
