@@ -102,7 +102,7 @@ def test_demo_interrupted_in_each_stage_goes_on_and_ends(tmp_path: Path) -> None
     assert (out / "report.html").exists() and "bits per byte: model" in output
 
 
-@pytest.mark.parametrize("budget", ["1s", "100ms", "0s"])
+@pytest.mark.parametrize("budget", ["100ms", "10ms", "0s"])
 def test_demo_says_that_a_budget_is_too_short(tmp_path: Path, budget: str) -> None:
     out = tmp_path / "demo"
     process = start("demo", "--budget", budget, "--out", out)
