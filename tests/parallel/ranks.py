@@ -24,7 +24,7 @@ class Ranks:
     """``size`` gloo processes on this machine; ``run`` calls a function of a module on each of them.
 
     They are started when they are needed. After ``CALLS`` calls others take their place, for the threads of
-    the groups that are gone look for work a hundred times a second, and slow down every other test.
+    the groups that are gone go on polling, some fifty a process.
     """
 
     CALLS = 60
