@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,21 @@ def test_calibration_writes_the_card(run: Path) -> None:
     assert read_card(run / "model").temperature != 1.0
     done = weft("calibrate", run)
     assert done.exit_code == 2 and "Give --task-files" in done.output
+
+
+def test_calibration_counts_words_beside_the_network(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(run / "model", copy)
+    words = {"good": "gorgeous", "bad": "wretched"}
+    told = [{"text": f"a {words[one['label']]} thing", "label": one["label"]} for one in reviews(60)]
+    counted = lines(tmp_path / "counted.jsonl", told)
+    dev = lines(tmp_path / "dev.jsonl", [*reviews(60, 400), *told, told[0] | {"label": "good"}])
+    done = weft("calibrate", copy, "--task-files", dev, "--bayes-files", counted)
+    assert done.exit_code == 0, done.output
+    assert "naive Bayes beside the network: weight " in done.output
+    assert read_card(copy).bayes > 0 and (copy / "naive_bayes.json").is_file()
+    done = weft("calibrate", copy, "--task-files", dev, "--bayes-files", tmp_path / "none.jsonl")
+    assert done.exit_code == 1 and "none.jsonl" in done.output
 
 
 def test_curves_of_a_run_are_drawn(run: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from weft.core.errors import DataError
-from weft.eval.metrics.calibration import COLDEST, HOTTEST, calibration, temperature
+from weft.eval.metrics.calibration import COLDEST, HOTTEST, calibration, temperature, weights
 
 
 def test_error_by_hand() -> None:
@@ -64,6 +64,38 @@ def test_the_search_ends_where_there_is_no_optimum() -> None:
     assert temperature(logits, np.array([1, 0])) == pytest.approx(HOTTEST)
 
 
+def test_weights_of_one_system_are_its_temperature() -> None:
+    logits, labels = drawn(2, 4.0)
+    assert weights([logits], labels)[0] == pytest.approx(1 / temperature(logits, labels), rel=1e-6)
+
+
+def test_weights_are_those_that_the_labels_were_drawn_with() -> None:
+    generator = np.random.default_rng(3)
+    first, second, noise = (generator.normal(0, 1, (40_000, 3)) for _ in range(3))
+    labels = (0.5 * first + 2.0 * second + generator.gumbel(size=first.shape)).argmax(axis=1)
+    found = weights([first, second, noise], labels)
+    np.testing.assert_allclose(found, [0.5, 2.0, 0.0], atol=0.03)
+
+    def surprise(by: np.ndarray) -> float:
+        return loss(by[0] * first + by[1] * second + by[2] * noise, labels, 1.0)
+
+    for change in np.concatenate([np.eye(3), -np.eye(3)]) * 1e-3:
+        assert surprise(found) < surprise(found + change)
+
+
+def test_weights_of_a_worse_than_useless_system_are_negative_and_of_an_empty_one_nothing() -> None:
+    logits, labels = drawn(4, 1.0)
+    assert weights([-logits], labels)[0] == pytest.approx(-1.0, rel=0.05)
+    both = weights([logits, np.zeros_like(logits)], labels)
+    assert both[0] == pytest.approx(1.0, rel=0.05) and both[1] == 0.0
+
+
+def test_weights_end_where_all_rows_are_right() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 2.0]])
+    found = weights([logits, logits], np.array([0, 1]))
+    assert np.isfinite(found).all() and (found > 1).all() and (found <= 1 / COLDEST).all()
+
+
 def test_bad_input() -> None:
     with pytest.raises(DataError, match="1 confidences got 2 hits"):
         calibration(np.ones(1), np.ones(2))
@@ -78,3 +110,5 @@ def test_bad_input() -> None:
         temperature(np.array([[np.inf, 0.0]]), np.array([0]))
     with pytest.raises(DataError, match="outside the 3 classes"):
         temperature(np.ones((1, 3)), np.array([3]))
+    with pytest.raises(DataError, match="do not fit"):
+        weights([np.ones((1, 3)), np.ones((2, 3))], np.array([0]))

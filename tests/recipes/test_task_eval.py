@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from task_runs import lines, pairs, questions, reviews, tagged, trained
 from weft.api import load
-from weft.core.errors import DataError, UsageError
+from weft.core.errors import CheckpointError, DataError, UsageError
 from weft.eval.standing import MODEL
 from weft.eval.task_scores import Spans, scores
 from weft.recipes.task_answers import Writing, cut
 from weft.recipes.task_baselines import baselines
-from weft.recipes.task_eval import TaskFiles, calibrate, evaluate_task
+from weft.recipes.task_calibrate import calibrate
+from weft.recipes.task_eval import TaskFiles, evaluate_task
 from weft.recipes.task_examples import examples_markdown
 from weft.recipes.task_items import read_items
 from weft.recipes.task_report import write_task_report
-from weft.tasks import read_card
+from weft.tasks import read_card, write_card
+from weft.tasks.naive_bayes import FILE, NaiveBayes
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +230,70 @@ def test_the_temperature_is_fitted_and_written(classifier: Path, tmp_path: Path)
     unknown = lines(tmp_path / "none.jsonl", [{"text": " ", "label": "good"}])
     with pytest.raises(DataError, match="cannot be asked"):
         calibrate(classifier, TaskFiles([unknown]))
+
+
+def test_a_naive_bayes_stands_beside_the_network(classifier: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(classifier / "model", copy)
+    # What the network never saw and the counted texts say: a word that only one label has.
+    told = [{"text": f"a gorgeous thing {n}", "label": "good"} for n in range(30)]
+    told += [{"text": f"a wretched thing {n}", "label": "bad"} for n in range(30)]
+    wrong = [one | {"label": "bad" if one["label"] == "good" else "good"} for one in told[::10]]
+    train = lines(tmp_path / "train.jsonl", told)
+    dev = lines(tmp_path / "dev.jsonl", [*reviews(60, 300), *told, *wrong])
+    alone = load(copy)
+    record = calibrate(copy, TaskFiles([dev], [train]), bayes=True)
+    assert record["bayes"] > 0 and record["accuracy"] > record["accuracy_before"] + 0.2
+    card = read_card(copy)
+    assert (card.bayes, card.temperature) == (record["bayes"], record["temperature"])
+    model = load(copy)
+    assert model.bayes is not None
+    assert model.classify(["so gorgeous", "so wretched"]) == ["good", "bad"]
+    asked = ["a gorgeous thing", "the fine film", "!"]
+    by_hand = alone.scores(asked) + card.bayes * model.evidence(model.bayes, asked)
+    np.testing.assert_allclose(model.scores(asked), by_hand)
+    assert model.classify("so gorgeous").score == pytest.approx(
+        np.exp(model.scores(["so gorgeous"]) / card.temperature)[0, model.labels.index("good")]
+        / np.exp(model.scores(["so gorgeous"]) / card.temperature).sum()
+    )  # fmt: skip
+    after = evaluate_task(copy, TaskFiles([dev]), draws=20)
+    assert figure(after, "accuracy")["model"]["value"] == pytest.approx(record["accuracy"])
+    assert figure(after, "ece")["model"]["value"] == pytest.approx(record["ece"])
+    # A temperature that is fitted later leaves the words where they are.
+    again = calibrate(copy, TaskFiles([dev]))
+    assert read_card(copy).bayes == card.bayes
+    assert again["temperature"] == pytest.approx(record["temperature"])
+
+
+def test_words_that_say_nothing_are_left_out(classifier: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(classifier / "model", copy)
+    dev = lines(tmp_path / "dev.jsonl", [*reviews(60, 300), reviews(1, 300)[0] | {"label": "good"}])
+    # The labels of what is counted are exchanged: its evidence would only harm.
+    turned = [one | {"label": "bad" if one["label"] == "good" else "good"} for one in reviews(60, 300)]
+    record = calibrate(copy, TaskFiles([dev], [lines(tmp_path / "train.jsonl", turned)]), bayes=True)
+    assert record["bayes"] == 0.0 and read_card(copy).bayes == 0.0
+    assert load(copy).bayes is None and not (copy / FILE).exists()
+
+
+def test_files_that_cannot_be_counted_are_told(classifier: Path, tagger: Path, tmp_path: Path) -> None:
+    dev = lines(tmp_path / "dev.jsonl", reviews(20, 300))
+    only = lines(tmp_path / "only.jsonl", [one for one in reviews(20) if one["label"] == "good"])
+    with pytest.raises(DataError, match="No text of the files for naive Bayes has the label 'bad'"):
+        calibrate(classifier, TaskFiles([dev], [only]), bayes=True)
+    with pytest.raises(UsageError, match="entities are not calibrated"):
+        calibrate(tagger, TaskFiles([data_of(tagger)], [data_of(tagger)]), bayes=True)
+
+
+def test_a_naive_bayes_of_other_labels_or_none_is_told(classifier: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(classifier / "model", copy)
+    write_card(copy, dataclasses.replace(read_card(copy), bayes=1.0))
+    with pytest.raises(CheckpointError, match=f"{FILE} cannot be read"):
+        load(copy)
+    NaiveBayes(["a", "b"], ["good", "neutral"]).save(copy)
+    with pytest.raises(CheckpointError, match="knows other labels than the model"):
+        load(copy)
 
 
 def test_spans_have_no_temperature(tagger: Path) -> None:

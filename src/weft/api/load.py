@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from weft.api.reading import ReadingModel
 from weft.api.writing import WritingModel
 from weft.checkpoint.huggingface import load_any, load_model, read_generation, resolve
 from weft.checkpoint.kinds import read_config
-from weft.core.errors import ResourceError, UsageError
+from weft.core.errors import CheckpointError, ResourceError, UsageError
 from weft.core.hardware import usable_cores
 from weft.engine.runner import prepare
 from weft.engine.weights import for_inference
@@ -22,7 +22,8 @@ from weft.models import DecoderConfig
 from weft.models.baseline import Baseline
 from weft.models.encdec import EncoderDecoder
 from weft.models.encoder import Encoder
-from weft.tasks import read_card
+from weft.tasks import Card, read_card
+from weft.tasks.naive_bayes import NaiveBayes
 from weft.tokenizer import Tokenizer
 
 CACHE_DTYPES = {None: None, "int8": torch.int8}
@@ -107,7 +108,19 @@ def _task_model(folder: Path, dtype: str | None, device: str | None) -> ReadingM
     if isinstance(model, EncoderDecoder):
         return WritingModel(model, tokenizer, card)
     assert isinstance(model, Encoder | Baseline)
-    return ReadingModel(model, tokenizer, card)
+    return ReadingModel(model, tokenizer, card, _bayes(folder, card, model.config.labels))
+
+
+def _bayes(folder: Path, card: Card, labels: Sequence[str]) -> NaiveBayes | None:
+    """What stands beside the network, where the card says so. CheckpointError where it is of other labels."""
+    if not card.bayes:
+        return None
+    found = NaiveBayes.load(folder)
+    if found.labels != sorted(labels):
+        raise CheckpointError(
+            f"The naive Bayes of {folder} knows other labels than the model; run weft calibrate again."
+        )
+    return found
 
 
 def _device(name: str | None) -> torch.device:

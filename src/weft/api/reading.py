@@ -19,6 +19,7 @@ from weft.models.baseline import Baseline
 from weft.models.encoder import Encoder
 from weft.ops.crf import viterbi
 from weft.tasks import Card, Scored, Span, classify, extract, extractive, tag
+from weft.tasks.naive_bayes import NaiveBayes
 from weft.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float64]
@@ -28,8 +29,15 @@ R = TypeVar("R")
 class ReadingModel(Able):
     """An encoder with its tokenizer and what it was trained for. One thread may use it."""
 
-    def __init__(self, model: Encoder | Baseline, tokenizer: Tokenizer, card: Card):
-        self.model, self.tokenizer, self.card = model, tokenizer, card
+    def __init__(
+        self,
+        model: Encoder | Baseline,
+        tokenizer: Tokenizer,
+        card: Card,
+        bayes: NaiveBayes | None = None,
+    ):
+        """``bayes``: of the labels that the model has, where the card gives it a weight."""
+        self.model, self.tokenizer, self.card, self.bayes = model, tokenizer, card, bayes
         self.reader = Reader(model, tokenizer.eos_id)
         self.architecture = model.config.architecture
         self.labels = model.config.labels
@@ -93,8 +101,17 @@ class ReadingModel(Able):
         return each(text, self._embedded)
 
     def scores(self, texts: Sequence[str]) -> Floats:
-        """float64 [N, C]: the scores of the labels of each text before the softmax, for calibration."""
+        """float64 [N, C]: the scores of the labels of each text before temperature and softmax."""
+        found = self.network_scores(texts)
+        return found if self.bayes is None else found + self.card.bayes * self.evidence(self.bayes, texts)
+
+    def network_scores(self, texts: Sequence[str]) -> Floats:
+        """:meth:`scores` of the network alone."""
         return self.reader.classes([one.ids for one in classify.encode(self.tokenizer, texts)])
+
+    def evidence(self, bayes: NaiveBayes, texts: Sequence[str]) -> Floats:
+        """float64 [N, C]: what a naive Bayes of the same labels says, in the model's order of them."""
+        return bayes.evidence(texts)[:, [bayes.labels.index(label) for label in self.labels]]
 
     def vectors(self, documents: Sequence[Sequence[int]]) -> Floats:
         """float64 [N, E]: :meth:`embed` of token ids."""

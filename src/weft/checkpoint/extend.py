@@ -28,7 +28,7 @@ from weft.tokenizer.train import MULTIPLE
 
 COMMAND = "tokenizer extend"
 
-_BESIDE = ("chat_template.jinja", "chat_template.json", "task.json")
+_BESIDE = ("chat_template.jinja", "chat_template.json", "task.json", "naive_bayes.json")
 """Files of a checkpoint that stay right when tokens are added."""
 
 

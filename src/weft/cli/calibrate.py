@@ -14,23 +14,35 @@ from weft.cli.task_options import task_given, task_options
 @weft_command("calibrate")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @task_options
+@click.option(
+    "--bayes-files",
+    "train_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Labelled files whose words are counted; a naive Bayes of them votes beside a classifier.",
+)
 def command(checkpoint: Path, **given: Any) -> Record:
     """Fit the temperature of a classifier, or the usual score of a translator, to validation files.
 
-    The task card of CHECKPOINT (task.json) is written anew; the weights stay as they are. Never give test
-    files.
+    With --bayes-files the words of training files are counted into CHECKPOINT (naive_bayes.json), and the
+    weight of their vote beside the network's is fitted with the temperature. The task card (task.json) is
+    written anew; the weights stay as they are. Never give test files.
     """
     from weft.core.errors import UsageError
-    from weft.recipes.task_eval import calibrate
+    from weft.recipes.task_calibrate import calibrate
 
     if not given["task_files"]:
         raise UsageError("Give --task-files, labelled files for validation.")
     files, writing = task_given(**given)
-    record = calibrate(checkpoint, files, writing)
+    record = calibrate(checkpoint, files, writing, bayes=bool(given["train_files"]))
     if "temperature" in record:
         degrees = f"{record['temperature_before']:.3f} -> {record['temperature']:.3f}"
         error = f"{100 * record['ece_before']:.2f} % -> {100 * record['ece']:.2f} %"
         click.echo(f"temperature {degrees}; calibration error (ECE) {error} on {record['items']:,} texts")
+        if "bayes" in record:
+            right = f"{100 * record['accuracy_before']:.2f} % -> {100 * record['accuracy']:.2f} %"
+            weight = f"weight {record['bayes']:.3f}" if record["bayes"] else "left out, it does not help"
+            click.echo(f"naive Bayes beside the network: {weight}; accuracy {right}")
     else:
         click.echo(f"usual score {record['usual_before']:.4f} -> {record['usual']:.4f}")
     return record

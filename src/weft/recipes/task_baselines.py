@@ -12,11 +12,11 @@ from weft.eval.baselines.dictionary import WordDictionary, copied
 from weft.eval.baselines.lead import first_words, lead, longest_lines
 from weft.eval.baselines.majority import Majority
 from weft.eval.baselines.memory import EntityMemory
-from weft.eval.baselines.naive_bayes import NaiveBayes
 from weft.eval.baselines.overlap import overlapping
 from weft.eval.metrics.rouge import Language, rouge
 from weft.eval.task_scores import Guess
 from weft.recipes.task_items import Item
+from weft.tasks.naive_bayes import NaiveBayes
 
 Baselines = dict[str, list[Guess]]
 

@@ -1,8 +1,7 @@
-"""A checkpoint on labelled files of its own task, beside baselines: figures, a page, and its calibration."""
+"""A checkpoint on labelled files of its own task, beside baselines: figures and what a page needs."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +13,17 @@ import numpy as np
 from weft.api import load
 from weft.api.reading import ReadingModel
 from weft.api.writing import WritingModel
-from weft.checkpoint.huggingface import resolve
 from weft.core.errors import DataError, UsageError
 from weft.core.files import hash_file
 from weft.data.supervised_config import SupervisedConfig
-from weft.eval.metrics import calibration, translation
+from weft.eval.metrics import translation
 from weft.eval.standing import MODEL
 from weft.eval.task_scores import Answers, Guess, Labels, Question, Scorer, Spans, is_chinese, scores
 from weft.eval.text_scores import Summaries, Translations
-from weft.recipes.task_answers import USUAL, Writing, ask, check_labels, label_scores, temper
+from weft.recipes.task_answers import USUAL, Writing, ask, check_labels
 from weft.recipes.task_baselines import baselines
 from weft.recipes.task_items import Files, Item, Read, read_items
-from weft.tasks import Card, write_card
+from weft.tasks import Card
 
 Record = dict[str, Any]
 
@@ -75,14 +73,14 @@ def evaluate_task(
     settings that do not fit, DataError for files without gold answers.
     """
     started = time.perf_counter()
-    model = _loaded(checkpoint, dtype)
+    model = loaded(checkpoint, dtype)
     card = model.card
     settings = files.settings(card)
     read = read_items(files.test, settings)
     train = read_items(files.train, settings).items if files.train else []
-    check_labels(model, _labels(card, read.items))
+    check_labels(model, labels_of(card, read.items))
     if card.form == "pairs":
-        _check_language(card, read.items, writing.target_language)
+        check_language(card, read.items, writing.target_language)
     asked = ask(model, read.items, writing)
     gold = [item.gold for item in read.items]
     chinese = card.form in ("pairs", "extractive") and _mostly_chinese(gold)
@@ -107,64 +105,8 @@ def evaluate_task(
     }
 
 
-def calibrate(
-    checkpoint: str | Path, files: TaskFiles, writing: Writing = USUAL, *, dtype: str | None = None
-) -> Record:
-    """Fit what the checkpoint's card says about confidence to ``files.test``, which must be no test split.
-
-    Labels: the temperature (arXiv:1706.04599), by likelihood. Translations and summaries: ``usual``, the
-    median score. The card is written atomically; the weights stay as they are. Raises UsageError for tasks
-    that have neither.
-    """
-    model = _loaded(checkpoint, dtype)
-    card = model.card
-    if card.form not in ("classify", "pairs", "extractive"):
-        raise UsageError(f"The scores of {card.task} are not calibrated; this is for labels and for texts.")
-    items = [item for item in read_items(files.test, files.settings(card)).items if item.given is not None]
-    if not items:
-        raise DataError("The model cannot be asked about any row of the files; give rows with texts.")
-    check_labels(model, _labels(card, items))
-    found = _temperature(model, items) if card.form == "classify" else _usual(model, items, writing)
-    fitted = {name: found[name] for name in ("temperature", "usual") if name in found}
-    write_card(resolve(checkpoint), dataclasses.replace(card, **fitted))
-    return {"checkpoint": str(checkpoint), "task": card.task, "items": len(items), **found}
-
-
-def _temperature(model: ReadingModel, items: Sequence[Item]) -> Record:
-    known = {label: number for number, label in enumerate(model.labels)}
-    used = [item for item in items if item.gold in known]
-    logits = label_scores(model, used)
-    labels = np.array([known[item.gold] for item in used])
-    fitted = calibration.temperature(logits, labels)
-    hits = logits.argmax(axis=1) == labels
-    if not 2 * calibration.COLDEST < fitted < calibration.HOTTEST / 2:
-        raise DataError(
-            f"No temperature fits these {len(used):,} texts, of which {int(hits.sum()):,} are right; "
-            "give more of them, some right and some wrong."
-        )
-
-    def error(degrees: float) -> float:
-        sure = np.array([guess.confidence for guess in temper(logits, model.labels, degrees)])
-        return calibration.calibration(sure, hits).error
-
-    before = {"temperature_before": model.card.temperature, "ece_before": error(model.card.temperature)}
-    return {
-        **before,
-        "temperature": fitted,
-        "ece": error(fitted),
-        "ece_uncalibrated": error(1.0),
-        "unknown_labels": len(items) - len(used),
-    }
-
-
-def _usual(model: ReadingModel | WritingModel, items: Sequence[Item], writing: Writing) -> Record:
-    _check_language(model.card, items, writing.target_language)
-    found = [guess.confidence for guess in ask(model, items, writing, "calibrate").guesses]
-    usual = float(np.median([score for score in found if score is not None]))
-    return {"usual_before": model.card.usual, "usual": usual}
-
-
-def _loaded(checkpoint: str | Path, dtype: str | None) -> Any:
+def loaded(checkpoint: str | Path, dtype: str | None) -> Any:
+    """A model that was trained for a task. UsageError for a decoder."""
     model = load(checkpoint, dtype)
     if not isinstance(model, ReadingModel | WritingModel):
         raise UsageError(
@@ -174,13 +116,14 @@ def _loaded(checkpoint: str | Path, dtype: str | None) -> Any:
     return model
 
 
-def _labels(card: Card, items: Sequence[Item]) -> set[str]:
+def labels_of(card: Card, items: Sequence[Item]) -> set[str]:
+    """The gold labels of classes and spans; none of other tasks."""
     if card.form == "classify":
         return {item.gold for item in items}
     return {label for item in items for _, _, label in item.gold} if card.form == "tag" else set()
 
 
-def _check_language(card: Card, items: Sequence[Item], target: str | None) -> None:
+def check_language(card: Card, items: Sequence[Item], target: str | None) -> None:
     """DataError where the files' second field is not in the language that shall be written."""
     wanted = target or (card.languages[1] if card.languages and not card.both_ways else None)
     chinese = _mostly_chinese([item.gold for item in items])

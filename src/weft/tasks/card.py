@@ -40,8 +40,9 @@ class Card:
     """``task`` and ``form``: what is answered, and how examples were encoded. ``languages`` of pairs: source
     and target, in both directions with ``both_ways``. ``window``: tokens of a document where contexts are
     cut; ``unit``: what extractive summaries are made of. ``temperature`` divides the scores of labels
-    (arXiv:1706.04599). ``usual``: the score that half of the validation texts reach, 0 where it was not
-    measured.
+    (arXiv:1706.04599), to which ``bayes`` times the evidence of a naive Bayes is added
+    (:mod:`weft.tasks.naive_bayes`; 0: there is none). ``usual``: the score that half of the validation texts
+    reach, 0 where it was not measured.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Card:
     window: int = 0
     unit: Unit = "sentence"
     temperature: float = 1.0
+    bayes: float = 0.0
     usual: float = 0.0
 
     @property
@@ -96,6 +98,7 @@ def _checked(file: Path, table: Any) -> Card:
         "both_ways": bool,
         "window": int,
         "temperature": (int, float),
+        "bayes": (int, float),
         "usual": (int, float),
     }
     for name, kind in kinds.items():

@@ -1,10 +1,11 @@
 """Whether a classifier is as sure as it is right: expected calibration error, and the temperature that helps.
 
-Guo et al. 2017 (arXiv:1706.04599). N rows, C classes.
+Guo et al. 2017 (arXiv:1706.04599). N rows, C classes, S systems.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,16 +60,7 @@ def temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
     sign finds the one optimum, between COLDEST and HOTTEST. DataError for no rows, rows that do not fit
     together, logits that are not finite or a label that is no class.
     """
-    if logits.ndim != 2 or not len(logits) or labels.shape != logits.shape[:1]:
-        raise DataError(f"Logits {logits.shape} and labels {labels.shape} do not fit; give [N, C] and [N].")
-    if not np.isfinite(logits).all():
-        raise DataError("A logit is not finite; a temperature cannot be fitted to it.")
-    if not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-        raise DataError(
-            f"A label lies outside the {logits.shape[1]} classes of the logits; correct the data."
-        )
-    scores_NC = logits.astype(np.float64)
-    ahead_NC = scores_NC[np.arange(len(labels)), labels][:, None] - scores_NC
+    ahead_NC = _ahead(logits, labels)
     low, high = np.log(COLDEST), np.log(HOTTEST)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -78,6 +70,63 @@ def temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
         else:
             low = middle
     return float(np.exp((low + high) / 2))
+
+
+def weights(logits: Sequence[Floats], labels: npt.NDArray[np.integer]) -> Floats:
+    """float64 [S]: by how much to multiply the logits [N, C] of each system, so that the sum is likeliest.
+
+    A logarithmic opinion pool (Heskes 1998), without the condition that weights sum to 1: a temperature is in
+    them. The likelihood is concave; Newton's steps, halved where they do not help, find its optimum, or go
+    on to where all rows are right: weights are not above 1 / COLDEST. Raises as :func:`temperature`.
+    """
+    ahead_SNC = np.stack([_ahead(one, labels) for one in logits])
+    found_S = np.zeros(len(logits))
+    for _ in range(_HALVINGS):
+        odds_NC = -np.tensordot(found_S, ahead_SNC, 1)
+        odds_NC = np.exp(odds_NC - odds_NC.max(axis=1, keepdims=True))
+        shares_NC = odds_NC / odds_NC.sum(axis=1, keepdims=True)
+        mean_SN = (shares_NC * ahead_SNC).sum(axis=2)
+        slope_S = mean_SN.mean(axis=1)
+        spread_SS = np.einsum("nc,anc,bnc->ab", shares_NC, ahead_SNC, ahead_SNC) - mean_SN @ mean_SN.T
+        # A system that says the same of all classes has no curvature, and gets no weight.
+        step_S = np.linalg.lstsq(spread_SS / len(labels) + 1e-12 * np.eye(len(logits)), slope_S)[0]
+        step_S = _halved(ahead_SNC, found_S, step_S)
+        found_S = np.clip(found_S + step_S, -1 / COLDEST, 1 / COLDEST)
+        if np.abs(step_S).max() < 1e-10:
+            break
+    return found_S
+
+
+def _halved(ahead_SNC: Floats, found_S: Floats, step_S: Floats) -> Floats:
+    """The step, or the first of its halves that makes the labels no less likely."""
+    before = _surprise(ahead_SNC, found_S)
+    for _ in range(_HALVINGS):
+        if _surprise(ahead_SNC, found_S + step_S) <= before:
+            return step_S
+        step_S = step_S / 2
+    return np.zeros_like(step_S)
+
+
+def _surprise(ahead_SNC: Floats, weights_S: Floats) -> float:
+    """Nats a row: the mean negative log-likelihood of the right classes."""
+    behind_NC = -np.tensordot(weights_S, ahead_SNC, 1)
+    most_N = behind_NC.max(axis=1)
+    return float((np.log(np.exp(behind_NC - most_N[:, None]).sum(axis=1)) + most_N).mean())
+
+
+def _ahead(logits: Floats, labels: npt.NDArray[np.integer]) -> Floats:
+    """[N, C]: the score of the right class minus that of each. Checks both as :func:`temperature` says."""
+    if logits.ndim != 2 or not len(logits) or labels.shape != logits.shape[:1]:
+        raise DataError(f"Logits {logits.shape} and labels {labels.shape} do not fit; give [N, C] and [N].")
+    if not np.isfinite(logits).all():
+        raise DataError("A logit is not finite; a temperature cannot be fitted to it.")
+    if not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise DataError(
+            f"A label lies outside the {logits.shape[1]} classes of the logits; correct the data."
+        )
+    scores_NC = logits.astype(np.float64)
+    ahead_NC: Floats = scores_NC[np.arange(len(labels)), labels][:, None] - scores_NC
+    return ahead_NC
 
 
 def _slope(ahead_NC: Floats, inverse: float) -> float:

@@ -30,11 +30,11 @@ from weft.data.shards import open_split
 from weft.data.supervised_writer import LABELS
 from weft.data.terms import terms
 from weft.eval.baselines.memory import EntityMemory
-from weft.eval.baselines.naive_bayes import NaiveBayes
 from weft.eval.compare import Estimate, ratio, wilson
 from weft.eval.metrics.spans import Span, span_figures
 from weft.parallel.model import ParallelModel
 from weft.recipes.advise.candidates import Candidate, Subject, run_of
+from weft.tasks.naive_bayes import NaiveBayes
 from weft.tokenizer import Tokenizer
 from weft.train import rows
 from weft.train.objectives.choose import choose
