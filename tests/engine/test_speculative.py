@@ -184,7 +184,8 @@ def test_it_notices_when_text_changes():
 def test_no_guess_goes_beyond_the_limit():
     speculator = Speculator(Fixed(True))
     each = sequence([0], limit=3)
-    speculator._seconds = {1: 1.0, MOST + 1: 1.01}
+    speculator._times.observe(1, 1.0)
+    speculator._times.observe(MOST + 1, 1.01)
     speculator.propose([each])
     assert len(each.drafts) == 2
 

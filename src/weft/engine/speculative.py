@@ -14,6 +14,7 @@ from typing import Protocol
 
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
+from weft.engine.step_times import StepTimes
 
 MOST = 16
 """Guesses at a time for one sequence."""
@@ -21,8 +22,6 @@ _SIZES = (1, 2, 3, 4, 6, 8, 12, MOST)
 _GAIN = 1.03
 """A plan must promise this much more than the next smaller one: timings are not exact."""
 _MEMORY = 0.95
-_GUESSED_ROWS = 32
-"""Before anything is measured, so many more rows are taken to double the time of a step."""
 _LEAST_PROBE, _MOST_PROBE = 64, 4096
 
 
@@ -78,8 +77,10 @@ class PromptLookup:
         for width in self._WIDTHS:
             place = index.places.get(tuple(tokens[-width:])) if len(tokens) > width else None
             if place is not None:
+                period = tokens[place : place + count]
+                if len(period) == count:
+                    return tuple(period)
                 # A short loop goes on as it went so far.
-                period = tokens[place:]
                 return tuple((period * (count // len(period) + 1))[:count])
         return ()
 
@@ -112,8 +113,7 @@ class Speculator:
     def __init__(self, proposer: Proposer):
         self._proposer = proposer
         self.proposed = self.accepted = 0
-        self._seconds: dict[int, float] = {}
-        self._doubt: dict[int, float] = {}
+        self._times = StepTimes()
         self._right: weakref.WeakKeyDictionary[Sequence, float] = weakref.WeakKeyDictionary()
         self._usual = 0.6
         self._guesses: dict[Sequence, tuple[int, ...]] = {}
@@ -149,7 +149,7 @@ class Speculator:
             self.proposed += len(item.drafts)
             self.accepted += len(new) - 1
         if all(item.cost == item.rows and item.tokens == 1 for item in work):
-            self._time(sum(item.rows for item in work), seconds)
+            self._times.observe(sum(item.rows for item in work), seconds)
 
     def forget(self, sequence: Sequence) -> None:
         """A sequence has ended."""
@@ -162,36 +162,32 @@ class Speculator:
             self._usual += 0.01 * ((guessed == token) - self._usual)
         self._right[sequence] = share
 
-    def _time(self, rows: int, seconds: float) -> None:
-        rows = _rounded(rows)
-        self._doubt.pop(rows, None)
-        known = self._seconds.setdefault(rows, seconds)
-        # Interruptions only ever lengthen a step, so what is shorter is believed sooner.
-        self._seconds[rows] += (0.5 if seconds < known else 0.05) * (seconds - known)
-
     def _plan(self, sequences: Items[Sequence], room: list[int]) -> int:
         """How many guesses for each sequence promise the most tokens per second; 0 if none gains."""
-        if not any(room):
-            return 0
-        known = {rows: seconds * self._doubt.get(rows, 1.0) for rows, seconds in self._seconds.items()}
-        shares = [self._right.get(sequence, self._usual) for sequence in sequences]
-        best, fastest = 0, len(sequences) / _expected(known, len(sequences))
-        longest = max(room)
-        for count in _SIZES:
-            if count > longest:
-                break
-            used = [min(count, most) for most in room]
-            tokens = sum(_tokens(share, many) for share, many in zip(shares, used, strict=True))
-            rows = len(sequences) + sum(used)
-            speed = tokens / (_expected(known, rows) + self._proposer.seconds(count))
-            if speed > _GAIN * fastest:
-                best, fastest = count, speed
-        if not best:
-            # What was slow once may not be so for ever: a measurement fades until it is made again, so that
-            # one step in a few hundred is risked.
-            for rows in self._seconds:
-                if rows > len(sequences):
-                    self._doubt[rows] = self._doubt.get(rows, 1.0) * 0.999
+        able = [
+            (self._right.get(sequence, self._usual), most)
+            for sequence, most in zip(sequences, room, strict=True)
+            if most
+        ]
+        many, best = len(sequences), 0
+        gained = sum(_tokens(share, most) - 1.0 for share, most in able)
+        # Where even steps that take no longer would bring no more, as with most fresh text, no plan does.
+        if many + gained > _GAIN * many:
+            fastest = many / self._times.expected(many)
+            longest = max(most for _, most in able)
+            for count in _SIZES:
+                if count > longest:
+                    break
+                tokens, rows = float(many), many
+                for share, most in able:
+                    used = min(count, most)
+                    tokens += _tokens(share, used) - 1.0
+                    rows += used
+                speed = tokens / (self._times.expected(rows) + self._proposer.seconds(count))
+                if speed > _GAIN * fastest:
+                    best, fastest = count, speed
+        if able and not best:
+            self._times.fade()
         return best
 
     def _probe(self) -> int:
@@ -206,24 +202,6 @@ class Speculator:
 
 def _tokens(share: float, guesses: int) -> float:
     """Expected tokens of a step: each guess counts if it and all before it are right, and one is drawn."""
-    return sum(share**place for place in range(guesses + 1))
-
-
-def _rounded(rows: int) -> int:
-    """To one of 8 sizes in each octave, so that few sizes are measured often."""
-    step = max(1, 1 << max(0, rows.bit_length() - 4))
-    return rows // step * step
-
-
-def _expected(known: dict[int, float], rows: int) -> float:
-    """Seconds of a step: as measured, or on the line through the measurements beside it."""
-    if _rounded(rows) in known:
-        return known[_rounded(rows)]
-    if not known:
-        return 1.0 + rows / _GUESSED_ROWS
-    below = sorted(r for r in known if r < rows) or [min(known)]
-    above = [r for r in known if r > rows]
-    right = min(above) if above else below[-1]
-    left = below[-1] if above else below[max(0, len(below) - 2)]
-    slope = known[left] / _GUESSED_ROWS if left == right else (known[right] - known[left]) / (right - left)
-    return max(known[left] + max(slope, 0.0) * (rows - left), 1e-9)
+    if share >= 1.0:
+        return guesses + 1.0
+    return float((1.0 - share ** (guesses + 1)) / (1.0 - share))
