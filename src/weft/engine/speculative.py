@@ -23,6 +23,8 @@ _GAIN = 1.03
 """A plan must promise this much more than the next smaller one: timings are not exact."""
 _MEMORY = 0.95
 _LEAST_PROBE, _MOST_PROBE = 64, 4096
+_LONGEST, _LOOKED_AT = 4, 32
+"""Tokens that are compared, and places where they may stand: some pairs are everywhere."""
 
 
 class Proposer(Protocol):
@@ -46,12 +48,12 @@ class Proposer(Protocol):
 class PromptLookup:
     """What followed the last time that the newest tokens stood there (prompt lookup decoding, Saxena 2023).
 
-    The longest of the last 4, 3 and 2 tokens that occurred before counts. It needs no model, and is right
-    where answers copy: code that is edited, texts that are summarised, names.
+    The longest of the last 4, 3 and 2 tokens that occurred before counts, among the latest places where the
+    last 2 did. It needs no model, and is right where answers copy: code that is edited, texts that are
+    summarised, names.
     """
 
     free = True
-    _WIDTHS = (4, 3, 2)
 
     def __init__(self) -> None:
         self._indexes: weakref.WeakKeyDictionary[Sequence, _Index] = weakref.WeakKeyDictionary()
@@ -73,32 +75,52 @@ class PromptLookup:
         if index is None:
             index = self._indexes[sequence] = _Index()
         tokens = sequence.tokens
-        index.extend(tokens, self._WIDTHS)
-        for width in self._WIDTHS:
-            place = index.places.get(tuple(tokens[-width:])) if len(tokens) > width else None
-            if place is not None:
-                period = tokens[place : place + count]
-                if len(period) == count:
-                    return tuple(period)
-                # A short loop goes on as it went so far.
-                return tuple((period * (count // len(period) + 1))[:count])
-        return ()
+        place = index.find(tokens)
+        if place is None:
+            return ()
+        period = tokens[place : place + count]
+        if len(period) == count:
+            return tuple(period)
+        # A short loop goes on as it went so far.
+        return tuple((period * (count // len(period) + 1))[:count])
 
 
 class _Index:
-    """Where each run of a few tokens was last followed by something, and by what place."""
+    """Where each pair of tokens was followed by something.
+
+    One entry a token, and one look for what never stood there before: most steps of fresh text end with it.
+    """
 
     def __init__(self) -> None:
-        self.places: dict[tuple[int, ...], int] = {}
-        self._known = 0
+        self._places: dict[tuple[int, int], list[int]] = {}
+        self._known = 2
 
-    def extend(self, tokens: list[int], widths: tuple[int, ...]) -> None:
-        """Take in new tokens; the newest has no follower yet."""
-        for end in range(max(self._known, 1), len(tokens)):
-            for width in widths:
-                if width <= end:
-                    self.places[tuple(tokens[end - width : end])] = end
-        self._known = len(tokens)
+    def find(self, tokens: list[int]) -> int | None:
+        """The place after the newest tokens' last occurrence, the longest of at most _LONGEST."""
+        places = self._places
+        # The newest token has no follower yet.
+        for end in range(self._known, len(tokens)):
+            pair = (tokens[end - 2], tokens[end - 1])
+            if pair in places:
+                places[pair].append(end)
+            else:
+                places[pair] = [end]
+        self._known = max(2, len(tokens))
+        ends = places.get((tokens[-2], tokens[-1])) if len(tokens) > 2 else None
+        return None if ends is None else _longest(tokens, ends)
+
+
+def _longest(tokens: list[int], ends: list[int]) -> int:
+    best, found = 0, ends[-1]
+    for end in reversed(ends[-_LOOKED_AT:]):
+        width = 2
+        while width < min(_LONGEST, end) and tokens[end - width - 1] == tokens[-width - 1]:
+            width += 1
+        if width > best:
+            best, found = width, end
+        if width == _LONGEST:
+            break
+    return found
 
 
 class Speculator:
