@@ -6,6 +6,7 @@ there is none. What the numbers mean is up to the form (:mod:`weft.data.forms`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from weft.core import manifest
 from weft.core.errors import DataError
 from weft.data.answers import Long, fitted
 from weft.data.batch import IGNORED, Batch
+from weft.data.hiding import Hiding
 from weft.data.loader import Loader
 from weft.data.rows import Learnt, MappedTokens, Rows
 from weft.data.supervised_writer import LABELS
@@ -28,7 +30,8 @@ class LabelLoader(Loader):
 
     ``tokens`` of its batches are the text in place, ``targets`` the labels. A document longer than a row is
     dropped or cut, as ``long`` says; :attr:`counts` says how many were kept, cut or too long.
-    ``markers``: the tokens before and after a predicate, none where no text has one.
+    ``markers``: the tokens before and after a predicate, none where no text has one. ``hiding`` hides some of
+    the tokens of :meth:`take`, and none of :meth:`sequential`.
     """
 
     def __init__(
@@ -41,9 +44,10 @@ class LabelLoader(Loader):
         *,
         form: str,
         long: Long = "drop",
+        hiding: Hiding | None = None,
     ) -> None:
         """DataError for shards of another ``form``, and when no document fits; else as :class:`Loader`."""
-        self._long, self.form = long, form
+        self._long, self.form, self._hiding, self._seed = long, form, hiding, seed
         self.counts: dict[str, int] = {}
         record = manifest.read(Path(shards_folder)) or {}
         figures = record.get("figures", {})
@@ -71,7 +75,10 @@ class LabelLoader(Loader):
 
     def take(self, places: Ints) -> Batch:
         """The rows at these places [n] of the endless sequence of epochs."""
-        return self._labelled(self._order.at(places))
+        plain = self._labelled(self._order.at(places))
+        if self._hiding is None:
+            return plain
+        return dataclasses.replace(plain, tokens=self._hiding.hidden(plain.tokens, places, self._seed))
 
     def sequential(self, batch_rows: int | None = None) -> Iterator[Batch]:
         """Every row exactly once in the order of the plan; the last batch may have fewer rows."""

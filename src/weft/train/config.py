@@ -141,7 +141,8 @@ class ObjectiveSection:
     a row.
     ``task`` says what the model will be asked for, by default the usual one of the form
     (:data:`weft.tasks.card.TASKS`). ``label_smoothing`` and ``balance_classes`` (every class weighs the same)
-    are for labels and pairs, the former for dpo too.
+    are for labels and pairs, the former for dpo too. ``token_dropout`` is the share of the tokens that is
+    hidden while labels are learnt (:mod:`weft.data.hiding`); not of ``span``, which looks for equal tokens.
 
     ``beta`` is that of dpo, and the weight of the odds in orpo. ``distil`` learns plain text, and from the
     distributions of the checkpoint ``teacher``: ``alpha`` is their share of the loss, at ``temperature``
@@ -168,6 +169,7 @@ class ObjectiveSection:
     task: str | None = None
     label_smoothing: float = 0.0
     balance_classes: bool = False
+    token_dropout: float = 0.0
     beta: float = 0.1
     teacher: str | None = None
     alpha: float = 0.5
@@ -180,6 +182,15 @@ class ObjectiveSection:
                 raise ConfigError(f"objective.{name} = {value} must be positive.")
         if self.name in (*PREFERENCES, "contrastive") and self.long == "cut":
             raise ConfigError("objective.long = cut would cut one of two texts; leave it out.")
+        if not 0.0 <= self.token_dropout < 1.0:
+            raise ConfigError(
+                f"objective.token_dropout = {self.token_dropout} must be at least 0 and less than 1."
+            )
+        if self.token_dropout and self.name not in ("classify", "tag", "extractive"):
+            raise ConfigError(
+                f"objective.token_dropout is for labels (classify, tag, extractive), not for {self.name}; "
+                "leave it out."
+            )
         if (self.name == "distil") != (self.teacher is not None):
             raise ConfigError("objective.name = distil needs objective.teacher, a checkpoint; no other does.")
 

@@ -16,6 +16,7 @@ from weft.data.ahead import Ahead, Reads
 from weft.data.answers import AnswerLoader
 from weft.data.cache import BlockCache
 from weft.data.config import MixtureConfig
+from weft.data.hiding import Hiding
 from weft.data.labels import LabelLoader
 from weft.data.loader import Loader
 from weft.data.masking import MaskedLoader, Masking
@@ -123,7 +124,9 @@ def _supervised(run: TrainRun, shards: Path, split: str, rows: int, seed: int) -
     if run.objective.name == "pairs":
         target = run.data.target_length or length
         return PairLoader(shards, split, length, target, rows, seed, long=long)
-    return LabelLoader(shards, split, length, rows, seed, form=run.objective.name, long=long)
+    rate = run.objective.token_dropout
+    hiding = Hiding(Tokenizer.load(shards.parent / TOKENIZER), rate) if rate and split == "train" else None
+    return LabelLoader(shards, split, length, rows, seed, form=run.objective.name, long=long, hiding=hiding)
 
 
 Plain = Loader | MixedLoader
