@@ -70,7 +70,7 @@ def test_validation_is_whole(folder: Path) -> None:
 
 def test_a_tokenizer_without_a_mask_is_refused() -> None:
     with pytest.raises(DataError, match="The tokenizer has no mask"):
-        Hiding(train(["a text"] * 4, 320), 0.1)
+        Hiding(train(["".join(chr(0x4E00 + i) for i in range(400)) * 2], 320), 0.1)
 
 
 @pytest.mark.parametrize(
