@@ -64,12 +64,18 @@ def test_calibration_counts_words_beside_the_network(run: Path, tmp_path: Path) 
     shutil.copytree(run / "model", copy)
     words = {"good": "gorgeous", "bad": "wretched"}
     told = [{"text": f"a {words[one['label']]} thing", "label": one["label"]} for one in reviews(60)]
-    counted = lines(tmp_path / "counted.jsonl", told)
+    more = [one | {"text": one["text"] + " it was"} for one in told]
+    counted = lines(tmp_path / "counted.jsonl", [*more, told[0]])
     dev = lines(tmp_path / "dev.jsonl", [*reviews(60, 400), *told, told[0] | {"label": "good"}])
     done = weft("calibrate", copy, "--task-files", dev, "--bayes-files", counted)
     assert done.exit_code == 0, done.output
-    assert "naive Bayes beside the network: weight " in done.output
+    assert "naive Bayes of 60 texts beside the network: weight " in done.output
     assert read_card(copy).bayes > 0 and (copy / "naive_bayes.json").is_file()
+    assert "not counted: 1 texts that are in --task-files too" in done.output
+    done = weft("calibrate", copy, "--task-files", dev, "--bayes-files", counted, "--no-bayes")
+    assert done.exit_code == 2 and "leave one of the two out" in done.output
+    done = weft("calibrate", copy, "--task-files", dev, "--no-bayes")
+    assert done.exit_code == 0 and not (copy / "naive_bayes.json").exists(), done.output
     done = weft("calibrate", copy, "--task-files", dev, "--bayes-files", tmp_path / "none.jsonl")
     assert done.exit_code == 1 and "none.jsonl" in done.output
 

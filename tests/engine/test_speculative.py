@@ -181,6 +181,14 @@ def test_it_notices_when_text_changes():
     assert simulate(speculator, 0.95, cost, 500)[0] > 2 * plain
 
 
+def test_hours_of_fresh_text_do_not_make_it_forget_how_long_steps_take():
+    speculator = Speculator(Fixed(True))
+    cost = lambda rows: 1 + 0.1 * rows  # noqa: E731
+    simulate(speculator, 0.95, cost, 300)
+    simulate(speculator, 0.0, cost, 2000)
+    assert speculator._times._faded < 100
+
+
 def test_no_guess_goes_beyond_the_limit():
     speculator = Speculator(Fixed(True))
     each = sequence([0], limit=3)

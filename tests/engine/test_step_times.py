@@ -57,3 +57,6 @@ def test_measurements_fade_until_they_are_made_again() -> None:
     assert times.expected(3) == pytest.approx(2.0 * 0.999**500)
     times.observe(3, 2.0)
     assert times.expected(3) > 1.2
+    for _ in range(20_000):
+        times.fade()
+    assert times.expected(1) > 0 and times.expected(3) > 0

@@ -238,11 +238,14 @@ def test_a_naive_bayes_stands_beside_the_network(classifier: Path, tmp_path: Pat
     # What the network never saw and the counted texts say: a word that only one label has.
     told = [{"text": f"a gorgeous thing {n}", "label": "good"} for n in range(30)]
     told += [{"text": f"a wretched thing {n}", "label": "bad"} for n in range(30)]
+    counted = [one | {"text": one["text"] + " once more"} for one in told]
     wrong = [one | {"label": "bad" if one["label"] == "good" else "good"} for one in told[::10]]
-    train = lines(tmp_path / "train.jsonl", told)
+    # What is asked is not counted: the network would seem worse than it is.
+    train = lines(tmp_path / "train.jsonl", [*counted, *told[:10]])
     dev = lines(tmp_path / "dev.jsonl", [*reviews(60, 300), *told, *wrong])
     alone = load(copy)
     record = calibrate(copy, TaskFiles([dev], [train]), bayes=True)
+    assert (record["counted_texts"], record["left_out"]) == (60, 10)
     assert record["bayes"] > 0 and record["accuracy"] > record["accuracy_before"] + 0.2
     card = read_card(copy)
     assert (card.bayes, card.temperature) == (record["bayes"], record["temperature"])
@@ -259,41 +262,65 @@ def test_a_naive_bayes_stands_beside_the_network(classifier: Path, tmp_path: Pat
     after = evaluate_task(copy, TaskFiles([dev]), draws=20)
     assert figure(after, "accuracy")["model"]["value"] == pytest.approx(record["accuracy"])
     assert figure(after, "ece")["model"]["value"] == pytest.approx(record["ece"])
+    long = lines(tmp_path / "long.jsonl", [told[0], told[0] | {"text": "the cold film " * 60 + "gorgeous"}])
+    known = calibrate(copy, TaskFiles([dev, long], [train]), bayes=True)
+    after = evaluate_task(copy, TaskFiles([dev, long]), draws=20)
+    assert figure(after, "accuracy")["model"]["value"] == pytest.approx(known["accuracy"])
+    assert figure(after, "ece")["model"]["value"] == pytest.approx(known["ece"])
+    record, card = calibrate(copy, TaskFiles([dev], [train]), bayes=True), read_card(copy)
     # A temperature that is fitted later leaves the words where they are.
     again = calibrate(copy, TaskFiles([dev]))
     assert read_card(copy).bayes == card.bayes
     assert again["temperature"] == pytest.approx(record["temperature"])
+    calibrate(copy, TaskFiles([dev]), bayes=False)
+    assert read_card(copy).bayes == 0.0 and not (copy / FILE).exists()
+    np.testing.assert_allclose(load(copy).scores(asked), alone.scores(asked))
 
 
 def test_words_that_say_nothing_are_left_out(classifier: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(classifier / "model", copy)
-    dev = lines(tmp_path / "dev.jsonl", [*reviews(60, 300), reviews(1, 300)[0] | {"label": "good"}])
+    right = [*reviews(60, 300), reviews(1, 300)[0] | {"label": "good"}]
+    dev = lines(tmp_path / "dev.jsonl", right)
     # The labels of what is counted are exchanged: its evidence would only harm.
-    turned = [one | {"label": "bad" if one["label"] == "good" else "good"} for one in reviews(60, 300)]
-    record = calibrate(copy, TaskFiles([dev], [lines(tmp_path / "train.jsonl", turned)]), bayes=True)
-    assert record["bayes"] == 0.0 and read_card(copy).bayes == 0.0
-    assert load(copy).bayes is None and not (copy / FILE).exists()
+    turned = [one | {"label": "bad" if one["label"] == "good" else "good"} for one in reviews(60, 500)]
+    # Or nothing in them has to do with the labels, and by chance a weight would be found.
+    noise = [{"text": f"word{(7 * n) % 13} film", "label": ("good", "bad")[n % 2]} for n in range(60)]
+    NaiveBayes(["of an earlier calibration", "b"], ["good", "bad"]).save(copy)
+    for counted in (turned, noise):
+        record = calibrate(copy, TaskFiles([dev], [lines(tmp_path / "train.jsonl", counted)]), bayes=True)
+        assert record["bayes"] == 0.0 == read_card(copy).bayes
+        assert record["accuracy"] == record["accuracy_before"]
+        assert load(copy).bayes is None and not (copy / FILE).exists()
 
 
 def test_files_that_cannot_be_counted_are_told(classifier: Path, tagger: Path, tmp_path: Path) -> None:
     dev = lines(tmp_path / "dev.jsonl", reviews(20, 300))
     only = lines(tmp_path / "only.jsonl", [one for one in reviews(20) if one["label"] == "good"])
-    with pytest.raises(DataError, match="No text of the files for naive Bayes has the label 'bad'"):
+    with pytest.raises(DataError, match=r"No text of the files for naive Bayes .* has the label 'bad'"):
         calibrate(classifier, TaskFiles([dev], [only]), bayes=True)
     with pytest.raises(UsageError, match="entities are not calibrated"):
         calibrate(tagger, TaskFiles([data_of(tagger)], [data_of(tagger)]), bayes=True)
 
 
-def test_a_naive_bayes_of_other_labels_or_none_is_told(classifier: Path, tmp_path: Path) -> None:
+def test_a_naive_bayes_of_other_labels_or_none_is_told_and_can_be_mended(
+    classifier: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(classifier / "model", copy)
     write_card(copy, dataclasses.replace(read_card(copy), bayes=1.0))
-    with pytest.raises(CheckpointError, match=f"{FILE} cannot be read"):
+    with pytest.raises(CheckpointError, match=f"holds no {FILE}"):
         load(copy)
     NaiveBayes(["a", "b"], ["good", "neutral"]).save(copy)
-    with pytest.raises(CheckpointError, match="knows other labels than the model"):
+    with pytest.raises(CheckpointError, match=r"other labels than the model; .* weft calibrate --no-bayes"):
         load(copy)
+    for content in ("[" * 200_000, "null", "{}"):
+        (copy / FILE).write_text(content, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=FILE):
+            load(copy)
+    dev = lines(tmp_path / "dev.jsonl", [*reviews(60, 300), reviews(1, 300)[0] | {"label": "good"}])
+    calibrate(copy, TaskFiles([dev]), bayes=False)
+    assert load(copy).bayes is None
 
 
 def test_spans_have_no_temperature(tagger: Path) -> None:

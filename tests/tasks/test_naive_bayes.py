@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weft.core.errors import CheckpointError, DataError
+from weft.core.errors import DataError
 from weft.tasks.naive_bayes import FILE, NaiveBayes
 
 TEXTS = ["Chinese Beijing Chinese", "Chinese Chinese Shanghai", "Chinese Macao", "Tokyo Japan Chinese"]
@@ -46,47 +46,38 @@ def test_a_text_ten_times_as_long_does_not_say_ten_times_as_much() -> None:
 def test_what_was_saved_says_the_same(tmp_path: Path) -> None:
     model = NaiveBayes([*TEXTS, "质量太差"], ["c", "c", "c", "j", "负面"])
     model.save(tmp_path)
-    found = NaiveBayes.load(tmp_path)
+    found = NaiveBayes.parsed(json.loads((tmp_path / FILE).read_text(encoding="utf-8")), ["负面", "j", "c"])
     assert found.labels == model.labels
     texts = ["Tokyo Chinese", "质量差", "unseen"]
     np.testing.assert_array_equal(found.evidence(texts), model.evidence(texts))
     np.testing.assert_array_equal(found.probabilities("太差 Japan"), model.probabilities("太差 Japan"))
     wordless = NaiveBayes(["!", "?"], ["a", "b"])
     wordless.save(tmp_path)
-    assert NaiveBayes.load(tmp_path).evidence(["a word"]).tolist() == [[0.0, 0.0]]
+    table = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
+    assert NaiveBayes.parsed(table, ["a", "b"]).evidence(["a word"]).tolist() == [[0.0, 0.0]]
 
 
-GOOD = {"labels": ["a", "b"], "texts": [1, 2], "terms": {"word": [1, 0]}}
+GOOD = {"texts": {"a": 1, "b": 2}, "counts": {"a": {"word": 1}, "b": {}}}
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "why"),
     [
-        {"labels": ["b", "a"]},
-        {"labels": ["a", "a"]},
-        {"labels": []},
-        {"texts": [1]},
-        {"texts": [0, 2]},
-        {"terms": {"word": [1]}},
-        {"terms": {"word": [1, -1]}},
-        {"terms": {"word": [1, 1 << 80]}},
-        {"terms": {"word": [1, "x"]}},
-        {"terms": 7},
-        {"texts": None},
+        ({"texts": None}, "no counts"),
+        ({"counts": 7}, "no counts"),
+        ({"texts": {"a": 1}}, "other labels"),
+        ({"counts": {"a": {}, "c": {}}}, "other labels"),
+        ({"counts": {"a": {}, "b": [1]}}, "a label has no counts"),
+        ({"texts": {"a": 0, "b": 2}}, "no positive integer"),
+        ({"texts": {"a": float("nan"), "b": 2}}, "no positive integer"),
+        ({"counts": {"a": {"word": -1}, "b": {}}}, "no positive integer"),
+        ({"counts": {"a": {"word": 1.9}, "b": {}}}, "no positive integer"),
+        ({"counts": {"a": {"word": True}, "b": {}}}, "no positive integer"),
+        ({"counts": {"a": {"word": "5"}, "b": {}}}, "no positive integer"),
+        ({"counts": {"a": {"word": 1 << 80}, "b": {}}}, "no positive integer"),
     ],
 )
-def test_a_damaged_file_is_told(tmp_path: Path, wrong: dict) -> None:
-    (tmp_path / FILE).write_text(json.dumps(GOOD), encoding="utf-8")
-    assert NaiveBayes.load(tmp_path).labels == ["a", "b"]
-    (tmp_path / FILE).write_text(json.dumps(GOOD | wrong), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=rf"{FILE} cannot be read .*; copy the checkpoint again"):
-        NaiveBayes.load(tmp_path)
-
-
-def test_a_missing_or_cut_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        NaiveBayes.load(tmp_path)
-    for content in ("{", "[]", "null"):
-        (tmp_path / FILE).write_text(content, encoding="utf-8")
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            NaiveBayes.load(tmp_path)
+def test_what_is_damaged_is_told(wrong: dict, why: str) -> None:
+    assert NaiveBayes.parsed(GOOD, ["b", "a"]).labels == ["a", "b"]
+    with pytest.raises(ValueError, match=why):
+        NaiveBayes.parsed(GOOD | wrong, ["a", "b"])

@@ -171,9 +171,16 @@ def test_a_glossary_chooses_among_alternatives_or_takes_confidence_away() -> Non
 def test_a_card_is_read_as_written_and_a_damaged_one_is_told(tmp_path: Path) -> None:
     card = Card("translation", "pairs", ("en", "zh"), both_ways=True, usual=0.5)
     write_card(tmp_path, card)
-    assert read_card(tmp_path) == card
+    assert read_card(tmp_path) == card and "bayes" not in (tmp_path / "task.json").read_text()
+    voted = Card("sentiment", "classify", bayes=2.5)
+    write_card(tmp_path, voted)
+    assert read_card(tmp_path) == voted
     for wrong in ("{", '{"form": "poems"}', '{"form": "tag", "task": "summary"}',
-                  json.dumps({"form": "tag", "task": "entities", "window": "x"})):  # fmt: skip
+                  json.dumps({"form": "tag", "task": "entities", "window": "x"}),
+                  json.dumps({"form": "tag", "task": "entities", "bayes": 1.0}),
+                  *(json.dumps({"form": "classify", "task": "sentiment", name: value})
+                    for name in ("bayes", "temperature") for value in (float("nan"), float("inf"), -1)),
+                  json.dumps({"form": "classify", "task": "sentiment", "temperature": 0})):  # fmt: skip
         (tmp_path / "task.json").write_text(wrong, encoding="utf-8")
         with pytest.raises(CheckpointError, match=r"task\.json"):
             read_card(tmp_path)

@@ -14,6 +14,7 @@ from weft.api.reading import ReadingModel
 from weft.api.writing import WritingModel
 from weft.checkpoint.huggingface import load_any, load_model, read_generation, resolve
 from weft.checkpoint.kinds import read_config
+from weft.checkpoint.safe_folder import read_json
 from weft.core.errors import CheckpointError, ResourceError, UsageError
 from weft.core.hardware import usable_cores
 from weft.engine.runner import prepare
@@ -22,8 +23,8 @@ from weft.models import DecoderConfig
 from weft.models.baseline import Baseline
 from weft.models.encdec import EncoderDecoder
 from weft.models.encoder import Encoder
-from weft.tasks import Card, read_card
-from weft.tasks.naive_bayes import NaiveBayes
+from weft.tasks import read_card
+from weft.tasks.naive_bayes import FILE, NaiveBayes
 from weft.tokenizer import Tokenizer
 
 CACHE_DTYPES = {None: None, "int8": torch.int8}
@@ -64,7 +65,7 @@ def load(
             raise UsageError(
                 f"adapters, draft and cache_dtype are for decoders, not for a {shape.architecture}."
             )
-        return _task_model(folder, dtype, device)
+        return task_model(folder, dtype, device)
     if cache_dtype not in CACHE_DTYPES:
         raise UsageError(f"cache_dtype = {cache_dtype!r} is not a choice; write int8, or leave it out.")
     if draft is not None and not speculation:
@@ -93,8 +94,10 @@ def load(
     return loaded
 
 
-def _task_model(folder: Path, dtype: str | None, device: str | None) -> ReadingModel | WritingModel:
-    """An encoder or encoder-decoder in fp32 or bf16, on the CPU."""
+def task_model(
+    folder: Path, dtype: str | None, device: str | None = None, *, votes: bool = True
+) -> ReadingModel | WritingModel:
+    """An encoder or encoder-decoder in fp32 or bf16, on the CPU; without ``votes`` its network alone."""
     formats = {None: torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in formats:
         raise UsageError(
@@ -108,19 +111,20 @@ def _task_model(folder: Path, dtype: str | None, device: str | None) -> ReadingM
     if isinstance(model, EncoderDecoder):
         return WritingModel(model, tokenizer, card)
     assert isinstance(model, Encoder | Baseline)
-    return ReadingModel(model, tokenizer, card, _bayes(folder, card, model.config.labels))
+    bayes = counted(folder, model.config.labels) if votes and card.bayes else None
+    return ReadingModel(model, tokenizer, card, bayes)
 
 
-def _bayes(folder: Path, card: Card, labels: Sequence[str]) -> NaiveBayes | None:
-    """What stands beside the network, where the card says so. CheckpointError where it is of other labels."""
-    if not card.bayes:
-        return None
-    found = NaiveBayes.load(folder)
-    if found.labels != sorted(labels):
+def counted(folder: Path, labels: Sequence[str]) -> NaiveBayes:
+    """What stands beside the network of a checkpoint. CheckpointError where it is missing or damaged."""
+    table = read_json(folder, FILE)
+    try:
+        return NaiveBayes.parsed(table, labels)
+    except ValueError as error:
         raise CheckpointError(
-            f"The naive Bayes of {folder} knows other labels than the model; run weft calibrate again."
-        )
-    return found
+            f"{folder / FILE} is damaged: {error}; copy the checkpoint again, or take the vote out with weft "
+            "calibrate --no-bayes."
+        ) from error
 
 
 def _device(name: str | None) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,13 @@ from weft.core.errors import CheckpointError, UsageError
 from weft.core.files import atomic_directory, hash_file
 from weft.core.registry import lookup
 from weft.models import Decoder
+from weft.tasks.card import FILE as CARD
+from weft.tasks.naive_bayes import FILE as COUNTS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _COMMANDS = ("export", "import")
+_BESIDE = (CARD, COUNTS)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def _write(out: Path, model: Model, folder: Path, config: ConvertConfig) -> tupl
             )
         write_gguf(out / GGUF_FILE, model, folder, config.dtype or "float16")
         return (GGUF_FILE,)
-    return write_model(
+    files = write_model(
         out,
         model,
         folder,
@@ -108,6 +112,15 @@ def _write(out: Path, model: Model, folder: Path, config: ConvertConfig) -> tupl
         max_shard_bytes=config.max_shard_bytes,
         generation=read_generation(folder),
     )
+    return (*files, *_copied(folder, out))
+
+
+def _copied(folder: Path, out: Path) -> list[str]:
+    """What other programs need not know and Weft needs to answer as before."""
+    beside = [name for name in _BESIDE if inside(folder, name).is_file()]
+    for name in beside:
+        shutil.copyfile(inside(folder, name), out / name)
+    return beside
 
 
 def _check_out(folder: Path, out: Path) -> None:
@@ -129,7 +142,7 @@ def _check_out(folder: Path, out: Path) -> None:
 def _hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of everything that is read, and of the manifests that say where it came from."""
     weights = {stored.file.name for stored in read_headers(folder).values()}
-    names = sorted({CONFIG, GENERATION, INDEX, manifest.NAME, *TOKENIZER_FILES, *weights})
+    names = sorted({CONFIG, GENERATION, INDEX, manifest.NAME, *TOKENIZER_FILES, *_BESIDE, *weights})
     try:
         hashes = {name: hash_file(folder / name) for name in names if inside(folder, name).is_file()}
         run = folder.parent / manifest.NAME

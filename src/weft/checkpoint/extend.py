@@ -22,13 +22,15 @@ from weft.checkpoint.safe_folder import inside
 from weft.core import manifest
 from weft.core.errors import CheckpointError, UsageError
 from weft.core.files import atomic_directory
+from weft.tasks.card import FILE as CARD
+from weft.tasks.naive_bayes import FILE as COUNTS
 from weft.tokenizer.encode import Tokenizer
 from weft.tokenizer.extend import Extended, extend
 from weft.tokenizer.train import MULTIPLE
 
 COMMAND = "tokenizer extend"
 
-_BESIDE = ("chat_template.jinja", "chat_template.json", "task.json", "naive_bayes.json")
+_BESIDE = ("chat_template.jinja", "chat_template.json", CARD, COUNTS)
 """Files of a checkpoint that stay right when tokens are added."""
 
 

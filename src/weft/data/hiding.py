@@ -16,7 +16,7 @@ from weft.tokenizer import Tokenizer
 
 Ints = npt.NDArray[np.int64]
 
-_STREAM = 2 << 32
+_STREAM = 3 << 32
 _FRACTION = 2.0**-64
 
 

@@ -193,22 +193,23 @@ class Speculator:
         ]
         many, best = len(sequences), 0
         gained = sum(_tokens(share, most) - 1.0 for share, most in able)
-        # Where even steps that take no longer would bring no more, as with most fresh text, no plan does.
-        if many + gained > _GAIN * many:
-            fastest = many / self._times.expected(many)
-            longest = max(most for _, most in able)
-            for count in _SIZES:
-                if count > longest:
-                    break
-                tokens, rows = float(many), many
-                for share, most in able:
-                    used = min(count, most)
-                    tokens += _tokens(share, used) - 1.0
-                    rows += used
-                speed = tokens / (self._times.expected(rows) + self._proposer.seconds(count))
-                if speed > _GAIN * fastest:
-                    best, fastest = count, speed
-        if able and not best:
+        if many + gained <= _GAIN * many:
+            # Even steps that take no longer would bring no more, as with most fresh text.
+            return 0
+        fastest = many / self._times.expected(many)
+        longest = max(most for _, most in able)
+        for count in _SIZES:
+            if count > longest:
+                break
+            tokens, rows = float(many), many
+            for share, most in able:
+                used = min(count, most)
+                tokens += _tokens(share, used) - 1.0
+                rows += used
+            speed = tokens / (self._times.expected(rows) + self._proposer.seconds(count))
+            if speed > _GAIN * fastest:
+                best, fastest = count, speed
+        if not best:
             self._times.fade()
         return best
 

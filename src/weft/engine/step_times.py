@@ -6,7 +6,7 @@ import bisect
 
 _GUESSED_ROWS = 32
 """Before anything is measured, so many more rows are taken to double the time of a step."""
-_FADING = 0.999
+_FADING, _OLDEST = 0.999, 5000
 
 
 class StepTimes:
@@ -56,7 +56,8 @@ class StepTimes:
         return max(low + max(slope, 0.0) * (rows - left), 1e-9)
 
     def _believed(self, rows: int) -> float:
-        age = self._faded - self._measured[rows]
+        # Without an end it would be zero seconds one day.
+        age = min(self._faded - self._measured[rows], _OLDEST)
         return self._seconds[rows] * _FADING**age if age else self._seconds[rows]
 
 

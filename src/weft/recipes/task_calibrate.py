@@ -17,13 +17,16 @@ from weft.api.writing import WritingModel
 from weft.checkpoint.huggingface import resolve
 from weft.core.errors import DataError, UsageError
 from weft.eval.metrics import calibration
-from weft.recipes.task_answers import USUAL, Writing, ask, check_labels, label_scores, temper
+from weft.recipes.task_answers import USUAL, Writing, ask, check_labels, cut, label_scores, temper
 from weft.recipes.task_eval import Record, TaskFiles, check_language, labels_of, loaded
 from weft.recipes.task_items import Item, read_items
-from weft.tasks import write_card
-from weft.tasks.naive_bayes import NaiveBayes
+from weft.tasks import Card, write_card
+from weft.tasks.naive_bayes import FILE, NaiveBayes
 
 Floats = npt.NDArray[np.float64]
+
+_LEAST_GAIN = 2.0
+"""Nats of all validation texts together: a weight more is worth as much by chance, once in twenty times."""
 
 
 def calibrate(
@@ -31,17 +34,18 @@ def calibrate(
     files: TaskFiles,
     writing: Writing = USUAL,
     *,
-    bayes: bool = False,
+    bayes: bool | None = None,
     dtype: str | None = None,
 ) -> Record:
     """Fit what the checkpoint's card says about confidence to ``files.test``, which must be no test split.
 
     Labels: the temperature (arXiv:1706.04599), by likelihood; with ``bayes`` the words of ``files.train`` are
-    counted, and how much a naive Bayes of them says beside the network is fitted too, 0 where it does not
-    help. Translations and summaries: ``usual``, the median score. The card is written atomically; the
-    weights stay as they are. Raises UsageError for tasks that have neither.
+    counted, but for texts that ``files.test`` has too, and how much a naive Bayes of them says beside the
+    network is fitted with it, 0 where that makes the labels hardly likelier; False takes such a vote out
+    again, None leaves it as it is. Translations and summaries: ``usual``, the median score. The card is
+    written atomically; the weights stay as they are. Raises UsageError for tasks that have neither.
     """
-    model = loaded(checkpoint, dtype)
+    model = loaded(checkpoint, dtype, votes=bayes is None)
     card = model.card
     if card.form not in ("classify", "pairs", "extractive"):
         raise UsageError(f"The scores of {card.task} are not calibrated; this is for labels and for texts.")
@@ -49,28 +53,39 @@ def calibrate(
     if not items:
         raise DataError("The model cannot be asked about any row of the files; give rows with texts.")
     check_labels(model, labels_of(card, items))
-    if bayes and card.form != "classify":
+    if bayes is not None and card.form != "classify":
         raise UsageError(f"A naive Bayes stands beside labels of texts; the answers of {card.task} are none.")
     folder = resolve(checkpoint)
     if bayes:
-        found = _beside(model, items, read_items(files.train, files.settings(card)).items, folder)
+        found, vote = _beside(model, items, read_items(files.train, files.settings(card)).items)
     else:
         found = _temperature(model, items) if card.form == "classify" else _usual(model, items, writing)
+        found, vote = found | ({} if bayes is None else {"bayes": 0.0}), None
     fitted = {name: found[name] for name in ("temperature", "bayes", "usual") if name in found}
+    if bayes is not None:
+        _put_beside(folder, card, vote)
     write_card(folder, dataclasses.replace(card, **fitted))
     return {"checkpoint": str(checkpoint), "task": card.task, "items": len(items), **found}
+
+
+def _put_beside(folder: Path, card: Card, vote: NaiveBayes | None) -> None:
+    """Exchange the counts of a checkpoint. While they are exchanged nobody is told of them."""
+    if card.bayes:
+        write_card(folder, dataclasses.replace(card, bayes=0.0))
+    if vote is None:
+        (folder / FILE).unlink(missing_ok=True)
+    else:
+        vote.save(folder)
 
 
 def _temperature(model: ReadingModel, items: Sequence[Item]) -> Record:
     used, labels = _known(model, items)
     logits = label_scores(model, used)
-    hits = logits.argmax(axis=1) == labels
     fitted = calibration.temperature(logits, labels)
-    _check_temperature(fitted, hits)
-    before = {"temperature_before": model.card.temperature}
-    before["ece_before"] = _error(model, logits, labels, model.card.temperature)
+    _check_temperature(fitted, logits.argmax(axis=1) == labels)
     return {
-        **before,
+        "temperature_before": model.card.temperature,
+        "ece_before": _error(model, logits, labels, model.card.temperature),
         "temperature": fitted,
         "ece": _error(model, logits, labels, fitted),
         "ece_uncalibrated": _error(model, logits, labels, 1.0),
@@ -78,38 +93,45 @@ def _temperature(model: ReadingModel, items: Sequence[Item]) -> Record:
     }
 
 
-def _beside(model: ReadingModel, items: Sequence[Item], train: Sequence[Item], folder: Path) -> Record:
-    """Count the words of ``train``, and fit temperature and weight at once."""
+def _beside(
+    model: ReadingModel, items: Sequence[Item], train: Sequence[Item]
+) -> tuple[Record, NaiveBayes | None]:
+    """Count the words of ``train``, and fit temperature and weight; no counts where they do not help."""
     used, labels = _known(model, items)
-    learnt = [item for item in train if item.given is not None and item.gold in model.labels]
+    asked = {item.key for item in items}
+    fresh = [item for item in train if item.key not in asked]
+    learnt = [item for item in fresh if item.given is not None and item.gold in model.labels]
     if lacking := set(model.labels) - {item.gold for item in learnt}:
         raise DataError(
-            f"No text of the files for naive Bayes has the label {min(lacking)!r}; give files with all the "
-            "model's labels."
+            f"No text of the files for naive Bayes that the validation files do not have has the label "
+            f"{min(lacking)!r}; give files with all the model's labels."
         )
     bayes = NaiveBayes([item.given for item in learnt], [item.gold for item in learnt])
-    before = label_scores(model, used)
-    model.bayes = None
     network = label_scores(model, used)
-    evidence = model.evidence(bayes, [item.given for item in used])
+    evidence = model.evidence(bayes, [cut(model.tokenizer, item.given, model.reader.most) for item in used])
+    alone = calibration.temperature(network, labels)
     read, counted = calibration.weights([network, evidence], labels).tolist()
     share = counted / read if min(read, counted) > 0 else 0.0
     logits = network + share * evidence
     fitted = calibration.temperature(logits, labels)
+    gain = calibration.surprise(network, labels, alone) - calibration.surprise(logits, labels, fitted)
+    if len(used) * gain < _LEAST_GAIN:
+        share, logits, fitted = 0.0, network, alone
     hits = logits.argmax(axis=1) == labels
     _check_temperature(fitted, hits)
-    if share:
-        bayes.save(folder)
-    return {
+    record = {
         "temperature_before": model.card.temperature,
-        "ece_before": _error(model, before, labels, model.card.temperature),
-        "accuracy_before": float((before.argmax(axis=1) == labels).mean()),
+        "ece_before": _error(model, network, labels, model.card.temperature),
+        "accuracy_before": float((network.argmax(axis=1) == labels).mean()),
         "temperature": fitted,
         "bayes": share,
         "accuracy": float(hits.mean()),
         "ece": _error(model, logits, labels, fitted),
+        "counted_texts": len(learnt),
+        "left_out": len(train) - len(fresh),
         "unknown_labels": len(items) - len(used),
     }
+    return record, bayes if share else None
 
 
 def _known(model: ReadingModel, items: Sequence[Item]) -> tuple[list[Item], npt.NDArray[np.int64]]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from weft.api import load
-from weft.api.reading import ReadingModel
-from weft.api.writing import WritingModel
+from weft.api.load import task_model
+from weft.checkpoint.huggingface import resolve
+from weft.checkpoint.kinds import read_config
 from weft.core.errors import DataError, UsageError
 from weft.core.files import hash_file
 from weft.data.supervised_config import SupervisedConfig
@@ -20,6 +20,7 @@ from weft.eval.metrics import translation
 from weft.eval.standing import MODEL
 from weft.eval.task_scores import Answers, Guess, Labels, Question, Scorer, Spans, is_chinese, scores
 from weft.eval.text_scores import Summaries, Translations
+from weft.models import DecoderConfig
 from weft.recipes.task_answers import USUAL, Writing, ask, check_labels
 from weft.recipes.task_baselines import baselines
 from weft.recipes.task_items import Files, Item, Read, read_items
@@ -105,15 +106,15 @@ def evaluate_task(
     }
 
 
-def loaded(checkpoint: str | Path, dtype: str | None) -> Any:
-    """A model that was trained for a task. UsageError for a decoder."""
-    model = load(checkpoint, dtype)
-    if not isinstance(model, ReadingModel | WritingModel):
+def loaded(checkpoint: str | Path, dtype: str | None, *, votes: bool = True) -> Any:
+    """A model that was trained for a task, without ``votes`` its network alone. UsageError for a decoder."""
+    folder = resolve(checkpoint)
+    if isinstance(read_config(folder), DecoderConfig):
         raise UsageError(
             f"{checkpoint} is a decoder, which has no task of its own; leave --task-files out to measure it "
             "on held-out text, or give --harness."
         )
-    return model
+    return task_model(folder, dtype, votes=votes)
 
 
 def labels_of(card: Card, items: Sequence[Item]) -> set[str]:

@@ -63,9 +63,11 @@ class Card:
 
 def write_card(folder: Path, card: Card) -> None:
     """Put the card into a checkpoint folder."""
-    write_text_atomic(
-        folder / FILE, json.dumps(dataclasses.asdict(card), ensure_ascii=False, indent=1) + "\n"
-    )
+    table = dataclasses.asdict(card)
+    if not card.bayes:
+        # Versions of Weft that know no such weight read the card all the same.
+        del table["bayes"]
+    write_text_atomic(folder / FILE, json.dumps(table, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_card(folder: Path, default: Card | None = None) -> Card:
@@ -104,6 +106,11 @@ def _checked(file: Path, table: Any) -> Card:
     for name, kind in kinds.items():
         if name in values and not isinstance(values[name], kind):
             raise CheckpointError(f"{file}: {name} = {table[name]!r} cannot be; copy the checkpoint again.")
+    for name, least in (("temperature", 1e-9), ("bayes", 0.0)):
+        if not least <= values.get(name, 1.0) < float("inf"):
+            raise CheckpointError(f"{file}: {name} = {table[name]} cannot be; copy the checkpoint again.")
+    if values.get("bayes") and values["form"] != "classify":
+        raise CheckpointError(f"{file}: bayes is for labels of texts, not for {values['form']}.")
     if values.get("unit", "sentence") not in list(UNITS):
         raise CheckpointError(f"{file}: unit = {values['unit']!r} is none of {', '.join(UNITS)}.")
     return Card(**values)

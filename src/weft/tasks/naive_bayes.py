@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from weft.core.errors import CheckpointError, DataError
+from weft.core.errors import DataError
 from weft.core.files import write_text_atomic
 from weft.data.terms import terms
 
 Floats = npt.NDArray[np.float64]
 
 FILE = "naive_bayes.json"
+_MOST = 1 << 53
+"""Counts that fp64 tells apart."""
 
 
 class NaiveBayes:
@@ -31,24 +34,21 @@ class NaiveBayes:
         """Fit. Raises DataError unless there is a text and every text has a label."""
         if not texts or len(texts) != len(labels):
             raise DataError(f"{len(texts)} texts have {len(labels)} labels; give one each, at least one.")
-        names = sorted(set(labels))
-        counts: dict[str, Counter[str]] = {label: Counter() for label in names}
+        counts: dict[str, Counter[str]] = {label: Counter() for label in sorted(set(labels))}
         for text, label in zip(texts, labels, strict=True):
             counts[label].update(terms(text))
-        known = sorted(set().union(*counts.values()))
-        table = [[counts[label][term] for term in known] for label in names]
-        self._take(names, [list(labels).count(label) for label in names], known, table)
+        self._take(Counter(labels), counts)
 
-    def _take(
-        self, labels: list[str], texts: list[int], known: list[str], counts: Sequence[Sequence[int]]
-    ) -> None:
-        """``texts``: how many had each label; ``counts`` [C][V]: how often each term stood in these."""
-        self.labels, self._texts_C = labels, np.array(texts)
-        self._number = {term: n for n, term in enumerate(known)}
-        self._counts_CV = np.array(counts, dtype=np.int64).reshape(len(labels), len(known))
-        smoothed_CV = np.ones((len(labels), max(len(known), 1)))
-        smoothed_CV[:, : len(known)] += self._counts_CV
-        self._weights_CV = np.log(smoothed_CV / smoothed_CV.sum(axis=1, keepdims=True))
+    def _take(self, texts: Mapping[str, int], counts: Mapping[str, Mapping[str, int]]) -> None:
+        """By label: ``texts``, how many had it, and ``counts``, how often each term stood in these."""
+        self.labels, self._counts = sorted(counts), counts
+        self._texts_C = np.array([texts[label] for label in self.labels])
+        self._number = {term: n for n, term in enumerate(sorted(set().union(*counts.values())))}
+        table_CV = np.ones((len(self.labels), max(len(self._number), 1)))
+        for row, label in enumerate(self.labels):
+            for term, times in counts[label].items():
+                table_CV[row, self._number[term]] += times
+        self._weights_CV = np.log(table_CV / table_CV.sum(axis=1, keepdims=True))
         self._prior_C = np.log(self._texts_C / self._texts_C.sum())
 
     def probabilities(self, text: str) -> Floats:
@@ -77,31 +77,26 @@ class NaiveBayes:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write :data:`FILE` into a checkpoint folder: the counts, by term. Atomic."""
-        table = {
-            "labels": self.labels,
-            "texts": self._texts_C.tolist(),
-            "terms": {term: self._counts_CV[:, number].tolist() for term, number in self._number.items()},
-        }
+        """Write :data:`FILE` into a checkpoint folder: the counts, by label and term. Atomic."""
+        texts = dict(zip(self.labels, self._texts_C.tolist(), strict=True))
+        table = {"texts": texts, "counts": self._counts}
         write_text_atomic(folder / FILE, json.dumps(table, ensure_ascii=False) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> NaiveBayes:
-        """Read it back. CheckpointError for a missing or damaged file."""
-        file = folder / FILE
-        try:
-            table = json.loads(file.read_text(encoding="utf-8"))
-            labels, texts, by_term = table["labels"], table["texts"], table["terms"]
-            counts = np.array(list(by_term.values()), dtype=np.int64).reshape(len(by_term), len(labels)).T
-            whole = sorted(set(labels)) == labels and len(texts) == len(labels) and min(texts) > 0
-            if not whole or (counts.size and counts.min() < 0):
-                raise ValueError("its counts do not fit its labels")
-            made = cls.__new__(cls)
-            made._take(labels, texts, list(by_term), counts.tolist())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise CheckpointError(
-                f"{file} cannot be read ({error or type(error).__name__}); copy the checkpoint again."
-            ) from error
+    def parsed(cls, table: Mapping[str, Any], labels: Sequence[str]) -> NaiveBayes:
+        """What :meth:`save` wrote, as parsed JSON. ValueError where it is damaged or of other ``labels``."""
+        texts, counts = table.get("texts"), table.get("counts")
+        if not isinstance(texts, dict) or not isinstance(counts, dict):
+            raise ValueError("it holds no counts")
+        if not set(texts) == set(counts) == set(labels):
+            raise ValueError("it knows other labels than the model")
+        if not all(isinstance(of, dict) for of in counts.values()):
+            raise ValueError("a label has no counts")
+        numbers = [*texts.values(), *(times for of in counts.values() for times in of.values())]
+        if not all(type(number) is int and 0 < number < _MOST for number in numbers):
+            raise ValueError("a count is no positive integer")
+        made = cls.__new__(cls)
+        made._take(texts, counts)
         return made
 
     def _known(self, text: str) -> list[int]:

@@ -169,7 +169,7 @@ class ObjectiveSection:
     task: str | None = None
     label_smoothing: float = 0.0
     balance_classes: bool = False
-    token_dropout: float = 0.0
+    token_dropout: float | None = None
     beta: float = 0.1
     teacher: str | None = None
     alpha: float = 0.5
@@ -182,7 +182,7 @@ class ObjectiveSection:
                 raise ConfigError(f"objective.{name} = {value} must be positive.")
         if self.name in (*PREFERENCES, "contrastive") and self.long == "cut":
             raise ConfigError("objective.long = cut would cut one of two texts; leave it out.")
-        if not 0.0 <= self.token_dropout < 1.0:
+        if self.token_dropout is not None and not 0.0 <= self.token_dropout < 1.0:
             raise ConfigError(
                 f"objective.token_dropout = {self.token_dropout} must be at least 0 and less than 1."
             )

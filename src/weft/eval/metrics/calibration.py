@@ -77,9 +77,13 @@ def weights(logits: Sequence[Floats], labels: npt.NDArray[np.integer]) -> Floats
 
     A logarithmic opinion pool (Heskes 1998), without the condition that weights sum to 1: a temperature is in
     them. The likelihood is concave; Newton's steps, halved where they do not help, find its optimum, or go
-    on to where all rows are right: weights are not above 1 / COLDEST. Raises as :func:`temperature`.
+    on to where all rows are right: of logits with a spread of 1 weights are not above 1 / COLDEST. Raises as
+    :func:`temperature`.
     """
     ahead_SNC = np.stack([_ahead(one, labels) for one in logits])
+    spread_S = ahead_SNC.std(axis=(1, 2))
+    spread_S[spread_S == 0.0] = 1.0
+    ahead_SNC /= spread_S[:, None, None]
     found_S = np.zeros(len(logits))
     for _ in range(_HALVINGS):
         odds_NC = -np.tensordot(found_S, ahead_SNC, 1)
@@ -94,7 +98,13 @@ def weights(logits: Sequence[Floats], labels: npt.NDArray[np.integer]) -> Floats
         found_S = np.clip(found_S + step_S, -1 / COLDEST, 1 / COLDEST)
         if np.abs(step_S).max() < 1e-10:
             break
-    return found_S
+    found: Floats = found_S / spread_S
+    return found
+
+
+def surprise(logits: Floats, labels: npt.NDArray[np.integer], degrees: float = 1.0) -> float:
+    """Nats a row: the mean negative log-likelihood of the labels at a temperature. Raises as it does."""
+    return _surprise(_ahead(logits, labels)[None], np.array([1.0 / degrees]))
 
 
 def _halved(ahead_SNC: Floats, found_S: Floats, step_S: Floats) -> Floats:
