@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.cli.data import command
+from weft.core import manifest
 from weft.core.errors import DataError
 from weft.data import supervised
 from weft.data.batch import IGNORED
@@ -105,6 +106,14 @@ def test_the_command_and_the_loader(tmp_path: Path) -> None:
     assert loader.labels == ("other", "summary")
     assert set(loader.batch(0).targets.ravel().tolist()) == {0, 1, IGNORED}
     assert LabelLoader(tmp_path / "out" / "shards", "valid", 64, form="extractive").rows >= 1
+    for share in ("0.5", "0"):
+        words[-1] = str(tmp_path / share)
+        done = CliRunner().invoke(command, [*words, "--test-share", share])
+        assert done.exit_code == 0, done.output
+        held = (manifest.read(tmp_path / share / "shards") or {})["figures"]["test"]["documents"]
+        assert (held > 0) == (share != "0")
+    again = CliRunner().invoke(command, [*words, "--test", str(file), "--test-share", "0"])
+    assert "--test gives what --test-share would draw" in str(again.output) + str(again.exception)
     again = CliRunner().invoke(command, [*words, "--valid", str(file)])
     assert again.exit_code != 0
     assert "leave one of them out" in str(again.output) + str(again.exception)

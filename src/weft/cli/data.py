@@ -179,6 +179,7 @@ def classifier(out: Path, good: tuple[Path, ...], bad: tuple[Path, ...], ngrams:
     help="What an extractive summary will be made of.",
 )
 @click.option("--valid-share", type=float, help="Of FILES, without --valid.  [default: 0.02]")
+@click.option("--test-share", type=float, help="Of FILES, without --test.  [default: 0.02]")
 def supervised(
     files: tuple[Path, ...],
     out: Path,
@@ -190,6 +191,7 @@ def supervised(
     fields: str,
     languages: str,
     valid_share: float | None,
+    test_share: float | None,
     **settings: Any,
 ) -> Record:
     """Encode conversations (OpenAI, ShareGPT, Alpaca), preferences, pairs or labelled texts as shards.
@@ -204,10 +206,13 @@ def supervised(
     from weft.data.config import SplitConfig
     from weft.tokenizer import Tokenizer
 
-    if valid_share is not None:
-        if valid:
-            raise UsageError("--valid gives what --valid-share would draw; leave one of them out.")
-        settings["split"] = SplitConfig(valid=valid_share)
+    shares = {}
+    for name, share, files_given in (("valid", valid_share, valid), ("test", test_share, test)):
+        if share is not None:
+            if files_given:
+                raise UsageError(f"--{name} gives what --{name}-share would draw; leave one of them out.")
+            shares[name] = share
+    settings["split"] = SplitConfig(**shares)
     chosen = examples.SupervisedConfig(fields=_listed(fields), languages=_listed(languages), **settings)
     given = examples.Given(files, valid, test, exclude)
     if (tokenizer is None) == (vocab_size is None):
