@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli.command import Record, weft_command
+from weft.cli.data_label import label
 from weft.cli.data_texts import texts
 
 if TYPE_CHECKING:
@@ -237,7 +238,14 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
-_VERBS = {"report": report, "show": show, "classifier": classifier, "supervised": supervised, "texts": texts}
+_VERBS = {
+    "report": report,
+    "show": show,
+    "classifier": classifier,
+    "supervised": supervised,
+    "texts": texts,
+    "label": label,
+}
 command = DataCommand(read_sources, _VERBS)
 
 
@@ -253,8 +261,8 @@ def show_funnel(figures: dict[str, Any], out: Path) -> None:
     rows += [(f"  dropped: {reason}", count) for reason, count in figures["dropped"].items()]
     rows += [("kept", figures["kept"])]
     rows += [(f"  {split}", count) for split, count in figures["splits"].items()]
-    for label, count in rows:
-        click.echo(f"{label:<32}{count['documents']:>12,} documents{count['bytes'] / 1e6:>12,.2f} MB")
+    for name, count in rows:
+        click.echo(f"{name:<32}{count['documents']:>12,} documents{count['bytes'] / 1e6:>12,.2f} MB")
     shards = figures["shards"]
     tokens = sum(shards[split]["tokens"] for split in figures["splits"])
     click.echo(f"{tokens:,} tokens of a vocabulary of {shards['vocab_size']:,} in {out / 'shards'}")

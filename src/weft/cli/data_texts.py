@@ -17,6 +17,7 @@ from weft.cli.command import Record, weft_command
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the reader.")
 @click.option("--fields", default="", help="What makes a text, in order; by default text, context, ...")
 @click.option("--exclude", multiple=True, type=click.Path(path_type=Path), help="Texts never to learn.")
+@click.option("--label", "labels", multiple=True, help="Only texts with this label.  [default: all]")
 @click.option("--join", default=1, show_default=True, help="So many texts are one document.")
 @click.option("--sample", default=0, help="So many texts, drawn by chance.  [default: all]")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds draw equal texts.")

@@ -26,14 +26,15 @@ class BareConfig:
     """How files are read, and what becomes of their texts.
 
     ``reader`` and ``options`` as in :class:`weft.data.supervised_config.SupervisedConfig`; ``fields``: what
-    makes the text of a record, in this order. ``join``: so many texts are one document, since a sentence
-    alone is short; ``sample``: so many texts, drawn with ``seed``, 0 for all. UsageError for impossible
-    numbers.
+    makes the text of a record, in this order. ``labels``: only records with one of these. ``join``: so many
+    texts are one document, since a sentence alone is short; ``sample``: so many texts, drawn with ``seed``, 0
+    for all. UsageError for impossible numbers.
     """
 
     reader: str = ""
     options: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     join: int = 1
     sample: int = 0
     seed: int = 0
@@ -75,6 +76,8 @@ def _wanted(
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if reason is not None or not text:
             counts[reason or "no_text"] += 1
+        elif settings.labels and str(record.get("label")) not in settings.labels:
+            counts["other_label"] += 1
         elif digest in seen:
             counts["exact_duplicate"] += 1
         elif excluded.holds([text]):
