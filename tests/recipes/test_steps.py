@@ -122,6 +122,8 @@ def made(recipe: str, need: str, folder: Path) -> Path:
     learnt = ("train", "other", "goods", "phrases", "text", "chat", "sentiment", "entities")
     # Titles are learnt from the development file: there is no other.
     half = 0 if need.startswith(learnt) or (recipe, need) == ("csl-title", "dev") else 120
+    if need in ("snippets", "neutral"):
+        half = 220
     classified, tagged = records("classify")[half : half + 100], records("tag")[half : half + 100]
     if recipe == "chnsenticorp" and need == "other":
         file = folder / "other.csv"
@@ -136,7 +138,11 @@ def made(recipe: str, need: str, folder: Path) -> Path:
         "chnsenticorp": lambda: (
             "label\ttext_a\n" + "".join(f"{int(r['label'] == '正面')}\t{r['text']}\n" for r in classified)
         ),
-        "sst2": lambda: "".join(f"{int(r['label'] == '正面')} {r['text']}\n" for r in classified),
+        # Some labels of the development file are wrong: where all are right no temperature fits.
+        "sst2": lambda: "".join(
+            f"{int((r['label'] == '正面') != (need == 'dev' and n % 9 == 0))} {r['text']}\n"
+            for n, r in enumerate(classified)
+        ),
         "cluener": lambda: cluener(tagged),
         "msra": lambda: bio(tagged),
         "weibo-ner": lambda: numbered(bio(tagged)),
@@ -206,6 +212,8 @@ def test_quick_steps_replace_the_length_of_training_only() -> None:
         "train", "data.path=x", "model.hidden_size=64", "train.steps=4", "train.validate_steps=4",
     ]  # fmt: skip
     assert steps.shortened(["data", "train.epochs=3"]) == ["data", "train.epochs=3"]
+    words = ["data", "label", "run", "--least-score", "0.85", "--out", "x"]
+    assert steps.shortened(words) == ["data", "label", "run", "--least-score", "0", "--out", "x"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,11 @@ def run(
 
 
 def shortened(words: Sequence[str]) -> list[str]:
-    """The words of a training command with a few steps in place of its length; others as they are."""
+    """The words of a training command with a few steps in place of its length; others as they are, but that
+    a network of so few steps is sure of nothing: all the labels that it gives are taken."""
     if words[0] != "train":
-        return list(words)
+        first = ("0" if before == "--least-score" else word for before, word in pairwise(["", *words]))
+        return list(first)
     kept = [word for word in words if not word.startswith((*_LENGTHS, "train.validate_steps="))]
     return [*kept, f"train.steps={QUICK_STEPS}", f"train.validate_steps={QUICK_STEPS}"]
 
