@@ -21,7 +21,7 @@ _PACKED = (".gz", ".bz2", ".zst")
 
 class Excluded:
     """The texts of files: every string in a record of JSON Lines, JSON, Parquet, CSV or TSV, every line of
-    any other; with a ``form`` also what it makes of a record, as a message of an instruction and its input.
+    any other, with and without its first word, which may be a label; with a ``form`` also what it makes of a record, as a message of an instruction and its input.
     Texts are the same however they are spaced, cased and punctuated."""
 
     def __init__(self, files: Sequence[str | Path], form: Form | None = None) -> None:
@@ -46,7 +46,11 @@ def _texts(file: Path, form: Form | None) -> Iterator[str]:
     elif kind(file) is not None:
         found = records([file], ("source", "target"))
     else:
-        yield from (line.text for line in lines(file))
+        for line in lines(file):
+            # Some begin with a label, which is no part of the text.
+            yield line.text
+            yield line.text.partition(" ")[2]
+            yield line.text.partition("\t")[2]
         return
     for _, record, _, _ in found:
         yield from strings(record)
