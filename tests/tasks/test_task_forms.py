@@ -206,7 +206,8 @@ def test_texts_of_other_files_are_recognised_however_they_are_written(tmp_path: 
     assert held.holds(["这家酒店的 服务真的很好"]) and held.holds(["x", "a plain  line of text"])
     assert held.holds(["A plain line -- of TEXT!"])
     assert not held.holds(["short"]) and not held.holds(["这家酒店的服务"])
-    (tmp_path / "c.train").write_text("1 a stirring , funny film\n正面\t这部电影真的很好看\n", encoding="utf-8")
+    text = "1 a stirring , funny film\n正面\t这部电影真的很好看\n"
+    (tmp_path / "c.train").write_text(text, encoding="utf-8")
     labelled = Excluded([tmp_path / "c.train"])
     assert labelled.holds(["A stirring, funny film"]) and labelled.holds(["这部电影真的很好看。"])
 

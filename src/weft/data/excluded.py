@@ -21,8 +21,9 @@ _PACKED = (".gz", ".bz2", ".zst")
 
 class Excluded:
     """The texts of files: every string in a record of JSON Lines, JSON, Parquet, CSV or TSV, every line of
-    any other, with and without its first word, which may be a label; with a ``form`` also what it makes of a record, as a message of an instruction and its input.
-    Texts are the same however they are spaced, cased and punctuated."""
+    any other, with and without its first word, which may be a label; with a ``form`` also what it makes of a
+    record, as a message of an instruction and its input. Texts are the same however they are spaced, cased
+    and punctuated."""
 
     def __init__(self, files: Sequence[str | Path], form: Form | None = None) -> None:
         found = (text for file in files for text in _texts(Path(file), form))
