@@ -228,6 +228,20 @@ def test_a_budget_too_short_says_what_is_needed(data_folder: Path, tmp_path: Pat
         train(run, tmp_path)
 
 
+def test_a_run_says_that_others_use_its_cores(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session.Neighbours, "cores", lambda watch: 1.5)
+    monkeypatch.setattr(session, "share_cores", lambda processes: torch.set_num_threads(2))
+    before, said = torch.get_num_threads(), list[str]()
+    run = config.load(TrainRun, None, [*BASE, "train.steps=1", f"data.path={data_folder}"])
+    try:
+        session.train(run, tmp_path, say=said.append)
+    finally:
+        torch.set_num_threads(before)
+    assert any(line.startswith("warning: other processes use 1.5 of the 2 cores") for line in said)
+
+
 def command(data_folder: Path, out: Path, steps: int) -> list[str]:
     settings = [s for s in BASE if not s.startswith(("train.steps", "train.save_steps"))]
     return [

@@ -25,6 +25,7 @@ from weft.core import config, manifest
 from weft.core.errors import ConfigError, DataError, ResourceError, WeftError
 from weft.core.files import disk_errors, write_text_atomic
 from weft.core.hardware import probe
+from weft.core.neighbours import Neighbours, advice
 from weft.models import DecoderConfig
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
 from weft.ops.kernels import kernels
@@ -96,10 +97,18 @@ def _prepare(run: TrainRun, folder: Path, given: Objective | None, world: World,
     tokenizer = Tokenizer.load(tokenizer_folder)
     say(f"machine: {probe().describe()}" + ("" if world.alone else f"; {world.size} processes"))
     share_cores(world.local_size if world.device.type == "cpu" else 1)
+    neighbours = Neighbours()
     arithmetic = _agreed(world, run)
     say(f"arithmetic: {arithmetic.reason}; native kernels {kernels().status}")
+    if world.alone and world.device.type == "cpu":
+        _warn(neighbours.cores(), say)
     objective = given or choose_objective(run, tokenizer, rows.shares(shards))
     return Place(folder, shards, tokenizer, world, Company.gather(), arithmetic, objective)
+
+
+def _warn(busy: float | None, say: Say) -> None:
+    if (said := advice(busy, torch.get_num_threads())) is not None:
+        say(f"warning: {said}")
 
 
 def _agreed(world: World, run: TrainRun) -> Arithmetic:
