@@ -143,6 +143,8 @@ class ObjectiveSection:
     (:data:`weft.tasks.card.TASKS`). ``label_smoothing`` and ``balance_classes`` (every class weighs the same)
     are for labels and pairs, the former for dpo too. ``token_dropout`` is the share of the tokens that is
     hidden while labels are learnt (:mod:`weft.data.hiding`); not of ``span``, which looks for equal tokens.
+    ``agreement`` weighs how far two readings of a text under dropout lie apart, for classify
+    (:class:`weft.train.objectives.classify.Classify`); a step takes twice as long.
 
     ``beta`` is that of dpo, and the weight of the odds in orpo. ``distil`` learns plain text, and from the
     distributions of the checkpoint ``teacher``: ``alpha`` is their share of the loss, at ``temperature``
@@ -170,6 +172,7 @@ class ObjectiveSection:
     label_smoothing: float = 0.0
     balance_classes: bool = False
     token_dropout: float | None = None
+    agreement: float | None = None
     beta: float = 0.1
     teacher: str | None = None
     alpha: float = 0.5
@@ -191,6 +194,10 @@ class ObjectiveSection:
                 f"objective.token_dropout is for labels (classify, tag, extractive), not for {self.name}; "
                 "leave it out."
             )
+        if self.agreement is not None and not 0.0 <= self.agreement < float("inf"):
+            raise ConfigError(f"objective.agreement = {self.agreement} must be at least 0.")
+        if self.agreement and self.name != "classify":
+            raise ConfigError(f"objective.agreement is for classify, not for {self.name}; leave it out.")
         if (self.name == "distil") != (self.teacher is not None):
             raise ConfigError("objective.name = distil needs objective.teacher, a checkpoint; no other does.")
 
@@ -300,6 +307,10 @@ class TrainRun:
         if name in (*PREFERENCES, "distil") and plan != Plan(dp=plan.dp):
             raise ConfigError(
                 f"objective.name = {name} trains alone or with dp alone; leave the rest of the plan out."
+            )
+        if self.objective.agreement and plan != Plan(dp=plan.dp):
+            raise ConfigError(
+                "objective.agreement trains alone or with dp alone; leave the rest of the plan out."
             )
         if name == "dpo" and self.model.start is None:
             raise ConfigError("objective.name = dpo needs model.start: what it learns is compared with that.")

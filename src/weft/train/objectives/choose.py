@@ -26,7 +26,8 @@ def choose(run: TrainRun, tokenizer: Tokenizer, shares: tuple[float, ...] = ()) 
     section, smoothing = run.objective, run.objective.label_smoothing
     match section.name:
         case "classify":
-            return Classify(smoothing, _weights(shares) if section.balance_classes else None)
+            weights = _weights(shares) if section.balance_classes else None
+            return Classify(smoothing, weights, section.agreement or 0.0)
         case "tag" | "extractive":
             return Tag(smoothing, spans=section.name == "tag")
         case "span":
