@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import weft
 from weft.api import WritingModel
 from weft.core.errors import WeftError
 from weft.server import tasks
-from weft.server.answer import Answer, EngineFault, Made
+from weft.server.answer import Answer, EngineFault, news
 from weft.server.engine import EngineOptions, Patience
 from weft.server.writing import WritingWorker
 
@@ -50,22 +49,20 @@ class Inline:
         self.facts = {}
 
     def do(self, task: str, item: dict[str, Any], settings: dict[str, Any], owner: str = "") -> Answer:
-        answer = Answer(next(self._names), owner)
-        message = {"op": "task", "task": task, "item": item, "settings": settings, "owner": owner}
+        return self._ask({"op": "task", "task": task, "item": item, "settings": settings, "owner": owner})
+
+    def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:
+        return self._ask({"op": "embed", "tokens": list(tokens), "owner": owner})
+
+    def _ask(self, message: dict[str, Any]) -> Answer:
+        answer = Answer(next(self._names), message["owner"])
         try:
             asked = self._worker.add(message)
             while asked not in self._worker.step():
                 pass
-            news = self._worker.news(asked)
+            answer.put(news(self._worker.news(asked)))
         except WeftError as error:
             answer.put(EngineFault(str(error), 400))
-        else:
-            answer.put(Made(news["record"], news["tokens"]))
-        return answer
-
-    def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:
-        answer = Answer(next(self._names), owner)
-        answer.put(base64.b64encode(self._worker.embed(list(tokens))).decode())
         return answer
 
     def submit(self, *arguments: Any, **settings: Any) -> Answer:

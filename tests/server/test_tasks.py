@@ -419,3 +419,20 @@ def test_damaged_weights_are_told(runs: dict[str, Path]) -> None:
     worker.step()
     with pytest.raises(CheckpointError, match="NaN"):
         worker.news(request)
+
+
+def test_vectors_are_read_with_other_texts(runs: dict[str, Path]) -> None:
+    model = weft.load(runs["sentiment"])
+    worker = TaskWorker(model, 8)
+    documents = [model.tokenizer.encode(text) for text in ("很好 的 书", "bad", "我们 喜欢 了 今天")]
+    vectors = [worker.add({"op": "embed", "tokens": one, "owner": "a"}) for one in documents]
+    label = asked(worker, "很好")
+    wrong = worker.add({"op": "embed", "tokens": [5] * 10_000, "owner": "a"})
+    done: list[Any] = []
+    while len(done) < 5:
+        done += worker.step()
+    found = [np.frombuffer(base64.b64decode(worker.news(one)["vector"]), "<f4") for one in vectors]
+    np.testing.assert_allclose(found, model.vectors(documents), atol=1e-6)
+    assert worker.news(label)["record"]["label"] in model.labels
+    with pytest.raises(UsageError, match="tokens and this model reads"):
+        worker.news(wrong)

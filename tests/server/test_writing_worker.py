@@ -132,7 +132,7 @@ def test_what_cannot_be_is_refused(model: WritingModel) -> None:
     with pytest.raises(UsageError, match="Adapters are for decoders"):
         worker.change_adapter("a", "b")
     with pytest.raises(UsageError, match="not trained for embed"):
-        worker.embed([1])
+        worker.add({"op": "embed", "tokens": [1], "owner": ""})
     assert worker.stats()["waiting"] == 0
 
 

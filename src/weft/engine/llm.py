@@ -8,6 +8,8 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from weft.core.errors import CheckpointError, UsageError
@@ -19,6 +21,7 @@ from weft.engine.completion import Completion
 from weft.engine.draft import DraftModel
 from weft.engine.grammar import Grammars
 from weft.engine.params import MASK64, SamplingParams
+from weft.engine.pooled import Pooled
 from weft.engine.runner import Runner, StepRunner
 from weft.engine.sampler import sample
 from weft.engine.scheduler import Scheduler, Work
@@ -33,6 +36,8 @@ from weft.tokenizer import Tokenizer, chat
 from weft.tokenizer.special import TURN_END
 
 Prompt = str | Items[int]
+
+_READ = SamplingParams(temperature=0)
 
 
 class LLM:
@@ -307,6 +312,39 @@ class LLM:
             self._prompts[sequence.prompt_digest] = sequence
         self.scheduler.add(sequence)
         return sequence
+
+    def add_text(self, prompt: Prompt, *, owner: str = "", priority: int = 0) -> Sequence:
+        """Queue a text of a decoder to be read: it ends when it is, and then its ``pooled`` has its vector.
+
+        Raises what :meth:`encode` raises, and UsageError for an encoder-decoder.
+        """
+        if self.reads_source:
+            raise UsageError("Vectors of texts come from decoders and encoders, not from encoder-decoders.")
+        tokens = self.encode(prompt, room=0)
+        sequence = Sequence(
+            tokens,
+            _READ,
+            seed=0,
+            limit=0,
+            text=text_stream(self.tokenizer, tokens, ()),
+            owner=owner,
+            priority=priority,
+            pooled=Pooled(),
+        )
+        self.scheduler.add(sequence)
+        return sequence
+
+    def embed(self, prompts: Items[Prompt]) -> list[npt.NDArray[np.float32]]:
+        """A vector [E] of length 1 for each prompt, in order: the mean of its last hidden states."""
+        sequences: list[Sequence] = []
+        try:
+            sequences += map(self.add_text, prompts)
+            while not all(sequence.finished for sequence in sequences):
+                self.step()
+        finally:
+            for sequence in sequences:
+                self.abort(sequence)
+        return [sequence.pooled.vector() for sequence in sequences if sequence.pooled is not None]
 
     def abort(self, sequence: Sequence) -> None:
         """End a request now; its blocks are free for the next step."""

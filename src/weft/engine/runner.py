@@ -73,6 +73,7 @@ class Runner:
         context = StepContext(self.pages, work)
         hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
         self._score_prompts(model, hidden, work)
+        _pool(hidden, work)
         if not wanted:
             return torch.empty((0, model.config.vocab_size), device=device)
         if len(wanted) < len(tokens):
@@ -91,6 +92,17 @@ class Runner:
                 count = sequence.params.prompt_logprobs or 0
                 sequence.prompt_logprobs += logprobs(scores_MV, following, count)
             begin += item.rows
+
+
+def _pool(hidden_TE: Tensor, work: Items[Work]) -> None:
+    """Give the hidden states of ``work`` to those whose vector is wanted."""
+    begin = 0
+    for item in work:
+        places, start = item.sequence.unpooled(item.tokens), begin - item.sequence.cached
+        if item.sequence.pooled is not None and places:
+            rows = hidden_TE[start + places.start : start + places.stop]
+            item.sequence.pooled.add(rows.float().cpu().numpy())
+        begin += item.rows
 
 
 def step_tokens(work: Items[Work]) -> tuple[list[int], list[int]]:

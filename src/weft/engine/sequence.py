@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from weft.engine.blocks import BLOCK, link, root
 from weft.engine.params import SamplingParams
+from weft.engine.pooled import Pooled
 from weft.engine.text import TextStream
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -50,6 +51,7 @@ class Sequence:
     ``source`` are tokens that an encoder reads, all of them in one step, before the first token is decoded;
     ``source_blocks`` hold what a decoder sees of them, and ``encoded`` says whether it is there. A sequence
     without ``tokens`` ends when its source is read, and keeps nothing of it.
+    ``pooled`` takes up the hidden states of the prompt where its vector is wanted.
 
     ``blocks`` hold the first ``cached`` tokens, the first ``sealed`` of them can be found by others, and
     ``drafts`` are guesses of the tokens that come next. ``prompt_computed``: whether all that others can
@@ -70,13 +72,14 @@ class Sequence:
         ends: frozenset[int] = frozenset(),
         grammar: Constraint | None = None,
         source: Tokens[int] = (),
+        pooled: Pooled | None = None,
     ):
         self.tokens = list(prompt)
         self.prompt_length = len(self.tokens)
         self.params, self.seed, self.limit = params, seed, limit
         self.text = text
         self.owner, self.adapter, self.priority = owner, adapter, priority
-        self.ends, self.grammar = ends, grammar
+        self.ends, self.grammar, self.pooled = ends, grammar, pooled
         self.source = tuple(source)
         self.source_blocks: list[int] = []
         self.encoded = not self.source
@@ -144,6 +147,8 @@ class Sequence:
     def reusable(self) -> int:
         """How many tokens need not be computed again where they are cached: scores need hidden states, and
         those of the newest token are always wanted."""
+        if self.pooled is not None:
+            return min(self.pooled.count, len(self.tokens) - 1)
         return len(self.tokens) - 1 if self.prompt_scored else len(self.prompt_logprobs) - 1
 
     def unscored(self, tokens: int) -> range:
@@ -153,6 +158,13 @@ class Sequence:
         # After a preemption the first of them were scored before.
         first = max(self.cached, len(self.prompt_logprobs) - 1)
         return range(first, min(self.cached + tokens, self.prompt_length - 1))
+
+    def unpooled(self, tokens: int) -> range:
+        """Positions among the next ``tokens`` whose hidden states its vector needs."""
+        if self.pooled is None:
+            return range(0)
+        # After a preemption the first of them were taken up before.
+        return range(max(self.cached, self.pooled.count), self.cached + tokens)
 
     def can_lead(self, other: Sequence) -> bool:
         """Whether ``other``, of the same prompt, finds here what it needs of it, now or soon."""

@@ -115,3 +115,10 @@ def plain(record: dict[str, Any]) -> Piece:
     """The piece that an engine's message holds."""
     scores, prompt = record.get("logprobs"), record.get("prompt_logprobs")
     return Piece(record["text"], record["tokens"], record.get("finish"), scores, prompt)
+
+
+def news(item: dict[str, Any]) -> Piece | Made | str:
+    """What an engine's message tells of one request."""
+    if "vector" in item:
+        return str(item["vector"])
+    return Made(item["record"], item["tokens"]) if "record" in item else plain(item)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.core.errors import CheckpointError, ResourceError, UsageError, WeftError
-from weft.server.answer import Answer, EngineFault, Made, plain
+from weft.server.answer import Answer, EngineFault, news
 from weft.server.wire import Message, Unpacker, pack
 
 _log = logging.getLogger("weft.server")
@@ -146,7 +146,7 @@ class Engine:
 
     def embed(self, tokens: Sequence[int], owner: str = "") -> Answer:
         """Ask for the embedding of checked token ids; it comes as :meth:`Answer.vector`."""
-        return self._ask(owner, {"op": "embed", "tokens": list(tokens)})
+        return self._ask(owner, {"op": "embed", "tokens": list(tokens), "owner": owner})
 
     def do(self, task: str, item: dict[str, Any], settings: dict[str, Any], owner: str = "") -> Answer:
         """Ask for a task (:mod:`weft.api.ask`) on one item; its record comes as :meth:`Answer.record`."""
@@ -265,15 +265,10 @@ class Engine:
             self._moved = time.monotonic()
         if op == "pieces":
             for record in message["items"]:
-                whole = "record" in record
-                self._deliver(
-                    record["id"], Made(record["record"], record["tokens"]) if whole else plain(record)
-                )
+                self._deliver(record["id"], news(record))
         elif op == "taken":
             if answer := self._open.get(message["id"]):
                 answer.accept()
-        elif op == "vector":
-            self._deliver(message["id"], message["data"])
         elif op == "done":
             self._deliver(message["id"], "")
         elif op == "error":

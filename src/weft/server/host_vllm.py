@@ -48,7 +48,9 @@ class VllmWorker:
     count: int = 0
 
     def add(self, message: Message) -> Asked:
-        """Queue a request. UsageError for settings that vLLM refuses."""
+        """Queue a request. UsageError for settings that vLLM refuses, and for embeddings."""
+        if message["op"] == "embed":
+            raise UsageError("vLLM serves this model for text; embeddings come from Weft's own engine.")
         self.count += 1
         given = dict(message["params"])
         index = given.pop("sample", 0)
@@ -114,10 +116,6 @@ class VllmWorker:
     def stats(self) -> dict[str, int]:
         """Requests under way; vLLM keeps the other counts to itself."""
         return {"running": len(self.open)}
-
-    def embed(self, tokens: list[int]) -> bytes:
-        """Not here."""
-        raise UsageError("vLLM serves this model for text; embeddings come from Weft's own engine.")
 
     def change_adapter(self, name: str, folder: str | None) -> None:
         """Not here."""

@@ -13,11 +13,13 @@ import select
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
-from weft.core.errors import UsageError, WeftError
+import numpy as np
+import numpy.typing as npt
+
+from weft.core.errors import CheckpointError, UsageError, WeftError
 from weft.server.wire import Message, Unpacker, pack
 
 BEAT_SECONDS = 1.0
@@ -29,11 +31,19 @@ _log = logging.getLogger("weft.engine")
 Request = TypeVar("Request", bound=Hashable)
 
 
+def vector(values: npt.NDArray[np.floating[Any]]) -> str:
+    """Numbers as the messages carry them: base64 of little-endian float32. CheckpointError for NaN."""
+    if not np.isfinite(values).all():
+        raise CheckpointError("The model gives NaN or infinite vectors: its weights are damaged or overflow.")
+    return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
+
+
 class Worker(Protocol[Request]):
     """An engine as the loop sees it; ``Request`` is what it calls a request under way."""
 
     def add(self, message: Message) -> Request:
-        """Queue what an ``add`` or ``task`` message asks for. Raises WeftError when it cannot be done."""
+        """Queue what an ``add``, ``task`` or ``embed`` message asks for. Raises WeftError when it cannot be
+        done."""
         ...
 
     def abort(self, request: Request) -> None:
@@ -46,7 +56,8 @@ class Worker(Protocol[Request]):
 
     def news(self, request: Request) -> Message:
         """``text``, all ``tokens`` so far, and where there are any ``logprobs``, ``prompt_logprobs``,
-        ``record`` and ``finish``; told once. Raises what went wrong with this request alone."""
+        ``record``, ``vector`` (:func:`vector`) and ``finish``; told once. Raises what went wrong with this
+        request alone."""
         ...
 
     def position(self, request: Request) -> int:
@@ -55,10 +66,6 @@ class Worker(Protocol[Request]):
 
     def stats(self) -> dict[str, int]:
         """Counts of the moment."""
-        ...
-
-    def embed(self, tokens: list[int]) -> bytes:
-        """A vector as little-endian float32. Raises WeftError when this engine makes none."""
         ...
 
     def change_adapter(self, name: str, folder: str | None) -> None:
@@ -73,7 +80,6 @@ class Host(Generic[Request]):
         self._worker, self._wire, self._unpacker = worker, wire, unpacker
         self._requests: dict[int, Request] = {}
         self._names: dict[Request, int] = {}
-        self._embeddings: deque[Message] = deque()
         self._stopping = False
         self._said = 0.0
         self._reached = 0
@@ -82,8 +88,6 @@ class Host(Generic[Request]):
         """Work until the server says stop or is gone."""
         self._obey(self._unpacker.feed(b""))
         while self._listen():
-            if self._embeddings:
-                self._embed(self._embeddings.popleft())
             if not self._requests:
                 self._beat()
                 continue
@@ -96,8 +100,7 @@ class Host(Generic[Request]):
 
     def _listen(self) -> bool:
         """Take in what has come; wait for it when there is nothing else to do. False at the end."""
-        busy = bool(self._requests or self._embeddings)
-        ready, _, _ = select.select([self._wire], [], [], 0 if busy else BEAT_SECONDS)
+        ready, _, _ = select.select([self._wire], [], [], 0 if self._requests else BEAT_SECONDS)
         if ready:
             data = self._wire.recv(_CHUNK)
             if not data:
@@ -107,12 +110,10 @@ class Host(Generic[Request]):
 
     def _obey(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            if message["op"] in ("add", "task"):
+            if message["op"] in ("add", "task", "embed"):
                 self._add(message)
             elif message["op"] == "abort":
                 self._abort(message["id"])
-            elif message["op"] == "embed":
-                self._embeddings.append(message)
             elif message["op"] == "adapter":
                 self._change_adapter(message)
             elif message["op"] == "stop":
@@ -138,7 +139,6 @@ class Host(Generic[Request]):
             self._send({"op": "done", "id": message["id"]})
 
     def _abort(self, name: int) -> None:
-        self._embeddings = deque(item for item in self._embeddings if item["id"] != name)
         if (request := self._requests.get(name)) is not None:
             self._worker.abort(request)
             self._publish([request])
@@ -160,15 +160,6 @@ class Host(Generic[Request]):
         reached = sum(map(self._worker.position, self._requests.values()))
         moved, self._reached = bool(items) or reached != self._reached, reached
         self._send({"op": "pieces", "items": items, "moved": moved, "stats": self._worker.stats()})
-
-    def _embed(self, message: Message) -> None:
-        try:
-            vector = self._worker.embed(message["tokens"])
-        except Exception as error:
-            self._send_error([message["id"]], error)
-        else:
-            data = base64.b64encode(vector).decode("ascii")
-            self._send({"op": "vector", "id": message["id"], "data": data})
 
     def _fail(self, error: Exception) -> None:
         """Answer everything under way with the error; the engine goes on with nothing."""

@@ -12,15 +12,12 @@ import weakref
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from weft.core.errors import WeftError
 from weft.engine import LLM, SamplingParams
 from weft.engine.params import Grammar
 from weft.engine.sequence import Sequence, TokenLogprobs
 from weft.engine.weights import described
-from weft.ops.attention import PackedRows
+from weft.server.loop import vector
 from weft.server.wire import Logprob, Message
 
 
@@ -76,10 +73,12 @@ class LlmWorker:
             self._llm.generate([[0, 0]] * len(settings), settings)
         with contextlib.suppress(WeftError):
             self._llm.add([0, 0], replace(_WARM, grammar=Grammar("regex", "(")))
-        self.embed([0, 0])
+        self._llm.embed([[0, 0]])
 
     def add(self, message: Message) -> Sequence:
-        """Queue a request, for the key ``owner``."""
+        """Queue a request, or a text to be read, for the key ``owner``."""
+        if message["op"] == "embed":
+            return self._llm.add_text(message["tokens"], owner=message["owner"])
         params = sampling(message["params"])
         owner, adapter = message["owner"], message.get("adapter")
         return self._llm.add(message["tokens"], params, owner=owner, adapter=adapter)
@@ -104,6 +103,8 @@ class LlmWorker:
             item["logprobs"] = found
         if request.finish_reason is not None:
             item["finish"] = request.finish_reason
+            if request.pooled is not None and request.finish_reason != "abort":
+                item["vector"] = vector(request.pooled.vector())
         return item
 
     def position(self, request: Sequence) -> int:
@@ -113,16 +114,6 @@ class LlmWorker:
     def stats(self) -> dict[str, int]:
         """Running and waiting requests, free and all blocks, and what has been done."""
         return dict(dataclasses.asdict(self._llm.stats()))
-
-    @torch.inference_mode()
-    def embed(self, tokens: list[int]) -> bytes:
-        """The mean of the last hidden states of all ``tokens``, at length 1."""
-        model = self._llm.runner.model
-        ids = torch.tensor([tokens], device=model.embedding.weight.device)
-        rows = PackedRows(torch.zeros_like(ids, dtype=torch.int32), model.config.sliding_window)
-        hidden: Tensor = model(ids, rows)[0].float().mean(0)
-        vector = torch.nn.functional.normalize(hidden, dim=0).cpu()
-        return vector.numpy().astype("<f4").tobytes()
 
     def change_adapter(self, name: str, folder: str | None) -> None:
         """Load an adapter, or unload it where ``folder`` is None. WeftError when that cannot be done."""

@@ -22,6 +22,7 @@ from weft.engine.params import SamplingParams
 from weft.engine.scheduler import Scheduler
 from weft.engine.sequence import Sequence
 from weft.engine.text import text_stream
+from weft.server.loop import vector
 from weft.server.wire import Message
 
 SOURCE_TOKENS = 1024
@@ -53,7 +54,8 @@ def facts(model: ReadingModel | WritingModel) -> Message:
 
 @dataclass(eq=False)
 class Asked:
-    """A text that waits for its record; ``error`` is what went wrong with it alone."""
+    """A text that waits for its record, or, as ``tokens``, for its ``vector``; ``error`` is what went wrong
+    with it alone."""
 
     task: str
     item: Record
@@ -63,15 +65,21 @@ class Asked:
     error: Exception | None = None
     aborted: bool = False
     sequence: Sequence | None = None
+    tokens: list[int] | None = None
+    vector: str | None = None
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Requests of one kind can be answered together."""
-        return (self.task, self.settings)
+        return (self.task, self.settings, self.tokens is None)
 
 
 def check(model: ReadingModel | WritingModel, message: Message) -> None:
-    """UsageError for a request that is no task, or none that this model can do."""
+    """UsageError for a request that is no task, or none that this model can do; a vector is one as well."""
+    if message["op"] == "embed":
+        if "embed" not in model.tasks:
+            model.refuse("embed")
+        return
     if message["op"] != "task":
         able = ", ".join(model.tasks)
         raise UsageError(f"This {model.architecture} continues no text; its tasks are {able}.")
@@ -91,7 +99,10 @@ class TaskWorker:
     def add(self, message: Message) -> Asked:
         """Queue a text. UsageError for what this model cannot do."""
         check(self._model, message)
-        request = Asked(message["task"], message["item"], message["settings"], message["owner"])
+        if message["op"] == "embed":
+            request = Asked("embed", {}, {}, message["owner"], tokens=message["tokens"])
+        else:
+            request = Asked(message["task"], message["item"], message["settings"], message["owner"])
         request.sequence = self._sequence(request)
         self._asked[request.sequence] = request
         self._scheduler.add(request.sequence)
@@ -122,7 +133,8 @@ class TaskWorker:
             raise request.error
         if request.aborted:
             return {"text": "", "tokens": 0, "finish": "abort"}
-        return {"text": "", "tokens": 0, "record": request.record, "finish": "stop"}
+        made = {"record": request.record} if request.vector is None else {"vector": request.vector}
+        return {"text": "", "tokens": 0, **made, "finish": "stop"}
 
     def position(self, request: Asked) -> int:
         """Nothing, until all of it is done."""
@@ -132,11 +144,6 @@ class TaskWorker:
         """Texts that wait, and batches answered."""
         return {"running": 0, "waiting": self._scheduler.waiting, "steps": self._steps}
 
-    def embed(self, tokens: list[int]) -> bytes:
-        """The vector of a text, as :meth:`weft.api.ReadingModel.embed` gives it."""
-        vector: bytes = self._model.vectors([tokens])[0].astype("<f4").tobytes()
-        return vector
-
     def change_adapter(self, name: str, folder: str | None) -> None:
         """Not here."""
         raise UsageError(f"Adapters are for decoders, not for this {self._model.architecture}.")
@@ -144,10 +151,10 @@ class TaskWorker:
     def _sequence(self, request: Asked) -> Sequence:
         """What the scheduler sees of a text: something to read, and nothing to write."""
         texts = [request.item[name] for name in ("text", "question", "context") if name in request.item]
-        tokenizer, length = self._model.tokenizer, 1
+        tokenizer, length = self._model.tokenizer, len(request.tokens or (0,))
         # What is wrong with a text is told when it is read.
         with contextlib.suppress(DataError):
-            length = sum(map(len, tokenizer.encode_batch(texts)))
+            length = sum(map(len, tokenizer.encode_batch(texts))) or length
         # One that is longer than the budget, in windows, has a step to itself.
         source = range(max(1, min(length, self._scheduler.longest_source)))
         params, text = SamplingParams(), text_stream(tokenizer, ())
@@ -161,6 +168,11 @@ class TaskWorker:
     def _answer(self, batch: list[Asked]) -> None:
         first = batch[0]
         try:
+            if first.tokens is not None:
+                found = self._model.vectors([one.tokens or [] for one in batch])
+                for one, values in zip(batch, found, strict=True):
+                    one.vector = vector(values)
+                return
             records = ask(self._model, first.task, [one.item for one in batch], first.settings)
             for one, record in zip(batch, records, strict=True):
                 one.record = _finite(record)

@@ -148,10 +148,6 @@ class WritingWorker:
         more = {"running": len(self._searched), "waiting": len(self._line)}
         return {**found, **{name: found[name] + count for name, count in more.items()}, "steps": self._steps}
 
-    def embed(self, tokens: list[int]) -> bytes:
-        """Not here."""
-        self._model.refuse("embed")
-
     def change_adapter(self, name: str, folder: str | None) -> None:
         """Not here."""
         raise UsageError(f"Adapters are for decoders, not for this {self._model.architecture}.")
