@@ -36,7 +36,7 @@ def test_labels_are_those_that_the_model_is_sure_of(run: Path, bare: Path, tmp_p
     texts = [one["text"] for one in reviews(40, 400)]
     scores = dict(zip(texts, model.classify(texts), strict=True))
     middle = sorted(one.score for one in scores.values())[20]
-    record = label_texts(run, [bare], tmp_path / "out.jsonl", middle)
+    record = label_texts([run], [bare], tmp_path / "out.jsonl", middle)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     sure = [text for text in texts if scores[text].score >= middle]
     assert [row["text"] for row in rows] == sure and 0 < len(sure) < 40
@@ -47,8 +47,25 @@ def test_labels_are_those_that_the_model_is_sure_of(run: Path, bare: Path, tmp_p
     }  # fmt: skip
 
 
+def test_of_several_teachers_the_mean_counts(run: Path, bare: Path, tmp_path: Path) -> None:
+    other = trained(tmp_path, lines(tmp_path / "train.jsonl", reviews(120)), "classify", steps=4)
+    texts = [one["text"] for one in reviews(40, 400)]
+    each = [load(one).classify(texts) for one in (run, other)]
+    label_texts([run, other], [bare], tmp_path / "out.jsonl", 0.0)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    for row, one, two in zip(rows, *each, strict=True):
+        mean = {label: (one.scores[label] + two.scores[label]) / 2 for label in ("good", "bad")}
+        assert row["label"] == max(mean, key=mean.__getitem__)
+        assert row["score"] == pytest.approx(max(mean.values()), abs=1e-4)
+    rows = [one | {"label": "a " + one["label"]} for one in reviews(40)]
+    (tmp_path / "odd").mkdir()
+    odd = trained(tmp_path / "odd", lines(tmp_path / "odd.jsonl", rows), "classify", steps=1)
+    with pytest.raises(UsageError, match=r"has the labels a .*; teachers must agree on them"):
+        label_texts([run, odd], [bare], tmp_path / "no.jsonl", 0.0)
+
+
 def test_lines_are_what_the_reader_of_lines_reads(run: Path, bare: Path, tmp_path: Path) -> None:
-    label_texts(run, [bare], tmp_path / "out.txt", 0.0)
+    label_texts([run], [bare], tmp_path / "out.txt", 0.0)
     found = [record for _, record, _, _ in read("lines", [tmp_path / "out.txt"]) if record]
     assert [one["text"] for one in found] == [one["text"] for one in reviews(40, 400)]
     assert {one["label"] for one in found} <= {"good", "bad"}
@@ -57,16 +74,16 @@ def test_lines_are_what_the_reader_of_lines_reads(run: Path, bare: Path, tmp_pat
 def test_what_cannot_be_is_said(run: Path, bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with pytest.raises(DataError, match="Of no text a label is as sure as --least-score 1"):
-        label_texts(run, [bare], out, 1.0)
+        label_texts([run], [bare], out, 1.0)
     with pytest.raises(UsageError, match="must lie between 0 and 1"):
-        label_texts(run, [bare], out, 1.5)
+        label_texts([run], [bare], out, 1.5)
     with pytest.raises(DataError, match=r"can be labelled: \{'no_text': 1\}"):
-        label_texts(run, [lines(tmp_path / "empty.jsonl", [{"x": 1}])], out, 0.5)
+        label_texts([run], [lines(tmp_path / "empty.jsonl", [{"x": 1}])], out, 0.5)
     folder = tmp_path / "tag"
     folder.mkdir()
     tagger = trained(folder, lines(folder / "train.jsonl", tagged(40)), "tag", steps=1)
     with pytest.raises(UsageError, match="labels no texts; give a classifier"):
-        label_texts(tagger, [bare], out, 0.5)
+        label_texts([tagger], [bare], out, 0.5)
     assert not out.exists()
 
 
@@ -74,7 +91,7 @@ def test_a_label_with_spaces_does_not_fit_into_lines(bare: Path, tmp_path: Path)
     rows = [one | {"label": "very " + one["label"]} for one in reviews(40)]
     spaced = trained(tmp_path, lines(tmp_path / "train.jsonl", rows), "classify", steps=1)
     with pytest.raises(UsageError, match=r"has spaces; give --out with the suffix \.jsonl"):
-        label_texts(spaced, [bare], tmp_path / "out.txt", 0.0)
+        label_texts([spaced], [bare], tmp_path / "out.txt", 0.0)
 
 
 def test_the_commands_from_labelled_files_to_more_of_them(run: Path, tmp_path: Path) -> None:
@@ -89,6 +106,6 @@ def test_the_commands_from_labelled_files_to_more_of_them(run: Path, tmp_path: P
 
     told = weft("data", "texts", file, "--reader", "lines", "--label", "1", "--label", "2", "--out", texts)
     assert "20 texts" in told and "dropped: other_label 10" in told
-    told = weft("data", "label", run, texts, "--least-score", "0", "--out", out)
+    told = weft("data", "label", run, texts, "--with", run, "--least-score", "0", "--out", out)
     assert "20 texts with labels: bad " in told
     assert len(out.read_text().splitlines()) == 20
