@@ -14,6 +14,7 @@ from weft.engine.params import SamplingParams as Params
 from weft.engine.runner import prepare
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
+from weft.engine.speculative import _MOST_REST as MOST_REST
 from weft.engine.speculative import MOST, PromptLookup, Speculator
 from weft.engine.text import TextStream
 
@@ -179,6 +180,31 @@ def test_it_notices_when_text_changes():
     bad, plain = simulate(speculator, 0.02, cost, 1500)
     assert bad > 0.97 * plain
     assert simulate(speculator, 0.95, cost, 500)[0] > 2 * plain
+
+
+def test_fresh_text_is_looked_at_now_and_then_and_new_text_at_once():
+    looks = []
+
+    class Counted(Fixed):
+        def propose(self, sequences, count):
+            looks.append(len(sequences))
+            return super().propose(sequences, count)
+
+    speculator = Speculator(Counted(True))
+    simulate(speculator, 0.0, lambda rows: 1 + 0.3 * rows, 800)
+    assert 800 / (MOST_REST + 1) <= len(looks) <= 200
+    fresh = sequence([0, 1], limit=50)
+    fresh.tokens.append(1)
+    fresh.cached = 2
+    before = len(looks)
+    speculator.propose([fresh])
+    assert len(looks) == before + 1 and speculator._guesses == {fresh: (1,) * MOST}
+    # A right guess is followed by a look at the next step.
+    speculator.observe([Work(fresh, 1)], [[1]], 1.0)
+    fresh.tokens.append(1)
+    fresh.cached += 1
+    speculator.propose([fresh])
+    assert len(looks) == before + 2
 
 
 def test_hours_of_fresh_text_do_not_make_it_forget_how_long_steps_take():

@@ -23,6 +23,8 @@ _GAIN = 1.03
 """A plan must promise this much more than the next smaller one: timings are not exact."""
 _MEMORY = 0.95
 _LEAST_PROBE, _MOST_PROBE = 64, 4096
+_MOST_REST = 7
+"""Steps in a row without a look at guesses that cost nothing but the look."""
 _LONGEST, _LOOKED_AT = 4, 32
 """Tokens that are compared, and places where they may stand: some pairs are everywhere."""
 
@@ -129,7 +131,8 @@ class Speculator:
     It keeps the time of a step by its number of rows, and the share of guesses that were right, of each
     sequence. Of the plans "at most k guesses for each" the one with the most expected tokens per second is
     taken, and none where that gains nothing. Guesses that cost nothing are judged even when they are not
-    used; others are tried again after pauses that double while they do not pay.
+    used, but after one step, then three, then seven, while none is right and none would pay; others are tried
+    again after pauses that double while they do not pay.
     """
 
     def __init__(self, proposer: Proposer):
@@ -140,6 +143,7 @@ class Speculator:
         self._usual = 0.6
         self._guesses: dict[Sequence, tuple[int, ...]] = {}
         self._pause = self._rest = _LEAST_PROBE
+        self._unwatched = self._watch_in = 0
 
     def propose(self, running: Items[Sequence]) -> None:
         """Set the drafts of the sequences that decode."""
@@ -147,11 +151,15 @@ class Speculator:
         self._guesses = {}
         if not sequences:
             return
+        if self._proposer.free and self._rests(sequences):
+            return
         room = [max(0, min(MOST, s.limit - s.generated_length - 1)) for s in sequences]
         if self._proposer.free:
             guesses = self._proposer.propose(sequences, MOST)
             room = [min(most, len(guess)) for most, guess in zip(room, guesses, strict=True)]
             count = self._plan(sequences, room)
+            self._unwatched = 0 if count else min(2 * self._unwatched + 1, _MOST_REST)
+            self._watch_in = self._unwatched
         else:
             count = self._plan(sequences, room) or self._probe()
             guesses = self._proposer.propose(sequences, count) if count else [()] * len(sequences)
@@ -177,8 +185,18 @@ class Speculator:
         """A sequence has ended."""
         self._proposer.forget(sequence)
 
+    def _rests(self, sequences: Items[Sequence]) -> bool:
+        """Whether nobody looks at this step. A sequence that is new is always looked at."""
+        if not self._watch_in or any(sequence.generated_length == 1 for sequence in sequences):
+            return False
+        self._watch_in -= 1
+        return True
+
     def _judge(self, sequence: Sequence, guess: tuple[int, ...], new: Items[int]) -> None:
         share = self._right.get(sequence, self._usual)
+        if guess[:1] == tuple(new[:1]):
+            # What copies may have begun.
+            self._unwatched = self._watch_in = 0
         for guessed, token in zip(guess, new, strict=False):
             share = _MEMORY * share + (1 - _MEMORY) * (guessed == token)
             self._usual += 0.01 * ((guessed == token) - self._usual)
