@@ -5,7 +5,7 @@ import torch
 from tests.parallel.parity import Case, compare, train
 from tests.parallel.ranks import Ranks, slow
 
-PLANS = ["fsdp=2,tp=2,recompute=full", *slow("fsdp=4", "dp=2,tp=2,recompute=selective")]
+PLANS = slow("fsdp=2,tp=2,recompute=full", "fsdp=4", "dp=2,tp=2,recompute=selective")
 TRACED = Case(steps=2, backend="aot_eager")
 """Without code generation, which takes most of the time and knows nothing of plans."""
 

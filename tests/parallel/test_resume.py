@@ -94,7 +94,7 @@ def weights(folder: Path) -> str:
     return hash_file(folder / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("layout", ["fsdp=2", "tp=2", "pp=2"])
+@pytest.mark.parametrize("layout", ["fsdp=2", pytest.param("tp=2", marks=pytest.mark.slow), "pp=2"])
 def test_the_same_layout_goes_on_to_the_last_bit(
     data_folder: Path, two: Ranks, tmp_path: Path, layout: str
 ) -> None:
@@ -121,7 +121,7 @@ def check_way(
     assert losses(folder / "moved") == pytest.approx(losses(folder / "alone"), rel=1e-5)
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mixed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_another_layout_reads_the_same_rows(
     data_folder: Path, two: Ranks, tmp_path: Path, mixed: bool
 ) -> None:
@@ -173,7 +173,7 @@ def start_from(data: Path, model: Path, folder: Path, layout: str) -> None:
     session.train(config.load(TrainRun, None, settings), folder, say=lambda text: None)
 
 
-@pytest.mark.parametrize("layout", ["fsdp=2", "tp=2", "pp=2"])
+@pytest.mark.parametrize("layout", ["fsdp=2", "tp=2", pytest.param("pp=2", marks=pytest.mark.slow)])
 def test_a_run_starts_from_a_model_that_no_rank_reads_whole(
     data_folder: Path, two: Ranks, tmp_path: Path, layout: str, tiny_decoder: Callable[..., Decoder]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.parallel.parity import LENGTH, ROWS, VOCABULARY, Case, batch, bf16, compare, decoder_config
-from tests.parallel.ranks import Ranks
+from tests.parallel.ranks import Ranks, slow
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -50,7 +50,7 @@ def test_replicas_of_two_ranks_are_one_process(four: Ranks) -> None:
     compare(four, "dp=2,tp=2", Case(steps=3, config=LLAMA))
 
 
-@pytest.mark.parametrize("plan", ["fsdp=2,tp=2", "fsdp=2,tp=2,recompute=full"])
+@pytest.mark.parametrize("plan", ["fsdp=2,tp=2", *slow("fsdp=2,tp=2,recompute=full")])
 def test_shards_of_two_ranks_are_one_process(four: Ranks, plan: str) -> None:
     compare(four, plan, Case(steps=3, micro_rows=2, config=QWEN2))
 
