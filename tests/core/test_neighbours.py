@@ -45,7 +45,6 @@ def test_too_short_a_time_tells_nothing(readings: list[tuple[float, float, float
 def test_a_machine_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "_reading", lambda: None)
     assert Neighbours().cores() is None
-    assert advice(None, 8) is None
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux has /proc/stat")
@@ -69,8 +68,11 @@ def test_a_real_neighbour_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_advice_names_the_threads_that_are_left() -> None:
-    said = advice(1.2, 4)
+    said = advice(1.2, 4, 4)
     assert said is not None and "1.2 of the 4 cores" in said and said.endswith("OMP_NUM_THREADS=2")
-    assert advice(2.0, 2) is not None and str(advice(2.0, 2)).endswith("=1")
-    assert advice(0.1, 4) is None
-    assert advice(1.0, 1) is None
+    assert str(advice(2.0, 2, 2)).endswith("OMP_NUM_THREADS=1")
+    # Whoever follows it is not told again.
+    assert advice(1.2, 4, 2) is None
+    assert advice(3.0, 8, 4) is None
+    assert advice(0.1, 4, 4) is None
+    assert advice(2.0, 2, 1) is None

@@ -109,6 +109,25 @@ def test_a_long_text_holds_nobody_up(engine: Callable[..., LLM], texts: list[lis
     assert steps >= 100 // 16
 
 
+def test_no_slot_is_needed_and_no_answer_waited_for(
+    engine: Callable[..., LLM], texts: list[list[int]]
+) -> None:
+    llm = engine(max_sequences=2, token_budget=8)
+    answers = [llm.add(tokens[:5], GREEDY, owner="a") for tokens in texts[1:]]
+    llm.step()
+    short, many = llm.add_text(texts[0], owner="a"), [llm.add_text(texts[1], owner="b") for _ in range(5)]
+    llm.step()
+    assert short.finished
+    for _ in range(2 * 5 * len(texts[1])):
+        assert sum(s.pooled is not None for s in llm.scheduler.running) <= 2
+        assert sum(s.pooled is None for s in llm.scheduler.running) <= 2
+        llm.step()
+    assert all(text.finished for text in many)
+    while not all(answer.finished for answer in answers):
+        llm.step()
+    assert llm.stats().prefix_queries == 5 * len(answers)
+
+
 def test_one_that_is_aborted_leaves_nothing(engine: Callable[..., LLM], texts: list[list[int]]) -> None:
     llm = engine(token_budget=8, max_sequences=4)
     text = llm.add_text(texts[3])

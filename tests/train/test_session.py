@@ -233,6 +233,7 @@ def test_a_run_says_that_others_use_its_cores(
 ) -> None:
     monkeypatch.setattr(session.Neighbours, "cores", lambda watch: 1.5)
     monkeypatch.setattr(session, "share_cores", lambda processes: torch.set_num_threads(2))
+    monkeypatch.setattr(session, "usable_cores", lambda: 2)
     before, said = torch.get_num_threads(), list[str]()
     run = config.load(TrainRun, None, [*BASE, "train.steps=1", f"data.path={data_folder}"])
     try:

@@ -35,14 +35,18 @@ class Neighbours:
         return min(max((busy - own) / wall - spare, 0.0), float(usable))
 
 
-def advice(busy: float | None, cores: int) -> str | None:
-    """What to tell somebody who is about to compute on ``cores`` cores of which others use ``busy``."""
-    if busy is None or cores < 2 or busy < 0.3:
+def advice(busy: float, cores: int, threads: int) -> str | None:
+    """What to tell somebody who computes with ``threads`` on ``cores`` of which others use ``busy``.
+
+    None where each thread has a core, and for a single one.
+    """
+    free = cores - busy
+    if threads < 2 or threads - free < 0.3:
         return None
-    free = max(1, int(cores - busy))
     return (
         f"other processes use {busy:.1f} of the {cores} cores; threads that share a core wait for each "
-        f"other, and a step can take many times as long: stop the others, or set OMP_NUM_THREADS={free}"
+        f"other, and a step can take many times as long: stop the others, or set "
+        f"OMP_NUM_THREADS={max(1, int(free))}"
     )
 
 

@@ -12,6 +12,9 @@ PATIENCE = 256
 """Steps of waiting that count as one more degree of priority, so that nobody waits for ever."""
 
 
+_Key = tuple[str, int, bool]
+
+
 class FairQueue:
     """Waiting sequences, and how many tokens each owner has been served.
 
@@ -21,7 +24,7 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, int], deque[Sequence]] = {}
+        self._lines: dict[_Key, deque[Sequence]] = {}
         self._served: dict[str, int] = {}
         self._present: dict[str, int] = {}
         self._arrivals = 0
@@ -45,7 +48,7 @@ class FairQueue:
 
     def leave(self, sequence: Sequence) -> None:
         """A request that has ended, wherever it was."""
-        line = self._lines.get((sequence.owner, sequence.priority))
+        line = self._lines.get(_key(sequence))
         if line is not None and sequence in line:
             line.remove(sequence)
             self._drop_empty(sequence)
@@ -70,16 +73,20 @@ class FairQueue:
 
     def pop(self, sequence: Sequence) -> None:
         """The first of a line stops waiting."""
-        self._lines[sequence.owner, sequence.priority].popleft()
+        self._lines[_key(sequence)].popleft()
         self._drop_empty(sequence)
 
     def _line(self, sequence: Sequence) -> deque[Sequence]:
-        return self._lines.setdefault((sequence.owner, sequence.priority), deque())
+        return self._lines.setdefault(_key(sequence), deque())
 
     def _drop_empty(self, sequence: Sequence) -> None:
-        key = (sequence.owner, sequence.priority)
-        if not self._lines[key]:
-            del self._lines[key]
+        if not self._lines[_key(sequence)]:
+            del self._lines[_key(sequence)]
+
+
+def _key(sequence: Sequence) -> _Key:
+    """A text that is only read waits for no answer, and has a line of its own."""
+    return sequence.owner, sequence.priority, sequence.pooled is not None
 
 
 def degree(sequence: Sequence, step: int) -> int:

@@ -49,6 +49,9 @@ class Scheduler:
     computed anew, but for those whose blocks are still found. The oldest of the highest priority is never
     stopped, so there is always progress.
 
+    A text whose vector is wanted needs no slot, for nothing is written after it: as many of them as there are
+    slots are read beside the others, out of what the budget leaves.
+
     A source is read whole in one step, as every place of it sees all others: it waits for a step whose
     budget has room for it, and must be no longer than :attr:`longest_source`. It takes its blocks when the
     sequence is admitted and gives them up with the others; while they are found, it is not read again.
@@ -103,7 +106,7 @@ class Scheduler:
         decodes = self._decodes()
         budget = self._token_budget - len(decodes)
         chunks: list[Work] = []
-        prompts = [s for s in self._ranked() if s.uncached > 1 or not s.encoded]
+        prompts = [s for s in self._ranked() if not s.decodes]
         while budget > 0:
             sequence = prompts.pop(0) if prompts else self._admit(budget)
             if sequence is None or sequence.unread > budget:
@@ -141,8 +144,7 @@ class Scheduler:
     def _decodes(self) -> list[Work]:
         work: list[Work] = []
         for sequence in self._ranked():
-            ready = sequence.encoded and sequence.uncached == 1
-            if ready and sequence in self.running and self._grow(sequence):
+            if sequence.decodes and sequence in self.running and self._grow(sequence):
                 work.append(Work(sequence, 1))
         return work
 
@@ -179,10 +181,12 @@ class Scheduler:
 
         A source that is to be read must fit into ``budget``.
         """
-        if len(self.running) == self.slots:
+        texts = sum(sequence.pooled is not None for sequence in self.running)
+        writing = len(self.running) - texts
+        if min(texts, writing) == self.slots:
             return None
         for sequence in self._queue.heads(self._step):
-            if not sequence.leader_ready:
+            if (writing if sequence.pooled is None else texts) == self.slots or not sequence.leader_ready:
                 continue
             sequence.take_scores()
             source, found = self._found_source(sequence), self._found(sequence)
@@ -193,7 +197,7 @@ class Scheduler:
             needed += sum(map(self.pool.idle, known)) - len(known)
             # Whoever runs may need another block soon; without these the newcomer would have to make way.
             # The next in rank is not passed over for a smaller one, or a large request would wait for ever.
-            growing = sum(bool(other.tokens) for other in self.running)
+            growing = sum(bool(other.tokens) and other.pooled is None for other in self.running)
             if needed + growing > self.pool.available:
                 return None
             self._start(sequence, source, found)
@@ -207,7 +211,7 @@ class Scheduler:
         sequence.encoded |= bool(source)
         sequence.blocks = found + self._taken(_blocks(len(sequence.tokens)) - len(found))
         sequence.cached, sequence.sealed = len(found) * BLOCK, len(found)
-        if sequence.generated_length == 0:
+        if sequence.generated_length == 0 and sequence.pooled is None:
             self.prefix_queries += sequence.prompt_length + len(sequence.source)
             self.prefix_hits += sequence.cached + len(sequence.source) - sequence.unread
         self._queue.pop(sequence)

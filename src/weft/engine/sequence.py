@@ -122,6 +122,11 @@ class Sequence:
         return 0 if self.encoded else len(self.source)
 
     @property
+    def decodes(self) -> bool:
+        """Whether its next step is its newest token alone, for the one after it; a text is only read."""
+        return self.encoded and self.uncached == 1 and self.pooled is None
+
+    @property
     def kept_source(self) -> int:
         """Places in the cache that its source needs."""
         return len(self.source) if self.tokens else 0

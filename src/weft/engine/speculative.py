@@ -147,7 +147,7 @@ class Speculator:
 
     def propose(self, running: Items[Sequence]) -> None:
         """Set the drafts of the sequences that decode."""
-        sequences = [sequence for sequence in running if sequence.uncached == 1]
+        sequences = [sequence for sequence in running if sequence.decodes and sequence.limit]
         self._guesses = {}
         if not sequences:
             return

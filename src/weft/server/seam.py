@@ -73,7 +73,8 @@ class LlmWorker:
             self._llm.generate([[0, 0]] * len(settings), settings)
         with contextlib.suppress(WeftError):
             self._llm.add([0, 0], replace(_WARM, grammar=Grammar("regex", "(")))
-        self._llm.embed([[0, 0]])
+        with contextlib.suppress(WeftError):
+            self._llm.embed([[0, 0]])
 
     def add(self, message: Message) -> Sequence:
         """Queue a request, or a text to be read, for the key ``owner``."""

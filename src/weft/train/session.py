@@ -24,7 +24,7 @@ from weft.checkpoint.huggingface import Held, save_model
 from weft.core import config, manifest
 from weft.core.errors import ConfigError, DataError, ResourceError, WeftError
 from weft.core.files import disk_errors, write_text_atomic
-from weft.core.hardware import probe
+from weft.core.hardware import probe, usable_cores
 from weft.core.neighbours import Neighbours, advice
 from weft.models import DecoderConfig
 from weft.ops.arithmetic import Arithmetic, choose, choose_device, share_cores
@@ -97,9 +97,10 @@ def _prepare(run: TrainRun, folder: Path, given: Objective | None, world: World,
     tokenizer = Tokenizer.load(tokenizer_folder)
     say(f"machine: {probe().describe()}" + ("" if world.alone else f"; {world.size} processes"))
     share_cores(world.local_size if world.device.type == "cpu" else 1)
-    neighbours = Neighbours()
+    # Compiled, if they must be, before anybody watches for other processes.
+    native, neighbours = kernels().status, Neighbours()
     arithmetic = _agreed(world, run)
-    say(f"arithmetic: {arithmetic.reason}; native kernels {kernels().status}")
+    say(f"arithmetic: {arithmetic.reason}; native kernels {native}")
     if world.alone and world.device.type == "cpu":
         _warn(neighbours.cores(), say)
     objective = given or choose_objective(run, tokenizer, rows.shares(shards))
@@ -107,7 +108,7 @@ def _prepare(run: TrainRun, folder: Path, given: Objective | None, world: World,
 
 
 def _warn(busy: float | None, say: Say) -> None:
-    if (said := advice(busy, torch.get_num_threads())) is not None:
+    if busy is not None and (said := advice(busy, usable_cores(), torch.get_num_threads())) is not None:
         say(f"warning: {said}")
 
 
