@@ -60,6 +60,9 @@ def test_no_rows_at_all():
     for dtype in (torch.float32, torch.bfloat16):
         empty = torch.empty(0, 16, dtype=dtype)
         assert linear_rows(empty, torch.randn(4, 16).to(dtype), None).shape == (0, 4)
+    with row_invariant(), torch.inference_mode():
+        for shape in ((0, 8), (2, 0, 8)):
+            assert linear(torch.empty(shape), torch.ones(3, 8), None).shape == (*shape[:-1], 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

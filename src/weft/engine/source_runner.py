@@ -46,4 +46,6 @@ class SourceRunner:
             return torch.empty((0, self.model.config.vocab_size), device=device)
         context = WritingStep(self.pages, work, self._back)
         hidden = self.model.write(torch.tensor(tokens, device=device), context)
+        if not wanted:
+            return torch.empty((0, self.model.config.vocab_size), device=device)
         return self.model.logits(hidden[torch.tensor(wanted, dtype=torch.long, device=device)]).float()

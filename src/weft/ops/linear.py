@@ -49,7 +49,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not rows_matter(x):
         return F.linear(x, work, bias)
     y_MN = linear_rows(x.reshape(-1, x.shape[-1]), work, bias)
-    return y_MN.view(*x.shape[:-1], -1)
+    return y_MN.view(*x.shape[:-1], y_MN.shape[-1])
 
 
 def linear_rows(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
