@@ -132,7 +132,15 @@ def test_batched_at_any_places_and_with_a_source_that_is_known(model, params, al
 
 @pytest.mark.parametrize("found", [True, False], ids=["source found", "source read again"])
 def test_after_preemption(model, params, alone, tiny_tokenizer, found):
-    engine = LLM(model, tiny_tokenizer, max_sequences=4, token_budget=98, cache_bytes=17 * block_bytes(model))
+    # Guesses would take blocks as they pay, that is, as the clock has it, and others be preempted at other times.
+    engine = LLM(
+        model,
+        tiny_tokenizer,
+        max_sequences=4,
+        token_budget=98,
+        cache_bytes=17 * block_bytes(model),
+        speculation=False,
+    )
     seen = watched(engine)
     long = SamplingParams(temperature=0, max_tokens=80, ignore_eos=True)
     others = [engine.add(source, long) for source in (SOURCES[2], SOURCES[4])]
