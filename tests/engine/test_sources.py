@@ -132,7 +132,7 @@ def test_batched_at_any_places_and_with_a_source_that_is_known(model, params, al
 
 @pytest.mark.parametrize("found", [True, False], ids=["source found", "source read again"])
 def test_after_preemption(model, params, alone, tiny_tokenizer, found):
-    # Guesses would take blocks as they pay, that is, as the clock has it, and others be preempted at other times.
+    # Guesses take blocks as they pay, which the clock decides: others would be preempted at other times.
     engine = LLM(
         model,
         tiny_tokenizer,
