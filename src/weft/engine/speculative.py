@@ -147,11 +147,11 @@ class Speculator:
 
     def propose(self, running: Items[Sequence]) -> None:
         """Set the drafts of the sequences that decode."""
-        sequences = [sequence for sequence in running if sequence.decodes and sequence.limit]
         self._guesses = {}
-        if not sequences:
+        if self._proposer.free and self._rests(running):
             return
-        if self._proposer.free and self._rests(sequences):
+        sequences = [sequence for sequence in running if sequence.decodes and sequence.limit]
+        if not sequences:
             return
         room = [max(0, min(MOST, s.limit - s.generated_length - 1)) for s in sequences]
         if self._proposer.free:
@@ -169,6 +169,8 @@ class Speculator:
 
     def observe(self, work: Items[Work], drawn: Items[Items[int]], seconds: float) -> None:
         """What a step took and brought: ``drawn`` has the tokens of each item that draws."""
+        if not self._guesses:
+            return
         fresh = iter(drawn)
         for item in work:
             if not item.last:
@@ -185,9 +187,9 @@ class Speculator:
         """A sequence has ended."""
         self._proposer.forget(sequence)
 
-    def _rests(self, sequences: Items[Sequence]) -> bool:
+    def _rests(self, running: Items[Sequence]) -> bool:
         """Whether nobody looks at this step. A sequence that is new is always looked at."""
-        if not self._watch_in or any(sequence.generated_length == 1 for sequence in sequences):
+        if not self._watch_in or any(len(s.tokens) == s.prompt_length + 1 for s in running):
             return False
         self._watch_in -= 1
         return True
