@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_objectives import made
-from test_session import StopAt, losses, train, weights
+from test_objectives import learnt_and_resumed, made
+from test_session import losses, train
 from tests.labelled_sets import data
 from torch import Tensor, nn
 
 from weft.core import config
-from weft.core.errors import ConfigError, Interrupted
+from weft.core.errors import ConfigError
 from weft.data.batch import IGNORED
 from weft.train.config import TrainRun
 from weft.train.objectives.classify import Classify, divergence
@@ -75,16 +75,8 @@ def test_rows_without_a_label_have_no_loss(scores: list[Tensor]) -> None:
 
 
 def test_it_is_learnt_and_resume_is_exact(tmp_path: Path) -> None:
-    folder = data("classify", tmp_path)
-    run = made(folder, "classify", 12, "objective.agreement=0.5")
-    train(run, tmp_path / "whole")
-    found = losses(tmp_path / "whole")
-    assert found[-1] < 0.8 * found[0]
-    with pytest.raises(Interrupted):
-        train(run, tmp_path / "parts", hooks=[StopAt(6)])
-    train(run, tmp_path / "parts")
-    assert losses(tmp_path / "parts") == found
-    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    run = made(data("classify", tmp_path), "classify", 12, "objective.agreement=0.5")
+    learnt_and_resumed(run, tmp_path)
 
 
 def test_without_dropout_both_readings_are_one(tmp_path: Path) -> None:

@@ -289,8 +289,7 @@ def test_twenty_sigkills_change_no_bit(data_folder: Path, tmp_path: Path) -> Non
             saved = checkpoint.load(newest)
             redone.append(_steps_seen(killed) - saved.step)
     assert kills == 20, f"the run ended after {kills} kills; make it longer"
-    # A save is written beside the steps, and only the next one, five steps later, waits for it.
-    assert max(redone) <= 2 * 5
+    assert max(redone) <= 5 + 1
     subprocess.run(command(data_folder, killed, steps), check=True, capture_output=True)
     assert losses(killed) == losses(whole)
     assert weights(killed) == weights(whole)
