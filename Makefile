@@ -13,8 +13,13 @@ OUT ?= runs/demo
 demo: $(VENV)/.stamp
 	$(BIN)/weft demo --budget $(BUDGET) --out $(OUT)
 
+# Ranks of several processes, and kernels of several threads.
+ALL_CORES := tests/parallel tests/ops tests/engine/test_invariance.py
+
+# The other files lie side by side, a thread each: most tests wait as long as they compute.
 test: $(VENV)/.stamp-dev check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(addprefix --ignore=,$(ALL_CORES))
+	$(BIN)/python -m pytest $(ALL_CORES)
 
 check: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .

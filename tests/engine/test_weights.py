@@ -70,7 +70,7 @@ def test_bf16_is_no_further_from_fp32_than_the_plain_decoder(tiny_decoder, shape
     assert (scores(packed, tokens) - expected).norm() <= 1.2 * (plain - expected).norm()
 
 
-@pytest.mark.parametrize("shape", set(SHAPES) - {"experts"})
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "experts"])
 @pytest.mark.parametrize(("form", "bits"), [(Format.INT8, 8), (Format.INT4, 4)])
 def test_whole_numbers_equal_the_plain_quantised_decoder(tiny_decoder, shape, form, bits):
     model = tiny_decoder(**SHAPES[shape])
