@@ -1,12 +1,14 @@
 """An encoder-decoder that writes for many: continuous batching against static batches, both our own.
 
-    python bench/continuous_writing.py [--requests 48] [--slots 16] [--dtype bfloat16] [--json FILE]
+    python bench/continuous_writing.py [--requests 48] [--slots 16] [--beams 4] [--dtype bfloat16] [--json F]
 
-The same for both: a T5 v1.1 of random weights (4 + 4 layers of 256, 8,192 tokens, of which the tokenizer
-knows 320), sources and lengths of answers (both drawn log-uniformly, 4 to 128 tokens, unless --longest says
-otherwise), greedy choice, threads, all requests there from the beginning, at most --slots at once. Answers
+The same for both: a T5 v1.1 of random weights (4 + 4 layers of 256, 8,192 tokens), sources and lengths of answers
+(both drawn log-uniformly, 4 to 128 tokens, unless --longest says otherwise), greedy choice, threads, all requests there from the beginning, at most --slots at once. Answers
 end by limits of their own, not by tokens. Both drop the rows of answers that are finished, which static
 batching often does not.
+
+With --beams both search: answers are as long as asked for, in steps of 16 tokens, and "static" is
+weft.engine.encdec.write, which takes together what has one limit, in the order in which it came.
 
 What differs: "static" takes the next requests in the order in which they came, pads their sources to the
 longest, and begins with others when all of them are done; its products and attention are PyTorch's.
@@ -31,7 +33,8 @@ from typing import Any
 
 import torch
 
-from weft.engine import LLM, SamplingParams
+from weft.engine import LLM, Beams, SamplingParams
+from weft.engine.encdec import write
 from weft.engine.runner import prepare
 from weft.models.encdec import EncoderDecoder
 from weft.models.encdec_config import EncoderDecoderConfig
@@ -88,15 +91,38 @@ def static(
     return answers, clock
 
 
-def continuous(engine: LLM, requests: list[Request]) -> tuple[Any, Clock]:
+def static_search(
+    model: EncoderDecoder, tokenizer: Tokenizer, requests: list[Request], slots: int, beams: int
+) -> tuple[Any, Clock]:
+    """Batches of one limit each, one after the other."""
+    clock, answers = Clock(len(requests)), [()] * len(requests)
+    waiting = list(range(len(requests)))
+    while waiting:
+        limit = requests[waiting[0]][1]
+        numbers = [number for number in waiting if requests[number][1] == limit][:slots]
+        waiting = [number for number in waiting if number not in numbers]
+        sources = [requests[number][0] for number in numbers]
+        found = write(model, sources, tokenizer.eos_id, tokenizer.eos_id, Beams(limit, beams))
+        for number, (best,) in zip(numbers, found, strict=True):
+            answers[number] = best.tokens
+            clock.finish(number)
+    return answers, clock
+
+
+def continuous(engine: LLM, requests: list[Request], beams: int) -> tuple[Any, Clock]:
     """The engine, step by step."""
     clock = Clock(len(requests))
-    sequences = [engine.add(source, params(count)) for source, count in requests]
+    if beams > 1:
+        sequences = [engine.add_search(source, Beams(count, beams)) for source, count in requests]
+    else:
+        sequences = [engine.add(source, params(count)) for source, count in requests]
     number = {sequence: place for place, sequence in enumerate(sequences)}
     while engine.scheduler.busy:
         for sequence in engine.step():
             if sequence.finished:
                 clock.finish(number[sequence])
+    if beams > 1:
+        return [sequence.search.answers[0].tokens for sequence in sequences], clock
     return [sequence.generated for sequence in sequences], clock
 
 
@@ -111,7 +137,14 @@ def made(dtype: torch.dtype) -> tuple[EncoderDecoder, Tokenizer]:
         for name, parameter in model.named_parameters():
             spread = 0.0 if "norm" in name else parameter.shape[-1] ** -0.5
             parameter.normal_(1.0 if "norm" in name else 0.0, spread, generator=noise)
-    return prepare(model, torch.device("cpu"), dtype), train(["a text for a tokenizer. "] * 9, 320)
+    return prepare(model, torch.device("cpu"), dtype), words()
+
+
+def words() -> Tokenizer:
+    """A tokenizer that knows all tokens of the model."""
+    chance = random.Random(0)
+    made_up = ("".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(20_000))
+    return train([" ".join(made_up)], SHAPE.vocab_size)
 
 
 def drawn(count: int, longest: int) -> list[Request]:
@@ -126,18 +159,26 @@ def drawn(count: int, longest: int) -> list[Request]:
 def measured(given: argparse.Namespace) -> dict[str, Any]:
     """Medians of both, their ratios, and what was equal."""
     model, tokenizer = made(getattr(torch, given.dtype))
-    requests, slots = drawn(given.requests, given.longest), given.slots
+    requests, slots, beams = drawn(given.requests, given.longest), given.slots, given.beams
+    if beams > 1:
+        requests = [(source, -(-count // 16) * 16) for source, count in requests]
+
+    def batches(requests: list[Request]) -> tuple[Any, Clock]:
+        if beams > 1:
+            return static_search(model, tokenizer, requests, slots, beams)
+        return static(model, tokenizer, requests, slots)
+
     total = sum(count for _, count in requests)
     rounds: dict[str, list[dict[str, float]]] = {"static": [], "continuous": []}
-    static(model, tokenizer, requests[:2], slots)
-    continuous(LLM(model, tokenizer), requests[:2])
+    batches(requests[:2])
+    continuous(LLM(model, tokenizer), requests[:2], beams)
     wall, spent = time.perf_counter(), time.process_time()
     for _ in range(given.rounds):
-        theirs, clock = static(model, tokenizer, requests, slots)
+        theirs, clock = batches(requests)
         rounds["static"].append(clock.record(total))
         # A new engine each time: the old one knows the sources.
         engine = LLM(model, tokenizer, max_sequences=slots, speculation=False)
-        ours, clock = continuous(engine, requests)
+        ours, clock = continuous(engine, requests, beams)
         rounds["continuous"].append(clock.record(total))
     share = (time.process_time() - spent) / (time.perf_counter() - wall)
     found: dict[str, Any] = {
@@ -153,7 +194,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
     return found | {
         "ratios": ratios,
         "equal": sum(a == b for a, b in zip(theirs, ours, strict=True)),
-        "alone": [continuous(engine, [requests[n]])[0][0] == ours[n] for n in range(4)],
+        "alone": [continuous(engine, [requests[n]], beams)[0][0] == ours[n] for n in range(4)],
         "requests": len(requests),
         "tokens": total,
         "cpu": share,
@@ -162,7 +203,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    for name, usual in (("requests", 48), ("slots", 16), ("rounds", 3), ("longest", 128)):
+    for name, usual in (("requests", 48), ("slots", 16), ("rounds", 3), ("longest", 128), ("beams", 1)):
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--json", type=Path)

@@ -12,11 +12,11 @@ import torch
 
 from weft.core.errors import UsageError
 from weft.engine import LLM, SamplingParams
-from weft.engine.beam import beam_search
-from weft.engine.encdec import Beams, write
+from weft.engine.encdec import write
 from weft.engine.params import Grammar
 from weft.engine.runner import prepare
 from weft.engine.scheduler import Work
+from weft.engine.search import Beams
 from weft.models.encdec import EncoderDecoder, Pairs
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.paged import Pages
@@ -265,8 +265,6 @@ def test_what_cannot_be_is_refused(engine, plain_model, tiny_tokenizer, tiny_dec
         engine.add([], GREEDY)
     with pytest.raises(UsageError, match="source has no probabilities"):
         engine.add([5], SamplingParams(prompt_logprobs=0))
-    with pytest.raises(UsageError, match=r"call weft\.engine\.encdec\.write"):
-        beam_search(engine, [5], width=2, max_tokens=3)
     for wrong in ({"draft": tiny_decoder()}, {"adapted": tiny_decoder()}, {"cache_dtype": torch.int8}):
         with pytest.raises(UsageError, match="are for decoders"):
             LLM(plain_model, tiny_tokenizer, **wrong)

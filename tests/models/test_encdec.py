@@ -12,7 +12,8 @@ import transformers
 from weft.checkpoint.convert import ConvertConfig, convert
 from weft.checkpoint.huggingface import load_any, save_model
 from weft.core.errors import CheckpointError, ConfigError, UsageError
-from weft.engine.encdec import Beams, write
+from weft.engine.encdec import write
+from weft.engine.search import Beams
 from weft.models.encdec import EncoderDecoder, Pairs
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.relative import biased_attention, biased_attention_plain

@@ -264,6 +264,32 @@ def test_sigterm_saves_and_exits_130(data_folder: Path, tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "checkpoints") is not None
 
 
+def test_steps_wait_for_a_save_that_takes_long(
+    data_folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, redone = checkpoint.save, []
+
+    def slowly(folder: Path, *arguments: object) -> Path:
+        time.sleep(0.5)
+        return write(folder, *arguments)
+
+    class Killed:
+        """How many steps a run that is killed after each step would do again."""
+
+        def after_step(self, record: dict) -> None:
+            newest = checkpoint.newest(tmp_path / "checkpoints")
+            redone.append(record["step"] - (checkpoint.load(newest).step if newest else 0))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(checkpoint, "save", slowly)
+    train(make_run(data_folder), tmp_path, hooks=[Killed()])
+    # Every four steps a save begins, and a step later it is there, however long it takes.
+    assert redone == [1, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4]
+    assert losses(tmp_path) == losses(whole)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_twenty_sigkills_change_no_bit(data_folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from weft.api.abilities import tasks_of
 from weft.api.able import Able
 from weft.api.texts import at_least_one, check, each
-from weft.engine.encdec import Beams, Written, write
+from weft.engine.encdec import write
+from weft.engine.search import Beams, Written
 from weft.models.encdec import EncoderDecoder
 from weft.tasks import Card, Scored
 from weft.tasks import write as task

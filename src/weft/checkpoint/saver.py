@@ -65,11 +65,15 @@ class Saver:
         self._thread = threading.Thread(target=self._guarded, args=(staged,), name="saver", daemon=True)
         self._thread.start()
 
-    def wait(self) -> None:
-        """Return when nothing is under way any more; raises what went wrong, once."""
+    def settle(self) -> None:
+        """Return when nothing is being written any more. :attr:`failed` says whether it went wrong."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def wait(self) -> None:
+        """As :meth:`settle`, but raises what went wrong, once."""
+        self.settle()
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

@@ -3,5 +3,6 @@
 from weft.engine.completion import Completion
 from weft.engine.llm import LLM
 from weft.engine.params import SamplingParams
+from weft.engine.search import Beams
 
-__all__ = ["LLM", "Completion", "SamplingParams"]
+__all__ = ["LLM", "Beams", "Completion", "SamplingParams"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from weft.engine.blocks import BLOCK
 from weft.engine.scheduler import Work
+from weft.engine.search import Beams
 from weft.models.config import DecoderConfig
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.paged import PAGE, Item, Layout, Pages
@@ -27,10 +28,15 @@ POSITIONS = 4096
 
 
 def fit(config: Config, slots: int, dtype: torch.dtype, memory_bytes: int) -> tuple[int, int]:
-    """(blocks, positions of the context) that fit in ``memory_bytes``; enough for all ``slots`` at most."""
+    """(blocks, positions of the context) that fit in ``memory_bytes``; enough for all ``slots`` at most.
+
+    That of an encoder-decoder is one for every beam: searching is what they are asked for.
+    """
     layers, (_, groups), head_dim, most = _shape(config)
     blocks = max(1, memory_bytes // Pages.block_bytes(layers, groups, head_dim, dtype))
     context = min(most, blocks * BLOCK)
+    if isinstance(config, EncoderDecoderConfig):
+        slots *= Beams().beams
     return min(blocks, slots * -(-context // BLOCK)), context
 
 
@@ -93,9 +99,10 @@ class WritingStep:
 
     def __init__(self, pages: Pages, work: Sequence[Work], bias: Tensor):
         own = _items(work)
+        owners = [item.sequence for item in work for _ in item.sequence.lines]
         sources = [
-            Item(item.first, item.count, 0, one.sequence.source_blocks, seen=len(one.sequence.source))
-            for item, one in zip(own, work, strict=True)
+            Item(item.first, item.count, 0, owner.source_blocks, seen=len(owner.source))
+            for item, owner in zip(own, owners, strict=True)
         ]
         self._pages, self._own = pages, Layout(own, pages.device, bias=bias)
         self._sources = Layout(sources, pages.device, stored=False)
@@ -110,9 +117,11 @@ class WritingStep:
 
 
 def _items(work: Sequence[Work]) -> list[Item]:
-    """The rows of each sequence, one after the other."""
+    """The rows of each sequence, or of each of its beams, one after the other."""
     items, row = [], 0
     for item in work:
-        items.append(Item(row, item.rows, item.sequence.cached, item.sequence.blocks))
-        row += item.rows
+        count = item.tokens + len(item.drafts)
+        for line in item.sequence.lines:
+            items.append(Item(row, count, item.sequence.cached, line.blocks))
+            row += count
     return items

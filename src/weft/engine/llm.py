@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 import weakref
@@ -25,6 +26,7 @@ from weft.engine.pooled import Pooled
 from weft.engine.runner import Runner, StepRunner
 from weft.engine.sampler import sample
 from weft.engine.scheduler import Scheduler, Work
+from weft.engine.search import Beams, Search, Written
 from weft.engine.sequence import FinishReason, Sequence
 from weft.engine.source_runner import SourceRunner
 from weft.engine.speculative import PromptLookup, Proposer, Speculator
@@ -37,7 +39,7 @@ from weft.tokenizer.special import TURN_END
 
 Prompt = str | Items[int]
 
-_READ = SamplingParams(temperature=0)
+_PLAIN = SamplingParams(temperature=0)
 
 
 class LLM:
@@ -134,10 +136,20 @@ class LLM:
                 kept += 1
                 if reason := self._receive(item.sequence, token):
                     break
+            search = item.sequence.search if item.last else None
             self.scheduler.advance(item, max(0, kept - 1))
+            if search is not None:
+                reason = self._searched(item.sequence, search)
             if reason:
                 self._finish(item.sequence, reason)
         return advanced
+
+    def _searched(self, sequence: Sequence, search: Search) -> FinishReason | None:
+        """Go on with the beams that were chosen, or say why the search is at its end."""
+        if not search.done:
+            self.scheduler.fork(sequence)
+            return None
+        return "stop" if search.answers[0].ended else "length"
 
     def _receive(self, sequence: Sequence, token: int) -> FinishReason | None:
         """Append a token and its text; says why it is the last one, if it is."""
@@ -278,6 +290,7 @@ class LLM:
         owner: str,
         adapter: str | None,
         priority: int,
+        search: Search | None = None,
     ) -> Sequence:
         if adapter is not None:
             self.adapters.check(adapter)
@@ -303,6 +316,7 @@ class LLM:
             ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.ends),
             grammar=grammar,
             source=source,
+            search=search,
         )
         # Equal prompts that come together are computed once: the first leads, the others find its blocks.
         leader = self._prompts.get(sequence.prompt_digest)
@@ -312,6 +326,37 @@ class LLM:
             self._prompts[sequence.prompt_digest] = sequence
         self.scheduler.add(sequence)
         return sequence
+
+    def add_search(
+        self,
+        prompt: Prompt,
+        how: Beams,
+        *,
+        owner: str = "",
+        adapter: str | None = None,
+        priority: int = 0,
+    ) -> Sequence:
+        """As :meth:`add`, by beam search: when it has finished, its ``search`` has the ``answers``.
+
+        Raises what :meth:`encode` raises, and UsageError for more beams than a step or the cache can hold.
+        """
+        tokens = self.encode(prompt)
+        limit = min(self._left(tokens), how.max_tokens)
+        kept, line = (tokens, 1) if self.reads_source else ([], len(tokens))
+        blocks = -(-len(kept) // BLOCK) + how.beams * -(-(line + limit) // BLOCK)
+        if how.beams > self.scheduler.most_rows:
+            raise UsageError(
+                f"beams = {how.beams} is more than the {self.scheduler.most_rows} rows that a step has for "
+                "them; ask for fewer, or give the engine a larger token_budget."
+            )
+        if blocks > self.scheduler.pool.total:
+            raise UsageError(
+                f"{how.beams} beams of up to {line + limit} tokens may need {blocks} blocks of the cache, "
+                f"which has {self.scheduler.pool.total}; ask for fewer beams or tokens, or give it more."
+            )
+        search = Search(how, self.ends, limit)
+        params = dataclasses.replace(_PLAIN, max_tokens=limit)
+        return self._add(tokens, params, owner, adapter, priority, search)
 
     def add_text(self, prompt: Prompt, *, owner: str = "", priority: int = 0) -> Sequence:
         """Queue a text of a decoder to be read: it ends when it is, and then its ``pooled`` has its vector.
@@ -323,7 +368,7 @@ class LLM:
         tokens = self.encode(prompt, room=0)
         sequence = Sequence(
             tokens,
-            _READ,
+            _PLAIN,
             seed=0,
             limit=0,
             text=text_stream(self.tokenizer, tokens, ()),
@@ -336,15 +381,27 @@ class LLM:
 
     def embed(self, prompts: Items[Prompt]) -> list[npt.NDArray[np.float32]]:
         """A vector [E] of length 1 for each prompt, in order: the mean of its last hidden states."""
+        sequences = self._ended(map(self.add_text, prompts))
+        return [sequence.pooled.vector() for sequence in sequences if sequence.pooled is not None]
+
+    def search(
+        self, prompts: Items[Prompt], how: Beams, *, adapter: str | None = None
+    ) -> list[list[Written]]:
+        """The answers to each prompt by beam search, best first. Raises as :meth:`add_search`."""
+        sequences = self._ended(self.add_search(prompt, how, adapter=adapter) for prompt in prompts)
+        return [sequence.search.answers for sequence in sequences if sequence.search is not None]
+
+    def _ended(self, adding: Iterable[Sequence]) -> list[Sequence]:
+        """Sequences, added one by one, once all have ended; none is left behind when something goes wrong."""
         sequences: list[Sequence] = []
         try:
-            sequences += map(self.add_text, prompts)
+            sequences.extend(adding)
             while not all(sequence.finished for sequence in sequences):
                 self.step()
         finally:
             for sequence in sequences:
                 self.abort(sequence)
-        return [sequence.pooled.vector() for sequence in sequences if sequence.pooled is not None]
+        return sequences
 
     def abort(self, sequence: Sequence) -> None:
         """End a request now; its blocks are free for the next step."""
@@ -361,15 +418,8 @@ class LLM:
     ) -> list[Completion]:
         """An answer to each prompt, in order, all worked on together; ``params`` for all or one for each."""
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
-        sequences: list[Sequence] = []
-        try:
-            for prompt, settings in zip(prompts, each, strict=True):
-                sequences.append(self.add(prompt, settings, adapter=adapter))
-            while not all(sequence.finished for sequence in sequences):
-                self.step()
-        finally:
-            for sequence in sequences:
-                self.abort(sequence)
+        asked = zip(prompts, each, strict=True)
+        sequences = self._ended(self.add(prompt, one, adapter=adapter) for prompt, one in asked)
         return [Completion.of(sequence, sequence.take()) for sequence in sequences]
 
     def stream(self, prompt: Prompt, params: SamplingParams, *, adapter: str | None = None) -> Iterator[str]:

@@ -52,9 +52,11 @@ class Runner:
     def run(self, work: Items[Work]) -> Tensor:
         """Scores fp32 [M, V] after the newest token of each sequence that has it in ``work``, and its drafts.
 
-        The M rows stand in the order of ``work``, those after drafts behind that of their sequence. Sequences
+        The M rows stand in the order of ``work``, those after drafts behind that of their sequence, and those
+        of all beams of a search together. Sequences
         whose prompt's log probabilities are wanted get those of the tokens in ``work``.
         """
+        self.pages.copy([pair for item in work for pair in item.copies])
         adapted = [item for item in work if item.sequence.adapter is not None]
         with row_invariant():
             if not adapted:
@@ -111,10 +113,11 @@ def step_tokens(work: Items[Work]) -> tuple[list[int], list[int]]:
     wanted: list[int] = []
     for item in work:
         past = item.sequence.cached
-        tokens += item.sequence.tokens[past : past + item.tokens]
-        tokens += item.drafts
-        if item.last:
-            wanted += range(len(tokens) - 1 - len(item.drafts), len(tokens))
+        for line in item.sequence.lines:
+            tokens += line.tokens[past : past + item.tokens]
+            tokens += item.drafts
+            if item.last:
+                wanted += range(len(tokens) - 1 - len(item.drafts), len(tokens))
     return tokens, wanted
 
 
@@ -134,8 +137,8 @@ def _adapter_rows(work: Items[Work]) -> list[tuple[slice, str]]:
 
 def _by_sequence(work: Items[Work], scores: Tensor) -> dict[Sequence, Tensor]:
     """The rows of scores that belong to each sequence."""
-    counts = [1 + len(item.drafts) if item.last else 0 for item in work]
-    return dict(zip((item.sequence for item in work), torch.split(scores, counts), strict=True))
+    parts = torch.split(scores, [item.scored for item in work])
+    return dict(zip((item.sequence for item in work), parts, strict=True))
 
 
 def best_dtype(device: torch.device, name: str | None = None) -> torch.dtype:

@@ -17,6 +17,7 @@ from torch import Tensor
 from weft.core.errors import CheckpointError
 from weft.engine.params import uniform
 from weft.engine.scheduler import Work
+from weft.engine.search import Search, likeliest
 from weft.engine.sequence import Sequence, TokenLogprobs
 from weft.ops.draw import Draw, draw_rows
 
@@ -26,6 +27,8 @@ _DAMAGED = "The model gives NaN or infinite scores: its weights are damaged or o
 @torch.inference_mode()
 def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     """The new tokens of each item of ``work`` whose newest token is in it, one at least.
+
+    There are none of a search: it chooses among continuations of all its beams.
 
     ``scores`` are those of :meth:`weft.engine.runner.Runner.run`. A draft is accepted if it is what would
     have been drawn, with the same random number, had it not been there: so drafts change no token, and the
@@ -41,6 +44,11 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     for item in work:
         if not item.last:
             continue
+        if item.sequence.search is not None:
+            _search(scores_MV[row : row + item.scored], item.sequence, item.sequence.search)
+            chosen.append([])
+            row += item.scored
+            continue
         new: list[int] = []
         for place in range(len(item.drafts) + 1):
             here = row + place
@@ -49,8 +57,22 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
             if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in item.sequence.ends:
                 break
         chosen.append(new)
-        row += len(item.drafts) + 1
+        row += item.scored
     return chosen
+
+
+def _search(scores_KV: Tensor, sequence: Sequence, search: Search) -> None:
+    """Choose the beams that go on, of the sums of logarithms of the model's own probabilities."""
+    scores_KV = scores_KV.float()
+    totals = scores_KV.logsumexp(-1).tolist()
+    best, places = scores_KV.topk(min(search.candidates, scores_KV.shape[1]))
+    rows = (
+        [(token, score - total) for token, score in zip(tokens, scores, strict=True)]
+        for tokens, scores, total in zip(places.tolist(), best.tolist(), totals, strict=True)
+    )
+    lines, first = sequence.lines, sequence.prompt_length
+    grown = likeliest([line.total for line in lines], rows, search.candidates)
+    search.take(len(sequence.tokens) - first + 1, grown, lambda beam: lines[beam].tokens[first:])
 
 
 def _draw_plain(scores_MV: Tensor, work: Rows[Work], drawn: list[int]) -> None:
@@ -63,9 +85,9 @@ def _draw_plain(scores_MV: Tensor, work: Rows[Work], drawn: list[int]) -> None:
             continue
         params = item.sequence.params
         if params.plain and not params.greedy:
-            rows += range(row, row + len(item.drafts) + 1)
-            draws += [_draw(item.sequence, place) for place in range(len(item.drafts) + 1)]
-        row += len(item.drafts) + 1
+            rows += range(row, row + item.scored)
+            draws += [_draw(item.sequence, place) for place in range(item.scored)]
+        row += item.scored
     if rows:
         for row, token in zip(rows, draw_rows(scores_MV, rows, draws), strict=True):
             drawn[row] = token

@@ -8,7 +8,7 @@ from itertools import chain
 
 from weft.engine.blocks import BLOCK, BlockPool
 from weft.engine.fair_queue import FairQueue, degree
-from weft.engine.sequence import Sequence
+from weft.engine.sequence import Beam, Sequence
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,17 @@ class Work:
     @property
     def rows(self) -> int:
         """Rows of a decoder's step that it takes."""
-        return self.tokens + len(self.drafts)
+        return self.tokens * len(self.sequence.lines) + len(self.drafts)
+
+    @property
+    def scored(self) -> int:
+        """Rows among them whose scores are wanted."""
+        return len(self.sequence.lines) + len(self.drafts) if self.last else 0
+
+    @property
+    def copies(self) -> list[tuple[int, int]]:
+        """Blocks, and those that must have their content before the step."""
+        return [(line.begun, line.blocks[-1]) for line in self.sequence.beams if line.begun is not None]
 
     @property
     def cost(self) -> int:
@@ -52,6 +62,10 @@ class Scheduler:
     A text whose vector is wanted needs no slot, for nothing is written after it: as many of them as there are
     slots are read beside the others, out of what the budget leaves.
 
+    A search has one slot, and in each step a row and a block under way for every beam. Its beams are admitted
+    and make way together; they share whole blocks, and of a block that is begun each has a copy. A search
+    that made way begins anew.
+
     A source is read whole in one step, as every place of it sees all others: it waits for a step whose
     budget has room for it, and must be no longer than :attr:`longest_source`. It takes its blocks when the
     sequence is admitted and gives them up with the others; while they are found, it is not read again.
@@ -63,6 +77,7 @@ class Scheduler:
         self.prefix_queries = self.prefix_hits = self.preemptions = 0
         self._queue = FairQueue()
         self._token_budget = max(token_budget, slots + 1)
+        self.most_rows = max(slots, self._token_budget // 2)
         self._step = 0
 
     def __iter__(self) -> Iterator[Sequence]:
@@ -104,7 +119,7 @@ class Scheduler:
         """The work of the next step: single tokens, then chunks of prompts, the best ranks first."""
         self._step += 1
         decodes = self._decodes()
-        budget = self._token_budget - len(decodes)
+        budget = self._token_budget - sum(work.rows for work in decodes)
         chunks: list[Work] = []
         prompts = [s for s in self._ranked() if not s.decodes]
         while budget > 0:
@@ -126,17 +141,46 @@ class Scheduler:
         sequence.cached += work.tokens + accepted
         sequence.drafts = ()
         sequence.prompt_computed |= sequence.cached >= (sequence.prompt_length - 1) // BLOCK * BLOCK
-        for place in range(sequence.sealed, sequence.cached // BLOCK):
+        # What a search writes is mostly given up again: only its prompt can be found.
+        final = sequence.cached if sequence.search is None else sequence.prompt_length
+        full = min(sequence.cached, final) // BLOCK
+        for place in range(sequence.sealed, full):
             self.pool.seal(sequence.blocks[place], sequence.digest(place))
-        sequence.sealed = max(sequence.sealed, sequence.cached // BLOCK)
+        sequence.sealed = max(sequence.sealed, full)
         needed = _blocks(len(sequence.tokens))
         self.pool.release(sequence.blocks[needed:])
         del sequence.blocks[needed:]
         self._queue.serve(sequence.owner, work.cost)
 
+    def fork(self, sequence: Sequence) -> None:
+        """Go on with the beams that its search has chosen, each a token further; call :meth:`advance` before.
+
+        Whole blocks are shared. A block that is begun stays with the first that goes on from a beam, and
+        others get a copy in the next step.
+        """
+        assert sequence.search is not None
+        parents, taken, beams = sequence.lines, set[int](), list[Beam]()
+        whole = sequence.cached // BLOCK
+        for total, number, token in sequence.search.ahead:
+            parent = parents[number]
+            beam = Beam([*parent.tokens, token], parent.blocks[:whole], total)
+            begun = parent.blocks[whole:]
+            if number not in taken:
+                taken.add(number)
+                beam.blocks += begun
+            else:
+                for block in beam.blocks:
+                    self.pool.hold(block)
+                beam.begun = begun[0] if begun else None
+            beams.append(beam)
+        for number, parent in enumerate(parents):
+            if number not in taken:
+                self.pool.release(parent.blocks)
+        sequence.split(beams)
+
     def check(self) -> None:
         """Raise InternalError unless every block is accounted for."""
-        self.pool.check(sum(len(s.blocks) + len(s.source_blocks) for s in self.running))
+        self.pool.check(sum(len(blocks) for s in self.running for blocks in s.held))
 
     def _ranked(self) -> list[Sequence]:
         return sorted(self.running, key=lambda s: (-degree(s, self._step), s.arrival))
@@ -149,44 +193,46 @@ class Scheduler:
         return work
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Whether ``sequence`` has a place for its newest token, after others made way if they must."""
-        if len(sequence.blocks) * BLOCK >= len(sequence.tokens):
-            return True
-        while not self.pool.available:
-            # The worst rank comes after all that have work in this step, or is this one itself.
-            victim = self._ranked()[-1]
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        sequence.blocks.append(self.pool.take())
+        """Whether ``sequence`` has places for its newest tokens, after others made way if they must."""
+        for line in sequence.lines:
+            if len(line.blocks) * BLOCK >= len(line.tokens):
+                continue
+            while not self.pool.available:
+                # The worst rank comes after all that have work in this step, or is this one itself.
+                victim = self._ranked()[-1]
+                self._preempt(victim)
+                if victim is sequence:
+                    return False
+            line.blocks.append(self.pool.take())
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._let_go(sequence)
+        sequence.start_over()
         self._queue.come_back(sequence)
         self.preemptions += 1
 
     def _let_go(self, sequence: Sequence) -> None:
-        # The source last: without it what was written is of no use.
-        for blocks in (sequence.blocks, sequence.source_blocks):
+        for blocks in sequence.held:
             self.pool.release(blocks)
             blocks.clear()
-        sequence.cached = sequence.sealed = 0
-        sequence.encoded = not sequence.source
-        sequence.drafts = ()
 
     def _admit(self, budget: int) -> Sequence | None:
         """The next of the queue with the blocks of all its tokens, if there is room for it.
 
         A source that is to be read must fit into ``budget``.
         """
-        texts = sum(sequence.pooled is not None for sequence in self.running)
-        writing = len(self.running) - texts
-        if min(texts, writing) == self.slots:
+        writers = [sequence for sequence in self.running if sequence.pooled is None]
+        texts, rows = len(self.running) - len(writers), sum(sequence.width for sequence in writers)
+        full = len(writers) == self.slots
+        if full and texts == self.slots:
             return None
         for sequence in self._queue.heads(self._step):
-            if (writing if sequence.pooled is None else texts) == self.slots or not sequence.leader_ready:
+            if sequence.pooled is None and rows + sequence.width > self.most_rows:
+                # A narrower one behind it must not take the rows that it waits for.
+                full = True
+            if (full if sequence.pooled is None else texts == self.slots) or not sequence.leader_ready:
                 continue
             sequence.take_scores()
             source, found = self._found_source(sequence), self._found(sequence)
@@ -197,7 +243,7 @@ class Scheduler:
             needed += sum(map(self.pool.idle, known)) - len(known)
             # Whoever runs may need another block soon; without these the newcomer would have to make way.
             # The next in rank is not passed over for a smaller one, or a large request would wait for ever.
-            growing = sum(bool(other.tokens) and other.pooled is None for other in self.running)
+            growing = sum(other.width for other in writers if other.tokens) + sequence.width - 1
             if needed + growing > self.pool.available:
                 return None
             self._start(sequence, source, found)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from weft.engine.blocks import BLOCK, link, root
 from weft.engine.params import SamplingParams
 from weft.engine.pooled import Pooled
+from weft.engine.search import Search
 from weft.engine.text import TextStream
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -37,6 +38,19 @@ class Constraint(Protocol):
         ...
 
 
+@dataclass
+class Beam:
+    """One of the texts that a search goes on with: its tokens, their blocks, the sum of logarithms so far.
+
+    ``begun`` is a block of another beam, held by it, whose content the newest of ``blocks`` begins with.
+    """
+
+    tokens: list[int]
+    blocks: list[int] = field(default_factory=list)
+    total: float = 0.0
+    begun: int | None = None
+
+
 class Sequence:
     """The state of a request: its tokens (``limit`` new ones at most), what is cached, its text so far.
 
@@ -52,6 +66,8 @@ class Sequence:
     ``source_blocks`` hold what a decoder sees of them, and ``encoded`` says whether it is there. A sequence
     without ``tokens`` ends when its source is read, and keeps nothing of it.
     ``pooled`` takes up the hidden states of the prompt where its vector is wanted.
+    ``search`` looks for its answer by beam search: once there are several ``beams``, all of one length,
+    ``tokens`` and ``blocks`` are those of the first.
 
     ``blocks`` hold the first ``cached`` tokens, the first ``sealed`` of them can be found by others, and
     ``drafts`` are guesses of the tokens that come next. ``prompt_computed``: whether all that others can
@@ -73,6 +89,7 @@ class Sequence:
         grammar: Constraint | None = None,
         source: Tokens[int] = (),
         pooled: Pooled | None = None,
+        search: Search | None = None,
     ):
         self.tokens = list(prompt)
         self.prompt_length = len(self.tokens)
@@ -80,6 +97,7 @@ class Sequence:
         self.text = text
         self.owner, self.adapter, self.priority = owner, adapter, priority
         self.ends, self.grammar, self.pooled = ends, grammar, pooled
+        self.search, self.beams = search, list[Beam]()
         self.source = tuple(source)
         self.source_blocks: list[int] = []
         self.encoded = not self.source
@@ -125,6 +143,34 @@ class Sequence:
     def decodes(self) -> bool:
         """Whether its next step is its newest token alone, for the one after it; a text is only read."""
         return self.encoded and self.uncached == 1 and self.pooled is None
+
+    @property
+    def lines(self) -> list[Beam]:
+        """What a step goes on with: its tokens, or those of all its beams."""
+        return self.beams or [Beam(self.tokens, self.blocks)]
+
+    @property
+    def width(self) -> int:
+        """Rows that it takes of every step once it decodes."""
+        return 1 if self.search is None else self.search.how.beams
+
+    @property
+    def held(self) -> list[list[int]]:
+        """The blocks it holds, the source's last: without that what was written is of no use."""
+        return [*(line.blocks for line in self.lines), self.source_blocks]
+
+    def split(self, beams: list[Beam]) -> None:
+        """Go on with these beams, the best first."""
+        self.beams, self.tokens, self.blocks = beams, beams[0].tokens, beams[0].blocks
+
+    def start_over(self) -> None:
+        """Nothing of it is cached any more. A search begins anew, and comes to the same end."""
+        self.cached = self.sealed = 0
+        self.encoded = not self.source
+        self.drafts = ()
+        if self.search is not None:
+            self.beams, self.tokens, self.blocks = [], self.tokens[: self.prompt_length], []
+            self.search.start_over()
 
     @property
     def kept_source(self) -> int:

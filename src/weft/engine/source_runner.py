@@ -29,6 +29,7 @@ class SourceRunner:
     @torch.inference_mode()
     def run(self, work: Items[Work]) -> Tensor:
         """As :meth:`weft.engine.runner.Runner.run`."""
+        self.pages.copy([pair for item in work for pair in item.copies])
         with row_invariant():
             self._read([item for item in work if item.source])
             return self._write([item for item in work if item.rows])

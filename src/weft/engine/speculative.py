@@ -150,7 +150,7 @@ class Speculator:
         self._guesses = {}
         if self._proposer.free and self._rests(running):
             return
-        sequences = [sequence for sequence in running if sequence.decodes and sequence.limit]
+        sequences = [s for s in running if s.decodes and s.limit and s.search is None]
         if not sequences:
             return
         room = [max(0, min(MOST, s.limit - s.generated_length - 1)) for s in sequences]
@@ -179,7 +179,7 @@ class Speculator:
             if guess := self._guesses.get(item.sequence, ()):
                 self._judge(item.sequence, guess, new)
             self.proposed += len(item.drafts)
-            self.accepted += len(new) - 1
+            self.accepted += max(0, len(new) - 1)
         if all(item.cost == item.rows and item.tokens == 1 for item in work):
             self._times.observe(sum(item.rows for item in work), seconds)
 

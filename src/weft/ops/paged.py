@@ -192,6 +192,15 @@ class Pages:
         self.keys[layer][block, :, :, place] = k_NGD
         self.values[layer][block, :, place] = F.pad(v_NGD, (0, self.padded - self.D))
 
+    def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Give the second block of each pair the content of the first, in all layers."""
+        if not pairs:
+            return
+        sources, targets = torch.tensor(pairs, device=self.device).T
+        for tensors in (self.keys, self.values, self.key_scales, self.value_scales):
+            for tensor in tensors:
+                tensor[targets] = tensor[sources]
+
     def gather(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of ``blocks`` [W], each [W * 16, G, D], fp32 if they are int8."""
         keys, values = self.keys[layer][blocks], self.values[layer][blocks][..., : self.D]

@@ -1,8 +1,7 @@
 """Encoder-decoders as a worker of the engine process: texts in, records of what was written out.
 
-Greedy answers go through the engine (:class:`weft.engine.LLM`), where each begins and ends when it can; those
-that are searched by beams are written in batches. Every step takes all of them a token further, so a long
-answer holds up no short one.
+Everything goes through the engine (:class:`weft.engine.LLM`), where each answer, greedy or searched by beams,
+begins and ends when it can.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from weft.api.ask import Record, record_of
 from weft.api.writing import Order
 from weft.core.errors import CheckpointError, DataError, UsageError
 from weft.engine import LLM, SamplingParams
-from weft.engine.encdec import BeamBatch, Beams, Written
 from weft.engine.runner import prepare
+from weft.engine.search import Written
 from weft.engine.sequence import Sequence
-from weft.server.line import Line
 from weft.server.tasks import SOURCE_TOKENS, check
 from weft.server.wire import Message
 
@@ -29,41 +27,25 @@ _MARKS = 64
 
 @dataclass(eq=False)
 class Asked:
-    """A text to be written for: by ``sequence``, or as number ``place`` of ``batch``; ``error`` ended it."""
+    """A text that ``sequence`` writes for."""
 
     order: Order
-    owner: str
-    sequence: Sequence | None = None
-    batch: BeamBatch | None = None
-    place: int = 0
+    sequence: Sequence
     aborted: bool = False
-    error: Exception | None = None
-
-    @property
-    def kind(self) -> Beams:
-        """Searches of one kind go together."""
-        return self.order.how
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.error is not None or self.answers is not None
 
     @property
     def answers(self) -> list[Written] | None:
         """The answers, best first, once they are there."""
-        if self.sequence is not None:
-            return [_answer(self.sequence)] if self.sequence.finished else None
-        if self.batch is None or not self.batch.finished(self.place):
+        if not self.sequence.finished:
             return None
-        return self.batch.answers(self.place)
+        return [_answer(self.sequence)] if self.sequence.search is None else self.sequence.search.answers
 
 
 class WritingWorker:
-    """A :class:`weft.server.loop.Worker`; at most ``most`` texts of either kind are worked on at once."""
+    """A :class:`weft.server.loop.Worker`; at most ``most`` texts are worked on at once."""
 
     def __init__(self, model: WritingModel, most: int):
-        self._model, self._most = model, most
+        self._model = model
         end, weight = model.tokenizer.eos_id, model.model.embedding.weight
         prepare(model.model, weight.device, weight.dtype)
         # The longest source has a step to itself beside what decodes.
@@ -71,10 +53,7 @@ class WritingWorker:
         self._llm = LLM(model.model, model.tokenizer, max_sequences=most, token_budget=budget)
         # The engine's native code is compiled and loaded before anybody waits for it.
         self._llm.generate([[end]], SamplingParams(max_tokens=1, seed=0, cache_salt="warm"))
-        self._line = Line[Asked]()
-        self._decoded: list[Asked] = []
-        self._searched: list[Asked] = []
-        self._steps = 0
+        self._asked: list[Asked] = []
 
     def add(self, message: Message) -> Asked:
         """Queue a text. UsageError for what this model cannot do, and for texts that it cannot read."""
@@ -84,50 +63,34 @@ class WritingWorker:
         except DataError as error:
             # Whatever a text holds is the client's to mend.
             raise UsageError(str(error)) from error
-        request = Asked(order, message["owner"])
-        if order.how.beams == 1:
-            params = SamplingParams(temperature=0, max_tokens=order.how.max_tokens, logprobs=0)
-            request.sequence = self._llm.add(order.source, params, owner=request.owner)
-            self._decoded.append(request)
-        else:
-            self._line.add(request)
+        request = Asked(order, self._queued(order, message["owner"]))
+        self._asked.append(request)
         return request
 
+    def _queued(self, order: Order, owner: str) -> Sequence:
+        if order.how.beams > 1:
+            return self._llm.add_search(order.source, order.how, owner=owner)
+        params = SamplingParams(temperature=0, max_tokens=order.how.max_tokens, logprobs=0)
+        return self._llm.add(order.source, params, owner=owner)
+
     def abort(self, request: Asked) -> None:
-        """End it; what it held is free after the next step."""
+        """End it; what it held is free at once."""
         request.aborted = True
-        self._line.leave(request)
-        for place in (self._decoded, self._searched):
-            if request in place:
-                place.remove(request)
-        if request.sequence is not None:
-            self._llm.abort(request.sequence)
-        if request.batch is not None:
-            request.batch.drop(request.place)
+        if request in self._asked:
+            self._asked.remove(request)
+        self._llm.abort(request.sequence)
 
     def step(self) -> list[Asked]:
         """A token more of everything under way; those that are written whole."""
-        self._steps += 1
-        self._begin()
-        for batch in {id(one.batch): one.batch for one in self._searched if one.batch}.values():
-            try:
-                batch.step()
-            except Exception as error:
-                # What is wrong with a search, its memory say, is not the others' affair.
-                for one in self._searched:
-                    one.error = error if one.batch is batch else one.error
         self._llm.step()
-        done = [one for one in (*self._decoded, *self._searched) if one.ended]
-        self._decoded = [one for one in self._decoded if not one.ended]
-        self._searched = [one for one in self._searched if not one.ended]
+        done = [one for one in self._asked if one.sequence.finished]
+        self._asked = [one for one in self._asked if not one.sequence.finished]
         return done
 
     def news(self, request: Asked) -> Message:
-        """Its record, once there is one. Raises what ended it; CheckpointError for scores that are NaN."""
+        """Its record, once there is one. Raises CheckpointError for scores that are NaN or infinite."""
         if request.aborted:
             return {"text": "", "tokens": 0, "finish": "abort"}
-        if request.error is not None:
-            raise request.error
         answers = request.answers
         if answers is None:
             return {"text": "", "tokens": 0}
@@ -137,31 +100,16 @@ class WritingWorker:
         return {"text": "", "tokens": self._length(record), "record": record, "finish": "stop"}
 
     def position(self, request: Asked) -> int:
-        """Tokens that are there and computed, or steps of its search."""
-        if request.sequence is not None:
-            return len(request.sequence.tokens) + request.sequence.cached
-        return 0 if request.batch is None else request.batch.length
+        """Tokens that are there and computed."""
+        return len(request.sequence.tokens) + request.sequence.cached
 
     def stats(self) -> dict[str, int]:
         """Texts that are written or wait, free and all blocks, and what has been done."""
-        found: dict[str, int] = dataclasses.asdict(self._llm.stats())
-        more = {"running": len(self._searched), "waiting": len(self._line)}
-        return {**found, **{name: found[name] + count for name, count in more.items()}, "steps": self._steps}
+        return dataclasses.asdict(self._llm.stats())
 
     def change_adapter(self, name: str, folder: str | None) -> None:
         """Not here."""
         raise UsageError(f"Adapters are for decoders, not for this {self._model.architecture}.")
-
-    def _begin(self) -> None:
-        """Begin a batch of those that wait for a search, as many as there is room for."""
-        chosen = self._line.take(self._most - len(self._searched))
-        if not chosen:
-            return
-        end, sources = self._model.tokenizer.eos_id, [one.order.source for one in chosen]
-        batch = BeamBatch(self._model.model, sources, end, end, chosen[0].order.how)
-        for place, one in enumerate(chosen):
-            one.batch, one.place = batch, place
-        self._searched += chosen
 
     def _length(self, record: Record) -> int:
         """Tokens of what the model wrote."""

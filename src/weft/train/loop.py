@@ -27,6 +27,10 @@ from weft.train.saving import Progress
 from weft.train.schedule import factor
 from weft.train.step import Step
 
+_BESIDE = 5
+"""A save may be written beside this part of the steps until the next; then they wait for it, so that whoever
+is killed does no more than six fifths of those steps again."""
+
 
 @dataclass
 class Trainer:
@@ -77,6 +81,8 @@ class Trainer:
                         self.best.after_validation(record, self.progress)
                 for hook in hooks:
                     hook.after_step(record)
+                if finished % settings.save_steps == -(-settings.save_steps // _BESIDE):
+                    self.saver.settle()
                 # Ranks hear of a signal, or of a save that failed, at different moments, and act on it after
                 # the same step.
                 heard = self.model.most(2 if self.saver.failed else int(interruption.requested))

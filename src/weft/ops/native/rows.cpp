@@ -5,16 +5,27 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "numbers.h"
 
 namespace {
 
-constexpr int LANES = 16, BLOCK = 32;
-typedef float Vector __attribute__((vector_size(64)));
+constexpr int LANES = 16;
+// The sums of a tile must fit in registers: without vectors of 512 bits the chains are made in halves, eight and eight,
+// of smaller tiles.
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16, COLUMNS = 4, BLOCK = 32;
+#else
+constexpr int WIDTH = 8, COLUMNS = 3, BLOCK = 48;
+#endif
+typedef float Vector __attribute__((vector_size(WIDTH * 4)));
 
 inline Vector load(const float *x) {
     Vector v;
-    std::memcpy(&v, x, 64);
+    std::memcpy(&v, x, sizeof v);
     return v;
 }
 inline Vector part(const float *x, long count) {
@@ -22,32 +33,61 @@ inline Vector part(const float *x, long count) {
     std::memcpy(&v, x, count * 4);
     return v;
 }
-__attribute__((noinline)) float total(Vector v) {
-    float half[8];
-    for (int i = 0; i < 8; i++) half[i] = v[i] + v[i + 8];
-    return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
+// Rounded once. Left to themselves, compilers avoid that where one sum waits for the other, as in the smallest tiles.
+inline Vector fused(Vector a, Vector b, Vector sum) {
+#if defined(__AVX512F__)
+    return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__FMA__)
+    return (Vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#else
+    return sum + a * b;
+#endif
+}
+// The fixed tree: lanes eight apart, then four, two and one. Not inline: compilers may change it from tile to tile.
+__attribute__((noinline)) float total(const float *v) {
+    typedef float Eight __attribute__((vector_size(32)));
+    typedef float Four __attribute__((vector_size(16)));
+    Eight low, high;
+    std::memcpy(&low, v, 32);
+    std::memcpy(&high, v + 8, 32);
+    low += high;
+    Four left, right;
+    std::memcpy(&left, &low, 16);
+    std::memcpy(&right, (const char *)&low + 16, 16);
+    left += right;
+    return (left[0] + left[2]) + (left[1] + left[3]);
 }
 
 template <int MR, int NR>
 void tile(const float *x, const float *w, const float *bias, float *y, long K, long N) {
-    Vector sum[MR][NR] = {};
-    long k = 0;
-    for (; k + LANES <= K; k += LANES) {
-        Vector right[NR];
+    float sums[MR][NR][LANES];
+    for (long lane = 0; lane < LANES; lane += WIDTH) {
+        Vector sum[MR][NR] = {};
+        long k = lane;
+        for (; k + LANES - lane <= K; k += LANES) {
+            Vector right[NR];
 #pragma GCC unroll 8
-        for (int n = 0; n < NR; n++) right[n] = load(w + n * K + k);
+            for (int n = 0; n < NR; n++) right[n] = load(w + n * K + k);
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; m++) {
-            Vector left = load(x + m * K + k);
+            for (int m = 0; m < MR; m++) {
+                Vector left = load(x + m * K + k);
 #pragma GCC unroll 8
-            for (int n = 0; n < NR; n++) sum[m][n] += left * right[n];
+                for (int n = 0; n < NR; n++) sum[m][n] = fused(left, right[n], sum[m][n]);
+            }
         }
-    }
-    if (k < K)
+        if (k < K) {
+            long rest = std::min<long>(K - k, WIDTH);
+            for (int m = 0; m < MR; m++)
+                for (int n = 0; n < NR; n++)
+                    sum[m][n] = fused(part(x + m * K + k, rest), part(w + n * K + k, rest), sum[m][n]);
+        }
+#pragma GCC unroll 8
         for (int m = 0; m < MR; m++)
-            for (int n = 0; n < NR; n++) sum[m][n] += part(x + m * K + k, K - k) * part(w + n * K + k, K - k);
+#pragma GCC unroll 8
+            for (int n = 0; n < NR; n++) std::memcpy(&sums[m][n][lane], &sum[m][n], sizeof(Vector));
+    }
     for (int m = 0; m < MR; m++)
-        for (int n = 0; n < NR; n++) y[m * N + n] = total(sum[m][n]) + (bias ? bias[n] : 0.0f);
+        for (int n = 0; n < NR; n++) y[m * N + n] = total(sums[m][n]) + (bias ? bias[n] : 0.0f);
 }
 
 template <int NR>
@@ -62,8 +102,9 @@ void columns(const float *x, const float *w, const float *bias, float *y, long M
 extern "C" void weft_rows_fp32(const float *x, const float *w, const float *bias, float *y, long M, long K, long N) {
 #pragma omp parallel for schedule(static) if (M * K * N > 1000000)
     for (long block = 0; block < N; block += BLOCK) {
-        long end = std::min(block + BLOCK, N), n = block;
-        for (; n + 4 <= end; n += 4) columns<4>(x, w + n * K, bias ? bias + n : nullptr, y + n, M, K, N);
+        long end = std::min<long>(block + BLOCK, N), n = block;
+        for (; n + COLUMNS <= end; n += COLUMNS)
+            columns<COLUMNS>(x, w + n * K, bias ? bias + n : nullptr, y + n, M, K, N);
         for (; n < end; n++) columns<1>(x, w + n * K, bias ? bias + n : nullptr, y + n, M, K, N);
     }
 }
