@@ -2,10 +2,10 @@
 
     python bench/continuous_writing.py [--requests 48] [--slots 16] [--beams 4] [--dtype bfloat16] [--json F]
 
-The same for both: a T5 v1.1 of random weights (4 + 4 layers of 256, 8,192 tokens), sources and lengths of answers
-(both drawn log-uniformly, 4 to 128 tokens, unless --longest says otherwise), greedy choice, threads, all requests there from the beginning, at most --slots at once. Answers
-end by limits of their own, not by tokens. Both drop the rows of answers that are finished, which static
-batching often does not.
+The same for both: a T5 v1.1 of random weights (4 + 4 layers of 256, 8,192 tokens), sources and lengths of
+answers (both drawn log-uniformly, 4 to 128 tokens, unless --longest says otherwise), greedy choice, threads,
+all requests there from the beginning, at most --slots at once. Answers end by limits of their own, not by
+tokens. Both drop the rows of answers that are finished, which static batching often does not.
 
 With --beams both search: answers are as long as asked for, in steps of 16 tokens, and "static" is
 weft.engine.encdec.write, which takes together what has one limit, in the order in which it came.

@@ -21,7 +21,8 @@ def two_nodes(folder: Path) -> Iterator[str]:
     Logs go to ``folder``, as does the process number of the second node (``second``).
     """
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    environment = os.environ | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    # A token that an earlier local cluster left would be asked for, but not sent.
+    environment = {"RAY_AUTH_MODE": "disabled", **os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     common = ["--num-cpus", "1", "--object-store-memory", "200000000", "--disable-usage-stats", "--block"]
     head = ["--head", "--port", str(_PORT), "--ray-client-server-port", str(_CLIENT)]
     starts = [

@@ -87,9 +87,10 @@ def test_demo_interrupted_in_each_stage_goes_on_and_ends(tmp_path: Path) -> None
     for stage, finished in ((1, None), (2, "data"), (3, "run"), (4, "eval.json")):
         process = start("demo", "--budget", "20s", "--out", out)
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith(f"{stage}/4"):
-                break
+        said: list[str] = []
+        while not said or not said[-1].startswith(f"{stage}/4"):
+            said.append(process.stderr.readline())
+            assert said[-1], f"it ended before stage {stage}: {''.join(said[-5:])}"
         # The last stage is over in a second, and a process that is leaving answers no more.
         time.sleep(1.0 if stage < 4 else 0.1)
         interrupt(process)

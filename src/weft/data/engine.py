@@ -105,7 +105,7 @@ def _connect(on: str) -> None:
         said = (lines or [type(error).__name__])[-1 if lines and lines[0].endswith(":") else 0][:200]
         raise ResourceError(
             f"The Ray cluster {on} does not answer ({said}); check the address and that its versions of "
-            "Python, Ray and Weft are these."
+            "Python, Ray and Weft are these; if it asks for a token, set RAY_AUTH_MODE=token."
         ) from error
 
 

@@ -64,7 +64,11 @@ def run(job: Job, address: str, *, gpus: bool, wait: float = WAIT) -> None:
             warnings.simplefilter("ignore")
             ray.init(address=address, log_to_driver=True, logging_level="warning")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ResourceError(f"There is no Ray cluster at {address}: {error}.") from error
+        # To an address that is given Ray sends a token only when told to, and else just waits for an answer.
+        said = str(error).strip().removesuffix(".")
+        raise ResourceError(
+            f"There is no Ray cluster at {address}: {said}. If it asks for a token, set RAY_AUTH_MODE=token."
+        ) from error
     try:
         codes = _run(ray, job, gpus, wait)
     except KeyboardInterrupt:
