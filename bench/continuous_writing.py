@@ -17,12 +17,14 @@ beside it, through kernels of its own. Rounds go in turn, and figures are median
 on a machine that others use is worth more than wall time. `wait` is the mean time until an answer is whole.
 
 Same work: the tokens of both are compared, and some requests are asked again alone and must give the same
-bits; exits with 1 otherwise.
+bits. Of thousands of choices among beams a few are so close that rounding decides: where the answers of two
+searches differ, a third in float64 must have found one of them. Exits with 1 otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import statistics
@@ -109,6 +111,15 @@ def static_search(
     return answers, clock
 
 
+def rounded(
+    model: EncoderDecoder, tokenizer: Tokenizer, request: Request, beams: int, found: list[Any]
+) -> bool:
+    """Whether one of what was found is what a search in float64 finds."""
+    exact, end = copy.deepcopy(model).double(), tokenizer.eos_id
+    ((best,),) = write(exact, [request[0]], end, end, Beams(request[1], beams))
+    return best.tokens in found
+
+
 def continuous(engine: LLM, requests: list[Request], beams: int) -> tuple[Any, Clock]:
     """The engine, step by step."""
     clock = Clock(len(requests))
@@ -191,8 +202,13 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         )
         for key in ("tokens_per_second", "wait")
     }
+    both = list(zip(requests, theirs, ours, strict=True))
+    explained = [
+        beams > 1 and rounded(model, tokenizer, request, beams, [a, b]) for request, a, b in both if a != b
+    ]
     return found | {
         "ratios": ratios,
+        "explained": explained,
         "equal": sum(a == b for a, b in zip(theirs, ours, strict=True)),
         "alone": [continuous(engine, [requests[n]], beams)[0][0] == ours[n] for n in range(4)],
         "requests": len(requests),
@@ -215,10 +231,12 @@ def main() -> None:
     ratios = found["ratios"]
     print(f"continuous / static: tokens {ratios['tokens_per_second']:.2f}, wait {ratios['wait']:.2f}")
     print(f"{found['equal']} of {found['requests']} answers equal; the same alone: {all(found['alone'])}")
+    if found["explained"]:
+        print(f"decided by rounding: {sum(found['explained'])} of the {len(found['explained'])} others")
     print(f"cpu {found['cpu']:.0%} of wall time")
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
-    sys.exit(0 if found["equal"] == found["requests"] and all(found["alone"]) else 1)
+    sys.exit(0 if all(found["explained"]) and all(found["alone"]) else 1)
 
 
 if __name__ == "__main__":
