@@ -67,6 +67,18 @@ def test_a_killed_engine_hits_its_requests_and_not_the_next(endless):
     until(endless.idle)
 
 
+def test_an_engine_that_keeps_dying_makes_nobody_wait(checkpoint):
+    options = EngineOptions(str(checkpoint), "float32", max_sequences=2)
+    with running({"tiny": options}, patience=Patience(backoff=60)) as server:
+        until(lambda: server.get("/health").status_code == 200)
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: not server.engine().up)
+        # The next start is a minute away; who asks now, and who waits already, is told.
+        answer = server.post("/v1/completions", {"prompt": "a", "max_tokens": 2})
+        assert answer.status_code == 503
+        assert "left alone for a while" in answer.json()["error"]["message"]
+
+
 def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):
     options = EngineOptions(str(long_checkpoint), "float32", max_sequences=2)
     patience = Patience(stall=2, backoff=0.05)

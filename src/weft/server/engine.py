@@ -57,6 +57,10 @@ class EngineOptions:
         return [self.python or sys.executable, "-m", module]
 
 
+_LONG_PAUSE = 5.0
+"""Seconds before the next start from which on nobody is kept waiting for it."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """Seconds: an engine with work may do nothing for ``stall``, loading may take ``load``, and after a
@@ -82,7 +86,7 @@ class Engine:
         self._open: dict[int, Answer] = {}
         self._moved = time.monotonic()
         self._writer: asyncio.StreamWriter | None = None
-        self._ready = asyncio.Event()
+        self._ready, self._down = asyncio.Event(), asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -111,21 +115,28 @@ class Engine:
             self._keeper = asyncio.ensure_future(self._keep())
 
     async def ready(self) -> None:
-        """Wait until it can be asked. Raises what made loading fail, or EngineFault (503) after ``load``."""
+        """Wait until it can be asked.
+
+        Raises what made loading fail, and EngineFault (503) after ``load``, or at once when it has died so
+        often in a row that it is left alone for a while.
+        """
         if self.up:
             return
         assert self._keeper is not None, "start() comes first"
-        waiting = asyncio.ensure_future(self._ready.wait())
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._ready, self._down)]
         try:
             await asyncio.wait(
-                {waiting, self._keeper}, timeout=self.patience.load, return_when=asyncio.FIRST_COMPLETED
+                {*waiting, self._keeper}, timeout=self.patience.load, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
-            waiting.cancel()
+            for one in waiting:
+                one.cancel()
         if self.failure is not None:
             raise self.failure
         if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
             self._keeper.result()
+        if self._down.is_set() and not self.up:
+            raise EngineFault("The engine died and is left alone for a while; try again in a minute.", 503)
         if not self.up:
             raise EngineFault("The model is not loaded yet; try again later.", 503)
 
@@ -203,7 +214,10 @@ class Engine:
             self.restarts += 1
             pause = min(self.patience.backoff * 2 ** (deaths - 1), self.patience.backoff_most)
             _log.error("The engine of %s ended; starting again in %.1f s", self.options.checkpoint, pause)
+            if pause > _LONG_PAUSE:
+                self._down.set()
             await asyncio.sleep(pause)
+            self._down.clear()
 
     async def _one_life(self) -> None:
         """Run a process until it ends. Raises WeftError when it says that it cannot load."""
