@@ -208,6 +208,9 @@ def test_a_cache_or_step_that_cannot_hold_it_is_told(tiny_decoder, tiny_tokenize
     with pytest.raises(UsageError, match="beams = 0"):
         engine.search([[1]], Beams(3, 0, alternatives=0))
     assert not engine.scheduler.busy
+    # Four whole blocks of the prompt are there once, and each beam needs one more: eight in all.
+    (answers,) = engine.search([list(range(50, 114))], Beams(16, 4))
+    assert answers and engine.stats().free_blocks == 8
 
 
 def test_what_ends_is_kept_only_among_the_best():

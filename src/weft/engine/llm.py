@@ -343,7 +343,9 @@ class LLM:
         tokens = self.encode(prompt)
         limit = min(self._left(tokens), how.max_tokens)
         kept, line = (tokens, 1) if self.reads_source else ([], len(tokens))
-        blocks = -(-len(kept) // BLOCK) + how.beams * -(-(line + limit) // BLOCK)
+        shared = line // BLOCK
+        own = -(-(line + limit) // BLOCK) - shared
+        blocks = -(-len(kept) // BLOCK) + shared + how.beams * own
         if how.beams > self.scheduler.most_rows:
             raise UsageError(
                 f"beams = {how.beams} is more than the {self.scheduler.most_rows} rows that a step has for "

@@ -216,8 +216,10 @@ class Engine:
             _log.error("The engine of %s ended; starting again in %.1f s", self.options.checkpoint, pause)
             if pause > _LONG_PAUSE:
                 self._down.set()
-            await asyncio.sleep(pause)
-            self._down.clear()
+            try:
+                await asyncio.sleep(pause)
+            finally:
+                self._down.clear()
 
     async def _one_life(self) -> None:
         """Run a process until it ends. Raises WeftError when it says that it cannot load."""

@@ -29,7 +29,7 @@ from weft.train.step import Step
 
 _BESIDE = 5
 """A save may be written beside this part of the steps until the next; then they wait for it, so that whoever
-is killed does no more than six fifths of those steps again."""
+is killed does no more than six fifths of those steps again, rounded up."""
 
 
 @dataclass
@@ -78,6 +78,8 @@ class Trainer:
                 if finished % settings.validate_steps == 0 or finished == settings.steps:
                     record |= self._validate()
                     if self.best is not None:
+                        # Both kinds of saves speak over one group of processes, one thread at a time.
+                        self.saver.settle()
                         self.best.after_validation(record, self.progress)
                 for hook in hooks:
                     hook.after_step(record)
