@@ -61,7 +61,7 @@ class Worker(Protocol[Request]):
         ...
 
     def position(self, request: Request) -> int:
-        """A number that grows whenever something has been done for it."""
+        """A number that changes whenever something has been done for it."""
         ...
 
     def stats(self) -> dict[str, int]:
