@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -22,6 +23,23 @@ _REMOVED = {"vllm": ("torchvision", "torchaudio", "torchcodec")}
 """What a peer's package asks for and text does not need; beside a CPU build of torch it breaks imports."""
 
 
+_BUILT = {"llamacpp": ("GGML_AVX", "GGML_AVX2", "GGML_FMA", "GGML_F16C", "GGML_BMI2")}
+"""Peers that are built from source, and what their build always has where it must be told (:func:`_options`)."""
+
+
+def _options(peer: str) -> dict[str, str]:
+    """Environment of a build. llama.cpp's kernels for AMX end in a fault on the machines tried, so where the
+    processor has AMX the build names what else it has instead of taking all; elsewhere it takes all."""
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    if peer not in _BUILT or "amx_tile" not in flags:
+        return {}
+    wide = [f"GGML_{name.upper()}" for name in ("avx512", "avx512_vbmi", "avx512_vnni", "avx512_bf16")]
+    found = [name for name in wide if name[5:].lower() in flags or name == "GGML_AVX512"]
+    return {
+        "CMAKE_ARGS": " ".join(["-DGGML_NATIVE=OFF", *(f"-D{name}=ON" for name in (*_BUILT[peer], *found))])
+    }
+
+
 def python_of(peer: str, folder: Path) -> str:
     """The Python of a peer's environment in ``folder/peer``, made there first when it does not work.
 
@@ -36,7 +54,9 @@ def python_of(peer: str, folder: Path) -> str:
         venv.create(home, with_pip=True, clear=home.exists())
         if needs_torch:
             _pip(python, "install", TORCH)
-        _pip(python, "install", "-r", str(PEERS / f"constraints-{peer}.txt"))
+        options = _options(peer)
+        fresh = ["--no-cache-dir"] if options else []  # a wheel of an earlier build may lie there
+        _pip(python, "install", *fresh, "-r", str(PEERS / f"constraints-{peer}.txt"), **options)
         if peer in _REMOVED:
             _pip(python, "uninstall", "--yes", *_REMOVED[peer])
         if not _works(python, peer):
@@ -55,9 +75,9 @@ def _works(python: Path, peer: str) -> bool:
     return subprocess.run([str(python), "-c", _PROBE[peer]], capture_output=True, check=False).returncode == 0
 
 
-def _pip(python: Path, verb: str, *arguments: str) -> None:
+def _pip(python: Path, verb: str, *arguments: str, **environment: str) -> None:
     command = [str(python), "-m", "pip", verb, "--quiet", "--disable-pip-version-check", *arguments]
-    if subprocess.run(command, check=False).returncode:
+    if subprocess.run(command, check=False, env=os.environ | environment).returncode:
         sys.exit(
             f"pip could not {verb} {arguments[-1]}; its message is above. Check the network and the index."
         )

@@ -101,7 +101,8 @@ def serving(name: str) -> ctypes.CDLL | None:
         return None
     torch.get_num_threads()
     try:
-        return load([_SOURCES / "numbers.h", _SOURCES / f"{name}.cpp"], _ORDERED_FLAGS)
+        headers = ("numbers.h", "amx.h", "paged_pairs.h") if name == "paged" else ("numbers.h",)
+        return load([_SOURCES / file for file in (*headers, f"{name}.cpp")], _ORDERED_FLAGS)
     except BuildError:
         return None
 
@@ -115,7 +116,13 @@ def decoder() -> ctypes.CDLL | None:
     # Sums keep their order and products their rounding: a row must not depend on its neighbours.
     flags = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
     try:
-        return load([_SOURCES / name for name in ("numbers.h", "packed.h", "decoder.cpp")], flags)
+        return load(
+            [
+                _SOURCES / name
+                for name in ("numbers.h", "amx.h", "packed.h", "tiles.h", "product.h", "decoder.cpp")
+            ],
+            flags,
+        )
     except BuildError:
         return None
 

@@ -116,6 +116,8 @@ class Layout:
 class Pages:
     """Keys [B, G, D, 16] and values [B, G, 16, P] of every layer.
 
+    In bf16 on a processor with matrix tiles two dimensions, or two keys, are a pair, as those read them: keys
+    [B, G, D/2, 16, 2] and values [B, G, 8, P, 2].
     ``dtype`` is that of the model, or int8 with one fp32 scale for each key and value vector, [B, G, 16].
     ``scale`` multiplies scores (None: one over the root of D). Memory is taken as blocks are first written.
     Raises ResourceError when the address space ends.
@@ -136,11 +138,15 @@ class Pages:
         self.scale = head_dim**-0.5 if scale is None else scale
         self.D, self.window, self.dtype, self.device = head_dim, window, dtype, device
         self.padded = -(-head_dim // 16) * 16
+        self._paired = dtype == torch.bfloat16 and device.type == "cpu" and _in_pairs(head_dim)
         key, value, number = (
             (blocks, self.G, head_dim, PAGE),
             (blocks, self.G, PAGE, self.padded),
             (blocks, self.G, PAGE),
         )
+        if self._paired:
+            key = (blocks, self.G, head_dim // 2, PAGE, 2)
+            value = (blocks, self.G, PAGE // 2, self.padded, 2)
         try:
             self.keys = [_zeros(key, dtype, device) for _ in range(layers)]
             self.values = [_zeros(value, dtype, device) for _ in range(layers)]
@@ -189,8 +195,13 @@ class Pages:
         if self.dtype == torch.int8:
             k_NGD, self.key_scales[layer][block, :, place] = quantise(k_NGD)
             v_NGD, self.value_scales[layer][block, :, place] = quantise(v_NGD)
+        v_NGP = F.pad(v_NGD, (0, self.padded - self.D))
+        if self._paired:
+            self.keys[layer][block, :, :, place] = k_NGD.unflatten(-1, (-1, 2))
+            self.values[layer][block, :, place // 2, :, place % 2] = v_NGP
+            return
         self.keys[layer][block, :, :, place] = k_NGD
-        self.values[layer][block, :, place] = F.pad(v_NGD, (0, self.padded - self.D))
+        self.values[layer][block, :, place] = v_NGP
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Give the second block of each pair the content of the first, in all layers."""
@@ -203,7 +214,10 @@ class Pages:
 
     def gather(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of ``blocks`` [W], each [W * 16, G, D], fp32 if they are int8."""
-        keys, values = self.keys[layer][blocks], self.values[layer][blocks][..., : self.D]
+        keys, values = self.keys[layer][blocks], self.values[layer][blocks]
+        if self._paired:
+            keys, values = keys.transpose(-1, -2).flatten(-3, -2), values.transpose(-1, -2).flatten(-3, -2)
+        values = values[..., : self.D]
         if self.dtype == torch.int8:
             keys = keys * self.key_scales[layer][blocks].unsqueeze(-2)
             values = values * self.value_scales[layer][blocks].unsqueeze(-1)
@@ -266,9 +280,15 @@ def attend_gathered(pages: Pages, layer: int, layout: Layout, q_NHD: Tensor) -> 
 def _kernel(q: Tensor, dtype: torch.dtype) -> Any:
     name = suffix(q)
     library = serving("paged") if name else None
-    if library is None or dtype not in (q.dtype, torch.int8):
+    odd = dtype == torch.bfloat16 and q.shape[-1] % 2 == 1
+    if library is None or dtype not in (q.dtype, torch.int8) or odd:
         return None
     return getattr(library, f"weft_paged_{name}_int8" if dtype == torch.int8 else f"weft_paged_{name}")
+
+
+def _in_pairs(head_dim: int) -> bool:
+    library = serving("paged")
+    return library is not None and bool(library.weft_paged_in_pairs(ctypes.c_long(head_dim)))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ from weft.ops.kernels import decoder
 from weft.ops.packed import MatrixStruct, Packed
 
 _CHUNK = 192
-"""Rows that go through a half layer together: their activations stay in the caches."""
+"""Rows that go through a half layer together: their activations stay in the caches. Matrix tiles take blocks of 32."""
 
 
 class _LayerStruct(ctypes.Structure):
@@ -107,9 +107,11 @@ class Steps:
         matrices = [m for layer in layers for m in _matrices(layer)] + [output]
         inputs = -(-max(m.inputs for m in matrices) // 64) * 64
         wide = max([self.width, *(m.outputs for m in matrices[:-1]), *(m.inputs for m in matrices)])
+        # Rows an odd number of lines apart: a column of all rows would else share a few places of the cache.
+        wide, row_bytes = -(-wide // 16) * 16 | 16, inputs * 4 + 64
         self._buffers = (
             torch.empty(_CHUNK, wide),
-            torch.empty(_CHUNK, inputs * 4, dtype=torch.uint8),
+            torch.empty(_CHUNK, row_bytes, dtype=torch.uint8),
             torch.empty(_CHUNK),
             torch.empty(_CHUNK, inputs // 32, dtype=torch.int32),
         )
@@ -118,7 +120,7 @@ class Steps:
             self._structs,
             *(x.data_ptr() for x in (final_norm, *self._buffers)),
             *(self.depth, self.width, heads.heads, heads.groups, heads.size),
-            *(_CHUNK, wide, inputs * 4, inputs // 32, int(dtype is torch.bfloat16)),
+            *(_CHUNK, wide, row_bytes, inputs // 32, int(dtype is torch.bfloat16)),
             eps,
         )
         self._address = ctypes.addressof(self._struct)

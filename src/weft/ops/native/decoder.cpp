@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "packed.h"
+#include "product.h"
 
 namespace {
 
@@ -25,10 +25,15 @@ struct Decoder {
     float eps;
 };
 
+// Bytes from one row to the next: an odd number of lines, or the same column of all rows would share a few places
+// of the cache.
+long apart(long bytes) { return (bytes + 63) / 64 * 64 | 64; }
+
 Rows rows_for(const Decoder &d, const Matrix &m) {
     static const long sizes[] = {4, 2, 1, 1}, multiples[] = {1, 2, 4, GROUP};
     long K = ceil_div(m.K, multiples[m.format]) * multiples[m.format];
-    return {d.activations, d.scales, d.sums, K * sizes[m.format], m.format == INT4 ? K / GROUP : 1};
+    const long used = K * sizes[m.format];
+    return {d.activations, d.scales, d.sums, used, apart(used), m.format == INT4 ? K / GROUP : 1};
 }
 
 float total(Floats lanes) {
@@ -51,7 +56,7 @@ __attribute__((noinline)) void encode(const Matrix &m, const float *x, const Row
         std::memcpy(out, x, n * 4);
     } else if (m.format == BF16) {
         for (long i = 0; i < n; i++) narrow(x[i], ((bf16 *)out)[i]);
-        std::memset(out + n * 2, 0, a.stride - n * 2);
+        std::memset(out + n * 2, 0, a.used - n * 2);
     } else {
         Floats largest{}, wrong{};
         for (long i = 0; i < n; i += LANES) {
@@ -69,8 +74,8 @@ __attribute__((noinline)) void encode(const Matrix &m, const float *x, const Row
             float scaled = std::nearbyint(x[i] * inverse);
             q[i] = (int8_t)(int32_t)(scaled > 127.0f ? 127.0f : scaled < -127.0f ? -127.0f : scaled);
         }
-        std::memset(q + n, 0, a.stride - n);
-        const long part = a.sums == 1 ? a.stride : GROUP;
+        std::memset(q + n, 0, a.used - n);
+        const long part = a.sums == 1 ? a.used : GROUP;
         for (long g = 0; g < a.sums; g++) {
             int32_t sum = 0;
             for (long i = g * part; i < (g + 1) * part; i++) sum += q[i];

@@ -4,15 +4,10 @@
 // or four int8 numbers) two vectors, whose 16 lanes are outputs. A lane adds up its output's terms in the
 // order of K, whatever M and the tile are, so a row's result is bitwise the same alone and among others.
 #pragma once
-#include <omp.h>
-
-#include <atomic>
-
 #include "numbers.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include <sched.h>
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
@@ -35,7 +30,7 @@ struct Rows {
     char *data;
     float *scale;
     int32_t *sum;  // of the quantised numbers: one a row for int8, one for each group for int4
-    long stride, sums;
+    long used, stride, sums;  // bytes of a row that hold numbers, and from one row to the next
     const char *row(long r) const { return data + r * stride; }
 };
 
@@ -168,7 +163,7 @@ static inline void put(const Matrix &m, long output, Floats value, float *out, b
 template <class Dot, int R>
 static void tile(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
     typename Dot::Sum sum[2][R] = {};
-    const long steps = a.stride / 4;
+    const long steps = a.used / 4;
     const char *w = m.data + panel * steps * 128, *x = a.row(first);
     for (long k = 0; k < steps; k++, w += 128) {
         __builtin_prefetch(w + AHEAD), __builtin_prefetch(w + AHEAD + 64);
@@ -193,7 +188,7 @@ constexpr long INT4_GROUP = 64 + 8 * 64;
 
 template <int R>
 static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
-    const long groups = a.stride / GROUP;
+    const long groups = a.used / GROUP;
     const char *w = m.data + panel * groups * INT4_GROUP, *x = a.row(first);
     Floats total[2][R] = {};
     for (long g = 0; g < groups; g++, w += INT4_GROUP, x += GROUP) {
@@ -252,40 +247,3 @@ constexpr Tiles tiles_of() {
 constexpr Tiles INT4_TILES{{tile_int4<1>, tile_int4<2>}, 2};
 #endif
 static const Tiles TILES[] = {tiles_of<DotFp32>(), tiles_of<DotBf16>(), tiles_of<DotInt8>(), INT4_TILES};
-
-// The threads of a parallel region meet. They wait actively, as a step has many meetings and each is short,
-// but not for long: where the system runs something else meanwhile, waiting must not take its time.
-class Meeting {
-    std::atomic<long> arrived{0}, round{0};
-
-  public:
-    void wait() {
-        const long now = round.load(std::memory_order_relaxed);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == omp_get_num_threads()) {
-            arrived.store(0, std::memory_order_relaxed);
-            round.store(now + 1, std::memory_order_release);
-            return;
-        }
-        for (long spins = 0; round.load(std::memory_order_acquire) == now; spins++) {
-#if defined(__x86_64__)
-            _mm_pause();
-#endif
-            if (spins > 2000) sched_yield();
-        }
-    }
-};
-
-// out[rows, N] (+)= x w^T (+ bias). Called by every thread of a parallel region with the same `next`, which
-// begins at 0: threads take panels as they come, so one that the system holds up holds up nobody else.
-static void product(const Matrix &m, const Rows &a, long rows, float *out, long ld, bool add,
-                    std::atomic<long> &next) {
-    const Tiles &tiles = TILES[m.format];
-    const long panels = ceil_div(m.N, PANEL), blocks = ceil_div(rows, tiles.most);
-    const long share = panels / (omp_get_num_threads() * 6), unit = share > 1 ? share : 1;
-    for (long at; (at = next.fetch_add(unit)) < panels;)
-        for (long panel = at; panel < at + unit && panel < panels; panel++)
-            for (long b = 0; b < blocks; b++) {
-                long first = rows * b / blocks, count = rows * (b + 1) / blocks - first;
-                tiles.of[count - 1](m, panel, a, first, out, ld, add);
-            }
-}

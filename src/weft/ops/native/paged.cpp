@@ -13,18 +13,33 @@
 // whatever its position is. A bias by distance, key minus query, may be added to scores; the distances beyond
 // `reach` share the last one.
 //
-// Cache: keys [blocks, G, D, 16], values [blocks, G, 16, P], of bf16, fp32 or int8; with int8 one scale for each
+// Cache: keys [blocks, G, D, 16], values [blocks, G, 16, P], of bf16 (see also paged_pairs.h), fp32 or int8; with int8 one scale for each
 // key and value vector, fp32 [blocks, G, 16]. q, out [N, H, D]; k, v [N, G, D].
 #include <omp.h>
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "numbers.h"
+#include "paged_pairs.h"
 
 namespace {
 
-constexpr int LANES = 16, BLOCK = 16, TILE = 64, QUERIES = 8;
+constexpr int LANES = 16, BLOCK = 16, TILE = 64;
+
+// Whether a cache of this type lies in pairs and is added up as matrix tiles do (paged_pairs.h).
+#if WEFT_TILES
+template <typename T>
+constexpr bool PAIRED = std::is_same<T, bf16>::value;
+#else
+template <typename T>
+constexpr bool PAIRED = false;
+#endif
+
+// Queries of one sequence and group that are worked on together.
+template <typename T>
+constexpr int QUERIES = PAIRED<T> ? 32 : 8;
 
 typedef float Vector __attribute__((vector_size(64)));
 typedef int32_t Whole __attribute__((vector_size(64)));
@@ -267,6 +282,26 @@ struct Task {
     int item, group, first, queries;  // queries [first, first + queries) of the item's count * R
 };
 
+// What matrix tiles need besides, and whether they take a task: few queries are not worth it.
+template <typename T>
+struct Many {
+    Many(long, long) {}
+    static bool take(const Task &, long, long) { return false; }
+};
+#if WEFT_TILES
+template <>
+struct Many<bf16> {
+    static constexpr int FEW = 2;
+    std::vector<bf16> query, weights;
+    pairs::Values values;
+
+    Many(long D, long) : query(QUERIES<bf16> * D), weights(QUERIES<bf16> * TILE) {}
+    static bool take(const Task &task, long D, long P) {
+        return tiles::in_use && task.queries > FEW && D % pairs::SPAN == 0 && P <= pairs::MOST;
+    }
+};
+#endif
+
 template <typename X, typename T>
 struct Worker {
     const Cache &cache;
@@ -277,12 +312,14 @@ struct Worker {
     const float *key_scales, *value_scales;
     long R, P;
     std::vector<float> query, mixed, score;
+    Many<T> many;
 
     Worker(const Cache &c, const Step &step, int layer, const X *q, X *out)
         : cache(c), step(step), q(q), out(out), keys((const T *)c.keys[layer]), values((const T *)c.values[layer]),
           key_scales(c.key_scales ? c.key_scales[layer] : nullptr),
           value_scales(c.value_scales ? c.value_scales[layer] : nullptr), R(c.H / c.G), P(padded(c.D)),
-          query(QUERIES * c.D), mixed(QUERIES * P), score(QUERIES * TILE) {}
+          query(QUERIES<T> * c.D), mixed(QUERIES<T> * P),
+          score(QUERIES<T> * TILE), many(c.D, P) {}
 
     long offset(const Task &task, int i) const {
         long at = task.first + i, row = step.first_row[task.item] + at / R;
@@ -295,15 +332,15 @@ struct Worker {
     // `next` is what this thread will probably be given afterwards.
     void run(const Task &task, const Task &next) {
         long D = cache.D;
-        int position[QUERIES], from[QUERIES];
+        int position[QUERIES<T>], from[QUERIES<T>];
         for (int i = 0; i < task.queries; i++) {
             const X *row = q + offset(task, i);
-            for (long d = 0; d < D; d++) query[i * D + d] = widen(row[d]) * cache.scale;
+            take(row, i);
             position[i] = step.past[task.item] + (task.first + i) / R;
             from[i] = lowest(position[i]);
         }
         int begin = from[0] / TILE * TILE, end = until(task.item, position[task.queries - 1]);
-        Softmax softmax[QUERIES];
+        Softmax softmax[QUERIES<T>];
         std::fill(mixed.begin(), mixed.end(), 0.0f);
         for (int j0 = begin; j0 < end; j0 += TILE) {
             Tile<T> tile;
@@ -344,7 +381,8 @@ struct Worker {
         const float *ks[Tile<T>::MANY], *vs[Tile<T>::MANY];
         for (int b = 0; key_scales && b < Tile<T>::MANY; b++)
             ks[b] = key_scales + at(task, j0, b) * BLOCK, vs[b] = value_scales + at(task, j0, b) * BLOCK;
-        scores(task.queries, query.data(), cache.D, tile, score.data());
+        const bool tiled = Many<T>::take(task, cache.D, P);
+        find_scores(task.queries, tile, tiled);
         for (int i = 0; i < task.queries; i++) {
             if (step.bias) add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i]);
             float kept = softmax[i].take(&score[i * TILE], from[i] - j0, until(task.item, position[i]) - j0,
@@ -355,9 +393,66 @@ struct Worker {
         // Places that no sequence has written may hold anything, even NaN: they are not multiplied by zero.
         const int first = std::max(from[0] - j0, 0);
         const int end = std::min(until(task.item, position[task.queries - 1]) - j0, TILE);
-        mixture(task.queries, score.data(), tile, P, first, end, mixed.data());
+        mix_values(task.queries, tile, first, end, tiled);
+    }
+
+    // A query becomes what the sums take: where they are those of tiles its scores are scaled, else it is.
+    void take(const X *row, int i) {
+        if constexpr (PAIRED<T>) std::memcpy(&many.query[i * cache.D], row, cache.D * sizeof(bf16));
+        const float factor = PAIRED<T> ? 1.0f : cache.scale;
+        for (long d = 0; d < cache.D; d++) query[i * cache.D + d] = widen(row[d]) * factor;
+    }
+
+    void find_scores(int queries, const Tile<T> &tile, bool tiled) {
+        if constexpr (PAIRED<T>) {
+            if (tiled)
+                (queries > tiles::SIDE ? pairs::tile_scores<true> : pairs::tile_scores<false>)(
+                    many.query.data(), cache.D, tile.k, tile.v, tile.blocks, score.data());
+            else
+                pairs::scores(queries, query.data(), cache.D, tile.k, tile.v, tile.blocks, score.data());
+            for (long j = 0; j < queries * TILE; j += LANES) store(&score[j], load(&score[j]) * cache.scale);
+        } else {
+            scores(queries, query.data(), cache.D, tile, score.data());
+        }
+    }
+
+    void mix_values(int queries, const Tile<T> &tile, int first, int end, bool tiled) {
+        if constexpr (PAIRED<T>) {
+            for (long j = 0; j < queries * TILE; j += LANES) {
+                if (tiled)
+                    pairs::narrowed(&score[j], &many.weights[j]);
+                else
+                    pairs::round(&score[j]);
+            }
+            if (!tiled) return pairs::mixture(queries, score.data(), tile.v, tile.ahead, P, first, end, mixed.data());
+            many.values.gather(tile.v, tile.ahead, P, first, end);
+            (queries > tiles::SIDE ? pairs::tile_mixture<true> : pairs::tile_mixture<false>)(
+                many.weights.data(), many.values, P, end, mixed.data());
+        } else {
+            mixture(queries, score.data(), tile, P, first, end, mixed.data());
+        }
     }
 };
+
+// Where keys and values of a place lie, and how far its numbers are apart.
+template <typename T>
+T *key_at(T *keys, long block, long place, long D) {
+    return keys + block * D * BLOCK + (PAIRED<T> ? 2 * place : place);
+}
+template <typename T>
+T *value_at(T *values, long block, long place, long P) {
+    return values + block * BLOCK * P + (PAIRED<T> ? place / 2 * 2 * P + place % 2 : place * P);
+}
+
+// What a thread holds while it works.
+template <typename T>
+struct Company {
+    Company() {}
+};
+#if WEFT_TILES
+template <>
+struct Company<bf16> : tiles::Registers {};
+#endif
 
 template <typename X, typename T>
 void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k, const X *v, X *out) {
@@ -366,20 +461,26 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
     long work = 0;
     for (int item = 0; item < step.items; item++)
         for (int g = 0; g < c.G; g++)
-            for (int first = 0, all = step.count[item] * R; first < all; first += QUERIES) {
-                tasks.push_back({item, g, first, std::min(QUERIES, all - first)});
+            for (int first = 0, all = step.count[item] * R; first < all; first += QUERIES<T>) {
+                tasks.push_back({item, g, first, std::min(QUERIES<T>, all - first)});
                 work += std::max(step.past[item] + step.count[item], step.seen[item]) * c.D * tasks.back().queries;
             }
 #pragma omp parallel if (work > 100000)
     {
+        Company<T> company;
 #pragma omp for schedule(static)
         for (long n = 0; n < (step.places ? step.rows : 0); n++)
             for (long g = 0; g < c.G; g++) {
                 long block = step.places[n] / BLOCK * c.G + g, place = step.places[n] % BLOCK, scale = block * BLOCK + place;
-                put(k + (n * c.G + g) * c.D, (T *)c.keys[layer] + block * c.D * BLOCK + place, BLOCK, c.D,
-                    c.key_scales ? c.key_scales[layer] + scale : nullptr);
-                put(v + (n * c.G + g) * c.D, (T *)c.values[layer] + (block * BLOCK + place) * P, 1, c.D,
-                    c.value_scales ? c.value_scales[layer] + scale : nullptr);
+                float *ks = c.key_scales ? c.key_scales[layer] + scale : nullptr;
+                float *vs = c.value_scales ? c.value_scales[layer] + scale : nullptr;
+                T *key = key_at((T *)c.keys[layer], block, place, c.D);
+                const X *from = k + (n * c.G + g) * c.D;
+                if constexpr (PAIRED<T>)
+                    pairs::put(from, key, c.D);
+                else
+                    put(from, key, BLOCK, c.D, ks);
+                put(v + (n * c.G + g) * c.D, value_at((T *)c.values[layer], block, place, P), PAIRED<T> ? 2 : 1, c.D, vs);
             }
         Worker<X, T> worker(c, step, layer, q, out);
         const long count = tasks.size(), unit = std::max(1L, count / (omp_get_num_threads() * 8));
@@ -391,6 +492,9 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
 }  // namespace
 
 extern "C" {
+
+// Whether a bf16 cache of heads of this size lies in pairs.
+int weft_paged_in_pairs(long D) { return PAIRED<bf16> && D % 2 == 0; }
 
 #define WEFT_PAGED(name, X, T)                                                                                  \
     void weft_paged_##name(const Cache *cache, const Step *step, int layer, const X *q, const X *k, const X *v, \

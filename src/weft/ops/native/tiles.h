@@ -1,0 +1,134 @@
+// Products on processors with matrix tiles (AMX): 32 rows times 32 outputs at once, in int8 and bf16.
+//
+// The panels of packed.h are what tiles read: 16 steps of K are a tile. Sums of int8 are whole numbers, so they are
+// the bits of the vector kernels. Tiles add up bf16 in an order of their own: 32 numbers of K at a time, the even
+// ones in a chain and the odd ones in another, then both sums to what is there. So where a build has tiles every bf16
+// product is made so, that of one row too, with vectors if the system does not grant the tiles.
+#pragma once
+#include "amx.h"
+#include "packed.h"
+
+namespace tiles {
+
+#if WEFT_TILES
+
+struct Whole {
+    using Sum = Ints;
+    // The intrinsics take the numbers of tiles as literals.
+    static inline void first() {
+        _tile_dpbsud(0, 4, 6);
+        _tile_dpbsud(1, 4, 7);
+    }
+    static inline void second() {
+        _tile_dpbsud(2, 5, 6);
+        _tile_dpbsud(3, 5, 7);
+    }
+    // sum += one line of weights times 4 bytes of a row, for `steps` of them.
+    static inline Sum chain(Sum sum, const char *w, const char *x, long steps) {
+        for (long k = 0; k < steps; k++, w += 128, x += 4) sum = dot_u8s8(sum, lanes(w), word(x));
+        return sum;
+    }
+};
+struct Half {
+    using Sum = Floats;
+    static inline void first() {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+    }
+    static inline void second() {
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    static inline Sum chain(Sum sum, const char *w, const char *x, long steps) {
+        __m512 even = _mm512_setzero_ps(), odd = even;
+        for (long k = 0; k < steps; k++, w += 128, x += 4) {
+            const __m512i pairs = _mm512_loadu_si512(w), both = _mm512_set1_epi32(word(x));
+            even = _mm512_fmadd_ps(firsts(pairs), firsts(both), even);
+            odd = _mm512_fmadd_ps(seconds(pairs), seconds(both), odd);
+        }
+        return sum + (Floats)_mm512_add_ps(even, odd);
+    }
+};
+
+// The sums of up to 32 rows with one panel, [32][32] numbers of 4 bytes. Rows that are not there lie in the
+// buffer all the same; what comes of them is not looked at.
+template <class Kind, bool TWO, bool FIRST>
+static void sums(const char *w, const Rows &a, const char *x, long steps, char *out) {
+    const char *below = x + SIDE * a.stride;
+    _tile_zero(0);
+    _tile_zero(1);
+    if (TWO) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (long k = 0; k < steps; k++, w += 2 * STEP * SIDE) {
+        if (FIRST)
+            for (long line = 0; line < 2 * STEP * SIDE; line += 64) __builtin_prefetch(w + 2 * AHEAD + line);
+        _tile_loadd(4, x + k * STEP, a.stride);
+        _tile_loadd(6, w, 2 * STEP);
+        _tile_loadd(7, w + STEP, 2 * STEP);
+        Kind::first();
+        if (TWO) {
+            _tile_loadd(5, below + k * STEP, a.stride);
+            Kind::second();
+        }
+    }
+    _tile_stored(0, out, 2 * STEP);
+    _tile_stored(1, out + STEP, 2 * STEP);
+    if (TWO) {
+        _tile_stored(2, out + 2 * STEP * SIDE, 2 * STEP);
+        _tile_stored(3, out + 2 * STEP * SIDE + STEP, 2 * STEP);
+    }
+}
+
+// The steps from `begin` on of the same with vectors: all where tiles are not granted, else what is no whole tile.
+template <class Kind>
+static void chains(const char *w, const Rows &a, const char *x, long begin, long rows, char *out) {
+    const long steps = a.used / 4;
+    for (long k = begin; k < steps; k += SIDE)
+        for (long r = 0; r < rows; r++)
+            for (int j = 0; j < 2; j++) {
+                char *at = out + (2 * r + j) * STEP;
+                const long count = steps - k < SIDE ? steps - k : SIDE;
+                const auto sum = k ? load<typename Kind::Sum>(at) : typename Kind::Sum{};
+                const auto found = Kind::chain(sum, w + k * 128 + 64 * j, x + r * a.stride + 4 * k, count);
+                std::memcpy(at, &found, sizeof found);
+            }
+}
+
+template <class Kind>
+static void block(const Matrix &m, long panel, const Rows &a, long first, long rows, float *out, long ld, bool add) {
+    alignas(64) char found[BLOCK * 2 * STEP];
+    const char *w = m.data + panel * (a.used / 4) * 128, *x = a.row(first);
+    const long whole = in_use ? a.used / STEP : 0;
+    if (whole && rows <= SIDE)
+        sums<Kind, false, true>(w, a, x, whole, found);
+    else if (whole)
+        (first ? sums<Kind, true, false> : sums<Kind, true, true>)(w, a, x, whole, found);
+    chains<Kind>(w, a, x, whole * SIDE, rows, found);
+    for (long r = 0; r < rows; r++)
+        for (int j = 0; j < 2; j++) {
+            const long output = panel * PANEL + j * LANES;
+            if (output >= m.N) break;
+            auto sum = load<typename Kind::Sum>(found + (2 * r + j) * STEP);
+            put(m, output, finished(m, a, first + r, output, sum), out + (first + r) * ld + output, add);
+        }
+}
+
+static inline bool take(long format) { return format == BF16 || (format == INT8 && in_use); }
+
+// As `tile` in packed.h for all rows of one panel.
+static void panel(const Matrix &m, long at, const Rows &a, long rows, float *out, long ld, bool add) {
+    for (long first = 0; first < rows; first += BLOCK) {
+        const long count = rows - first < BLOCK ? rows - first : BLOCK;
+        (m.format == INT8 ? block<Whole> : block<Half>)(m, at, a, first, count, out, ld, add);
+    }
+}
+
+#else
+struct Registers {};
+static inline bool take(long) { return false; }
+static void panel(const Matrix &, long, const Rows &, long, float *, long, bool) {}
+#endif
+
+}  // namespace tiles
