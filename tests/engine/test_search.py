@@ -199,6 +199,29 @@ def test_wide_searches_wait_for_rows_and_are_not_passed(tiny_decoder, tiny_token
     assert second.finished
 
 
+def test_a_long_source_waits_for_no_wide_search(tiny_tokenizer):
+    model, wide = made(), Beams(40, 12)
+    model.output.weight[tiny_tokenizer.eos_id] = 0  # hardly any answer ends by itself
+    long, asked = [5, 9] * 48, SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    expected = LLM(model, tiny_tokenizer).search(SOURCES[:4], wide)
+    (alone,) = LLM(model, tiny_tokenizer).generate([long], asked)
+    engine = LLM(model, tiny_tokenizer, max_sequences=5, token_budget=101)
+    searches = [engine.add_search(source, wide) for source in SOURCES[:4]]
+    for _ in range(5):
+        engine.step()
+    # Only 53 places are left of the budget, and the source is the longest that there may be.
+    assert sum(len(one.lines) for one in searches) == 48 and engine.scheduler.longest_source == len(long)
+    last = engine.add(long, asked)
+    for steps in range(3):
+        before = [len(one.tokens) for one in searches]
+        engine.step()
+        assert last.generated_length == steps + 1
+        assert [len(one.tokens) for one in searches] == [length + 1 for length in before]
+    while engine.scheduler.busy:
+        engine.step()
+    assert [one.search.answers for one in searches] == expected and tuple(last.generated) == alone.tokens
+
+
 def test_a_cache_or_step_that_cannot_hold_it_is_told(tiny_decoder, tiny_tokenizer):
     engine = LLM(tiny_decoder(), tiny_tokenizer, max_sequences=1, token_budget=8)
     with pytest.raises(UsageError, match="beams = 5 is more than the 4 rows"):

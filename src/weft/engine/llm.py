@@ -49,7 +49,7 @@ class LLM:
     ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
     tokens of one step, and so how long a prompt holds up the others. ``cache_bytes`` bound the cache (None:
     half of the memory, and no more than all sequences need at full length, four times that where each may be
-    searched by beams: encoder-decoders).
+    searched by beams, and 16 times what one needs at least: encoder-decoders).
     ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter
     run through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
     ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.

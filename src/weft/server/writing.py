@@ -48,7 +48,7 @@ class WritingWorker:
         self._model = model
         end, weight = model.tokenizer.eos_id, model.model.embedding.weight
         prepare(model.model, weight.device, weight.dtype)
-        # The longest source has a step to itself beside greedy answers; beside wide searches it may wait.
+        # The longest source has a step to itself beside what decodes.
         budget = SOURCE_TOKENS + _MARKS + most
         self._llm = LLM(model.model, model.tokenizer, max_sequences=most, token_budget=budget)
         # The engine's native code is compiled and loaded before anybody waits for it.
