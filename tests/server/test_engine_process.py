@@ -114,6 +114,22 @@ def test_weights_that_give_nan_are_an_error_of_the_request(tmp_path, tiny_decode
         until(server.idle)
 
 
+def test_scores_that_are_not_numbers_are_told_to_their_request_alone(tiny_decoder, tiny_tokenizer):
+    model = tiny_decoder(tie_word_embeddings=False)
+    model.embedding.weight[500] = np.nan
+    worker = LlmWorker(LLM(model, tiny_tokenizer))
+    params = {"max_tokens": 2, "ignore_eos": True, "seed": 1}
+    good, bad = (
+        worker.add({"op": "add", "tokens": ids, "params": params, "owner": ""}) for ids in ([1], [500])
+    )
+    assert set(worker.step()) == {good, bad}
+    assert worker.news(good)["tokens"] == 1
+    with pytest.raises(CheckpointError, match="NaN"):
+        worker.news(bad)
+    assert worker.step() == [good] and worker.news(good)["finish"] == "length"
+    assert worker.stats()["free_blocks"] == worker.stats()["total_blocks"]
+
+
 def test_an_engine_that_was_warmed_is_as_it_was(tiny_decoder, tiny_tokenizer):
     """Its tables of grammars are there, nothing is held, and answers are the same."""
     asked = SamplingParams(max_tokens=8, seed=1, temperature=1.5, grammar=Grammar("regex", "[a-z]+"))

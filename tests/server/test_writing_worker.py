@@ -157,6 +157,8 @@ def test_damaged_weights_are_told(model: WritingModel, beams: int) -> None:
     worker = WritingWorker(model, 2)
     with torch.no_grad():
         model.model.decoder.norm.weight.fill_(float("nan"))
-    asked(worker, TEXTS[0], beams=beams, max_length=3)
+    request = asked(worker, TEXTS[0], beams=beams, max_length=3)
+    assert worker.step() == [request]
     with pytest.raises(CheckpointError, match="NaN"):
-        worker.step()
+        worker.news(request)
+    assert worker.stats()["free_blocks"] == worker.stats()["total_blocks"]

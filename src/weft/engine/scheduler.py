@@ -184,6 +184,11 @@ class Scheduler:
                 self.pool.release(parent.blocks)
         sequence.split(beams)
 
+    def restart_searches(self) -> None:
+        """Running searches begin anew: a step was left half way, and they may be in between."""
+        for sequence in [sequence for sequence in self.running if sequence.search is not None]:
+            self._preempt(sequence)
+
     def check(self) -> None:
         """Raise InternalError unless every block is accounted for."""
         self.pool.check(sum(len(blocks) for s in self.running for blocks in s.held))

@@ -88,7 +88,10 @@ class WritingWorker:
         return done
 
     def news(self, request: Asked) -> Message:
-        """Its record, once there is one. Raises CheckpointError for scores that are NaN or infinite."""
+        """Its record, once there is one. Raises CheckpointError for scores that are NaN or infinite, and what
+        else it failed for."""
+        if request.sequence.failure is not None:
+            raise request.sequence.failure
         if request.aborted:
             return {"text": "", "tokens": 0, "finish": "abort"}
         answers = request.answers
