@@ -79,6 +79,18 @@ def test_an_engine_that_keeps_dying_makes_nobody_wait(checkpoint):
         assert "left alone for a while" in answer.json()["error"]["message"]
 
 
+def test_an_engine_that_is_unloaded_while_it_is_left_alone_answers_when_it_is_loaded(checkpoint):
+    options = EngineOptions(str(checkpoint), "float32", max_sequences=2)
+    with running({"tiny": options}, patience=Patience(backoff=60)) as server:
+        ask = {"prompt": "a", "max_tokens": 2}
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: not server.engine().up)
+        assert "left alone for a while" in server.post("/v1/completions", ask).text
+        assert server.post("/admin/models/tiny/unload", None).json()["loaded"] is False
+        # The next start is one like the first: it waits for no pause, and who asks waits for it.
+        assert server.post("/v1/completions", ask).status_code == 200
+
+
 def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):
     options = EngineOptions(str(long_checkpoint), "float32", max_sequences=2)
     patience = Patience(stall=2, backoff=0.05)
