@@ -44,29 +44,29 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     for item in work:
         if not item.last:
             continue
-        rows = slice(row, row + item.scored)
-        row += item.scored
         try:
-            chosen.append(_chosen(scores_MV[rows], drawn[rows], finite[rows], item))
+            chosen.append(_chosen(scores_MV, drawn, finite, item, row))
         except Exception as failure:
             item.sequence.fail(failure)
             chosen.append([])
+        row += item.scored
     return chosen
 
 
-def _chosen(scores_MV: Tensor, drawn: list[int], finite: list[bool], item: Work) -> list[int]:
-    """The new tokens of one item, from its rows. Raises CheckpointError when the scores are NaN."""
+def _chosen(scores_MV: Tensor, drawn: list[int], finite: list[bool], item: Work, row: int) -> list[int]:
+    """The new tokens of one item, whose rows begin with ``row``. CheckpointError when scores are NaN."""
     sequence = item.sequence
     if sequence.search is not None:
-        if not all(finite):
+        if not all(finite[row : row + item.scored]):
             raise CheckpointError(_DAMAGED)
-        _search(scores_MV, sequence, sequence.search)
+        _search(scores_MV[row : row + item.scored], sequence, sequence.search)
         return []
     new: list[int] = []
     for place in range(len(item.drafts) + 1):
-        if not finite[place]:
+        here = row + place
+        if not finite[here]:
             raise CheckpointError(_DAMAGED)
-        new.append(_next(scores_MV[place], drawn[place], sequence, item.drafts[:place]))
+        new.append(_next(scores_MV[here], drawn[here], sequence, item.drafts[:place]))
         # Behind an end the grammar of an answer knows nothing.
         if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in sequence.ends:
             break
