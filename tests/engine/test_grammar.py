@@ -81,7 +81,7 @@ def test_greedy_and_penalties_and_min_tokens_go_with_a_grammar(engine):
     "grammar", [Grammar("json_schema", json.dumps(SCHEMA)), Grammar("regex", "(ab|cd){3,20}")]
 )
 def test_speculation_changes_nothing(tiny_decoder, tiny_tokenizer, monkeypatch, grammar):
-    monkeypatch.setattr(Speculator, "_plan", lambda self, sequences, room: 4)
+    monkeypatch.setattr(Speculator, "_plan", lambda self, *_: 4)
     model = tiny_decoder(max_position_embeddings=512)
     plain = texts(LLM(model, tiny_tokenizer, speculation=False), grammar)
     for draft in (None, model, tiny_decoder(seed=3)):

@@ -9,6 +9,7 @@ from weft.engine.blocks import BLOCK, BlockPool
 from weft.engine.fair_queue import PATIENCE
 from weft.engine.params import SamplingParams
 from weft.engine.scheduler import Scheduler, Work
+from weft.engine.search import Beams, Search
 from weft.engine.sequence import Sequence
 from weft.engine.text import TextStream
 
@@ -353,6 +354,70 @@ def test_any_traffic_keeps_every_promise(requests, slots, budget, blocks, guesse
         for each in [
             each for each in goal if len(each.tokens) >= goal[each] or (each in aborted and steps % 3 == 0)
         ]:
+            each.finish_reason = "length"
+            engine.remove(each)
+            del goal[each]
+        engine.check()
+    assert not engine.busy and engine.pool.available == blocks
+
+
+def move_beams(engine: Scheduler, work: list[Work]) -> None:
+    """As :func:`advance`; the beams of a search go on from one another."""
+    for item in work:
+        search = item.sequence.search
+        if not item.last or search is None:
+            advance(engine, [item])
+            continue
+        engine.advance(item)
+        beams = len(item.sequence.lines)
+        search.ahead = [(0.0, number % beams, number) for number in range(search.how.beams)]
+        engine.fork(item.sequence)
+
+
+searches = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # steps before it comes
+        st.sampled_from([1, 3, 8, 16]),  # beams
+        st.integers(1, 20),  # answer
+        st.integers(0, 40) | st.just(100),  # source
+        st.sampled_from("ab"),
+    ),
+    min_size=3,
+    max_size=10,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(searches, st.integers(1, 5), st.integers(8, 40), st.integers(16, 40), st.booleans())
+def test_no_source_waits_for_a_search_to_end(requests, slots, budget, blocks, plenty):
+    blocks *= 1000 if plenty else 1
+    engine = scheduler(slots, budget, blocks)
+    pending, goal, steps = list(requests), dict[Sequence, int](), 0
+    while pending or goal:
+        steps += 1
+        assert steps < 1_000, "somebody waits for ever"
+        while pending and pending[0][0] <= 0:
+            _, beams, answer, length, owner = pending.pop(0)
+            # What could never fit is refused before it comes here.
+            source = range(min(length, engine.longest_source))
+            beams = min(beams, engine.most_rows, (blocks - 3) // 2)
+            search = Search(Beams(answer, beams), (), answer) if beams > 1 else None
+            each = sequence(1, owner=owner, source=source, search=search)
+            goal[each] = 1 + answer
+            engine.add(each)
+        if pending:
+            pending[0] = (pending[0][0] - 1, *pending[0][1:])
+        work = engine.schedule()
+        assert bool(work) == bool(goal)
+        rows = [item.rows for item in work if item.sequence.decodes]
+        assert sum(item.cost for item in work) <= max(budget, slots + 1) + sum(rows) - len(rows)
+        taken = sum(each.width for each in engine.running)
+        if plenty and engine.waiting and engine.free_slots:
+            first = next(engine._queue.heads(engine._step))
+            assert taken + first.width > engine.most_rows or any(item.source for item in work)
+        engine.check()
+        move_beams(engine, work)
+        for each in [each for each in goal if len(each.tokens) >= goal[each]]:
             each.finish_reason = "length"
             engine.remove(each)
             del goal[each]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import pytest
 import torch
 
-from weft.core.errors import UsageError
+from weft.core.errors import CheckpointError, UsageError
 from weft.engine import LLM, Beams, SamplingParams
 from weft.engine.encdec import write
 from weft.engine.runner import prepare
@@ -199,6 +202,29 @@ def test_wide_searches_wait_for_rows_and_are_not_passed(tiny_decoder, tiny_token
     assert second.finished
 
 
+def test_a_long_source_waits_for_no_wide_search(tiny_tokenizer):
+    model, wide = made(), Beams(40, 12)
+    model.output.weight[tiny_tokenizer.eos_id] = 0  # hardly any answer ends by itself
+    long, asked = [5, 9] * 48, SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    expected = LLM(model, tiny_tokenizer).search(SOURCES[:4], wide)
+    (alone,) = LLM(model, tiny_tokenizer).generate([long], asked)
+    engine = LLM(model, tiny_tokenizer, max_sequences=5, token_budget=101)
+    searches = [engine.add_search(source, wide) for source in SOURCES[:4]]
+    for _ in range(5):
+        engine.step()
+    # Only 53 places are left of the budget, and the source is the longest that there may be.
+    assert sum(len(one.lines) for one in searches) == 48 and engine.scheduler.longest_source == len(long)
+    last = engine.add(long, asked)
+    for steps in range(3):
+        before = [len(one.tokens) for one in searches]
+        engine.step()
+        assert last.generated_length == steps + 1
+        assert [len(one.tokens) for one in searches] == [length + 1 for length in before]
+    while engine.scheduler.busy:
+        engine.step()
+    assert [one.search.answers for one in searches] == expected and tuple(last.generated) == alone.tokens
+
+
 def test_a_cache_or_step_that_cannot_hold_it_is_told(tiny_decoder, tiny_tokenizer):
     engine = LLM(tiny_decoder(), tiny_tokenizer, max_sequences=1, token_budget=8)
     with pytest.raises(UsageError, match="beams = 5 is more than the 4 rows"):
@@ -211,6 +237,106 @@ def test_a_cache_or_step_that_cannot_hold_it_is_told(tiny_decoder, tiny_tokenize
     # Four whole blocks of the prompt are there once, and each beam needs one more: eight in all.
     (answers,) = engine.search([list(range(50, 114))], Beams(16, 4))
     assert answers and engine.stats().free_blocks == 8
+
+
+def failing(engine, source):
+    """A search and three other requests of a source with a token that nobody can read."""
+    plain = {"max_tokens": 30, "ignore_eos": True}
+    settings = [
+        SamplingParams(temperature=0, **plain),
+        SamplingParams(seed=3, **plain),
+        SamplingParams(temperature=0.5, top_p=0.9, seed=3, frequency_penalty=0.1, logprobs=2, **plain),
+    ]
+    if not engine.reads_source:
+        settings.append(SamplingParams(prompt_logprobs=1, **plain))
+    return [engine.add_search(source, HOW), *(engine.add(source, params) for params in settings)]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder-decoder", "bf16"])
+def test_scores_that_are_not_numbers_end_only_what_has_them(kind, tiny_decoder, tiny_tokenizer):
+    if kind == "decoder":
+        model = tiny_decoder(max_position_embeddings=512, tie_word_embeddings=False)
+    else:
+        model = made(torch.bfloat16 if kind == "bf16" else torch.float32)
+    damaged = 510
+    model.embedding.weight.data[damaged] = float("nan")
+    model.output.weight.data[damaged] = 0
+    alone = [LLM(model, tiny_tokenizer).search([source], HOW)[0] for source in SOURCES]
+    written = SamplingParams(temperature=1.5, seed=5, max_tokens=30, ignore_eos=True)
+    (expected,) = LLM(model, tiny_tokenizer).generate([SOURCES[1]], written)
+
+    engine = LLM(model, tiny_tokenizer, max_sequences=10, token_budget=128)
+    for _ in range(2):
+        searches, others, failed = [], [], []
+        for source in SOURCES:
+            searches.append(engine.add_search(source, HOW))
+            engine.step()
+            # The second time what is left in their blocks is NaN.
+            failed += failing(engine, [*SOURCES[2], damaged, *source])
+            others.append(engine.add(SOURCES[1], written))
+            engine.step()
+        while engine.scheduler.busy:
+            engine.step()
+        assert [one.search.answers for one in searches] == alone
+        assert {tuple(one.generated) for one in others} == {expected.tokens}
+        for one in failed:
+            assert one.finish_reason == "abort" and "NaN" in one.error
+            assert isinstance(one.failure, CheckpointError) and not one.generated
+        assert engine.stats().free_blocks == engine.stats().total_blocks
+    with pytest.raises(CheckpointError, match="NaN"):
+        engine.search([SOURCES[0], [damaged]], HOW)
+    assert not engine.scheduler.busy
+
+
+def test_a_search_that_fails_by_itself_ends_alone(model, alone, tiny_tokenizer, monkeypatch):
+    engine = LLM(model, tiny_tokenizer, max_sequences=3)
+    good, bad = engine.add_search(SOURCES[0], HOW), engine.add_search(SOURCES[1], HOW)
+    for _ in range(3):
+        engine.step()
+    monkeypatch.setattr(bad.search, "take", lambda *_: [][1])
+    assert set(engine.step()) == {good, bad}
+    assert bad.finish_reason == "abort" and isinstance(bad.failure, IndexError)
+    assert bad.error == "The engine failed on this request: IndexError('list index out of range')."
+    while not good.finished:
+        engine.step()
+    assert good.search.answers == alone[0] and good.failure is good.error is None
+    assert engine.stats().free_blocks == engine.stats().total_blocks
+
+
+@pytest.mark.parametrize("place", ["advance", "fork", "observe"])
+def test_what_was_interrupted_comes_to_the_same_end(tiny_tokenizer, monkeypatch, place):
+    model = made()
+    # Answers end early too: those that were found in a step that was left are not to be found twice.
+    model.output.weight[tiny_tokenizer.eos_id] *= 3
+
+    def asked():
+        made = LLM(model, tiny_tokenizer, max_sequences=6)
+        greedy = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True, logprobs=2)
+        return made, made.add(SOURCES[0], greedy), [made.add_search(source, HOW) for source in SOURCES]
+
+    plain, expected, alone = asked()
+    while plain.scheduler.busy:
+        plain.step()
+    engine, written, searches = asked()
+    owner = engine._speculator if place == "observe" else engine.scheduler
+    usual, calls, interruptions = getattr(owner, place), itertools.count(1), []
+
+    def interrupted(*arguments):
+        # In the midst of a step: some searches have gone on already.
+        if next(calls) in (2, 9, 24, 51):
+            interruptions.append(place)
+            raise KeyboardInterrupt
+        return usual(*arguments)
+
+    monkeypatch.setattr(owner, place, interrupted)
+    while engine.scheduler.busy:
+        with contextlib.suppress(KeyboardInterrupt):
+            engine.step()
+        engine.scheduler.check()
+    assert len(interruptions) >= 3
+    assert [one.search.answers for one in searches] == [one.search.answers for one in alone]
+    assert (written.generated, written.logprobs) == (expected.generated, expected.logprobs)
+    assert engine.stats().free_blocks == engine.stats().total_blocks
 
 
 def test_what_ends_is_kept_only_among_the_best():

@@ -13,7 +13,8 @@ from weft.engine.draft import early_exit
 from weft.engine.params import SamplingParams as Params
 from weft.engine.runner import prepare
 from weft.engine.scheduler import Work
-from weft.engine.sequence import Sequence
+from weft.engine.search import Beams, Search
+from weft.engine.sequence import Beam, Sequence
 from weft.engine.speculative import _MOST_REST as MOST_REST
 from weft.engine.speculative import MOST, PromptLookup, Speculator
 from weft.engine.text import TextStream
@@ -29,8 +30,8 @@ SETTINGS = {
 }
 
 
-def sequence(tokens, limit=10**6, **settings) -> Sequence:
-    return Sequence(tokens, Params(**settings), seed=0, limit=limit, text=TextStream(None))
+def sequence(tokens, limit=10**6, search=None, **settings) -> Sequence:
+    return Sequence(tokens, Params(**settings), seed=0, limit=limit, text=TextStream(None), search=search)
 
 
 def answers(engine, params, prompts=(REPEATING, [7, 8, 9], REPEATING[:20])):
@@ -44,7 +45,7 @@ def answers(engine, params, prompts=(REPEATING, [7, 8, 9], REPEATING[:20])):
 @pytest.fixture
 def always(monkeypatch):
     """Guesses are used whether they pay or not."""
-    monkeypatch.setattr(Speculator, "_plan", lambda self, sequences, room: 5)
+    monkeypatch.setattr(Speculator, "_plan", lambda self, *_: 5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -222,6 +223,23 @@ def test_no_guess_goes_beyond_the_limit():
     speculator._times.observe(MOST + 1, 1.01)
     speculator.propose([each])
     assert len(each.drafts) == 2
+
+
+@pytest.mark.parametrize("beams", [0, 14])
+def test_the_plan_knows_the_rows_of_searches(beams):
+    speculator = Speculator(Fixed(True))
+    each = sequence([0])
+    running = [each]
+    if beams:
+        searching = sequence([0], search=Search(Beams(50, beams), (), 50))
+        searching.tokens, searching.cached = [0, 1], 1
+        searching.split([Beam([0, 1], [], 0.0) for _ in range(beams)])
+        running.append(searching)
+    # Rows cost nothing up to fifteen, which is what the search takes beside the sequence, and then a lot.
+    for rows in range(1, 60):
+        speculator._times.observe(rows, 1.0 if rows < 16 else 3.0)
+    speculator.propose(running)
+    assert bool(each.drafts) == (not beams)
 
 
 def test_a_draft_of_another_vocabulary_is_refused(tiny_decoder, tiny_tokenizer):

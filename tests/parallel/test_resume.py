@@ -8,8 +8,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,18 @@ import torch.distributed as dist
 from tests.parallel.ranks import Ranks
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
+from weft.checkpoint import state as checkpoint
 from weft.checkpoint.huggingface import load_model, save_model
 from weft.core import config
 from weft.core.errors import Interrupted, ResourceError
 from weft.core.files import hash_file
 from weft.data.config import MixtureConfig
 from weft.models import Decoder
+from weft.parallel import company
 from weft.train import session
+from weft.train.best import Best
 from weft.train.config import TrainRun
+from weft.train.saving import Progress
 
 BASE = (
     "data.sequence_length=64", "model.hidden_size=32", "model.head_dim=16", "model.num_hidden_layers=2",
@@ -212,6 +218,45 @@ def test_a_disk_full_on_one_rank_stops_all_and_loses_no_earlier_checkpoint(
     for text in two.run(train_on_a_full_disk, data_folder, tmp_path):
         assert text.startswith("Rank 1 of 2: Could not write") and "no disk space left" in text
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000008"]
+
+
+def train_with_slow_saves(data: Path, folder: Path) -> list[str]:
+    """Rank 0 is slow to write what is saved beside training; returns what was kept for being the best."""
+    plain, patience, kept = FileSystemWriter.write_data, company.TIMEOUT, []
+    better = Best.after_validation
+
+    def slow(self: FileSystemWriter, *arguments: object) -> object:
+        if threading.current_thread().name == "saver" and dist.get_rank() == 0:
+            time.sleep(1)
+        return plain(self, *arguments)
+
+    def noted(self: Best, record: dict, progress: Progress) -> None:
+        better(self, record, progress)
+        kept.append(checkpoint.newest(self.saver.folder).name)  # type: ignore[union-attr]
+
+    FileSystemWriter.write_data = slow  # type: ignore[assignment, method-assign]
+    Best.after_validation = noted  # type: ignore[method-assign]
+    # Ranks that wait for each other are an error soon.
+    company.TIMEOUT = timedelta(seconds=60)
+    more = ("train.steps=6", "train.save_steps=2", "train.validate_steps=1", "train.best=validation_loss")
+    try:
+        run = config.load(TrainRun, None, [f"data.path={data}", *BASE, *more, "parallel.dp=2"])
+        session.train(run, folder, say=lambda text: None)
+    finally:
+        FileSystemWriter.write_data, company.TIMEOUT = plain, patience  # type: ignore[method-assign]
+        Best.after_validation = better  # type: ignore[method-assign]
+    return kept
+
+
+def test_the_best_is_kept_while_another_save_is_under_way(
+    data_folder: Path, two: Ranks, tmp_path: Path
+) -> None:
+    kept = two.run(train_with_slow_saves, data_folder, tmp_path)
+    # After steps 3 and 5 that of the step before is still being written.
+    assert kept == [[f"step-0000000{step}" for step in range(1, 7)]] * 2
+    for name, step in (("checkpoints", 6), ("best", 6)):
+        newest = checkpoint.newest(tmp_path / name)
+        assert newest is not None and checkpoint.verify(newest)[0] == step
 
 
 SLOW_DISK = """

@@ -79,6 +79,18 @@ def test_an_engine_that_keeps_dying_makes_nobody_wait(checkpoint):
         assert "left alone for a while" in answer.json()["error"]["message"]
 
 
+def test_an_engine_that_is_unloaded_while_it_is_left_alone_answers_when_it_is_loaded(checkpoint):
+    options = EngineOptions(str(checkpoint), "float32", max_sequences=2)
+    with running({"tiny": options}, patience=Patience(backoff=60)) as server:
+        ask = {"prompt": "a", "max_tokens": 2}
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: not server.engine().up)
+        assert "left alone for a while" in server.post("/v1/completions", ask).text
+        assert server.post("/admin/models/tiny/unload", None).json()["loaded"] is False
+        # The next start is one like the first: it waits for no pause, and who asks waits for it.
+        assert server.post("/v1/completions", ask).status_code == 200
+
+
 def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):
     options = EngineOptions(str(long_checkpoint), "float32", max_sequences=2)
     patience = Patience(stall=2, backoff=0.05)
@@ -112,6 +124,22 @@ def test_weights_that_give_nan_are_an_error_of_the_request(tmp_path, tiny_decode
         assert "server_error" in streamed.text and "[DONE]" not in streamed.text
         assert server.engine().restarts == 0
         until(server.idle)
+
+
+def test_scores_that_are_not_numbers_are_told_to_their_request_alone(tiny_decoder, tiny_tokenizer):
+    model = tiny_decoder(tie_word_embeddings=False)
+    model.embedding.weight[500] = np.nan
+    worker = LlmWorker(LLM(model, tiny_tokenizer))
+    params = {"max_tokens": 2, "ignore_eos": True, "seed": 1}
+    good, bad = (
+        worker.add({"op": "add", "tokens": ids, "params": params, "owner": ""}) for ids in ([1], [500])
+    )
+    assert set(worker.step()) == {good, bad}
+    assert worker.news(good)["tokens"] == 1
+    with pytest.raises(CheckpointError, match="NaN"):
+        worker.news(bad)
+    assert worker.step() == [good] and worker.news(good)["finish"] == "length"
+    assert worker.stats()["free_blocks"] == worker.stats()["total_blocks"]
 
 
 def test_an_engine_that_was_warmed_is_as_it_was(tiny_decoder, tiny_tokenizer):

@@ -11,6 +11,7 @@ from weft.api import WritingModel
 from weft.core.errors import CheckpointError, UsageError
 from weft.models.encdec import EncoderDecoder
 from weft.models.encdec_config import EncoderDecoderConfig
+from weft.server.task_bodies import MOST_BEAMS
 from weft.server.tasks import SOURCE_TOKENS
 from weft.server.writing import Asked, WritingWorker
 from weft.tasks import Card
@@ -114,6 +115,21 @@ def test_keys_take_turns(model: WritingModel) -> None:
         assert [one.answers is not None for one in mine] == [True, False, False]
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_server_of_few_texts_has_room_for_the_widest_search(model: WritingModel, most: int) -> None:
+    worker = WritingWorker(model, most)
+    order = model.order("translate", "a", {})
+    text = "a" * (SOURCE_TOKENS - len(order.source))
+    assert SOURCE_TOKENS - 64 <= len(model.order("translate", text, {}).source) <= SOURCE_TOKENS
+    # Without a limit of its own the answer may be twice as long as the source.
+    request = asked(worker, text, beams=MOST_BEAMS)
+    for _ in range(3):
+        worker.step()
+    assert len(request.sequence.lines) == MOST_BEAMS
+    worker.abort(request)
+    assert worker.stats()["free_blocks"] == worker.stats()["total_blocks"]
+
+
 def test_what_cannot_be_is_refused(model: WritingModel) -> None:
     worker = WritingWorker(model, 2)
     with pytest.raises(UsageError, match="continues no text"):
@@ -141,6 +157,8 @@ def test_damaged_weights_are_told(model: WritingModel, beams: int) -> None:
     worker = WritingWorker(model, 2)
     with torch.no_grad():
         model.model.decoder.norm.weight.fill_(float("nan"))
-    asked(worker, TEXTS[0], beams=beams, max_length=3)
+    request = asked(worker, TEXTS[0], beams=beams, max_length=3)
+    assert worker.step() == [request]
     with pytest.raises(CheckpointError, match="NaN"):
-        worker.step()
+        worker.news(request)
+    assert worker.stats()["free_blocks"] == worker.stats()["total_blocks"]

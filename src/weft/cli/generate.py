@@ -136,6 +136,8 @@ def _stream(
         click.echo(pieces[-1], out, nl=False)
         out.flush()
     click.echo(file=out)
+    if sequence.failure is not None:
+        raise sequence.failure
     return _record("".join(pieces), sequence.generated_length, sequence.finish_reason)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weft.engine.blocks import BLOCK
 from weft.engine.scheduler import Work
-from weft.engine.search import Beams
+from weft.engine.search import WIDEST, Beams
 from weft.models.config import DecoderConfig
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.paged import PAGE, Item, Layout, Pages
@@ -30,13 +30,14 @@ POSITIONS = 4096
 def fit(config: Config, slots: int, dtype: torch.dtype, memory_bytes: int) -> tuple[int, int]:
     """(blocks, positions of the context) that fit in ``memory_bytes``; enough for all ``slots`` at most.
 
-    That of an encoder-decoder is one for every beam: searching is what they are asked for.
+    That of an encoder-decoder is one for every beam: searching is what they are asked for. It is enough for
+    one search of the widest.
     """
     layers, (_, groups), head_dim, most = _shape(config)
     blocks = max(1, memory_bytes // Pages.block_bytes(layers, groups, head_dim, dtype))
     context = min(most, blocks * BLOCK)
     if isinstance(config, EncoderDecoderConfig):
-        slots *= Beams().beams
+        slots = max(slots * Beams().beams, WIDEST)
     return min(blocks, slots * -(-context // BLOCK)), context
 
 

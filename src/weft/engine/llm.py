@@ -49,7 +49,7 @@ class LLM:
     ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
     tokens of one step, and so how long a prompt holds up the others. ``cache_bytes`` bound the cache (None:
     half of the memory, and no more than all sequences need at full length, four times that where each may be
-    searched by beams: encoder-decoders).
+    searched by beams, and 16 times what one needs at least: encoder-decoders).
     ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter
     run through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
     ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.
@@ -107,7 +107,7 @@ class LLM:
         return DraftModel(draft, vocabulary=self.tokenizer.vocab_size, slots=slots, context=self.context)
 
     def step(self) -> list[Sequence]:
-        """One step of the model for everything under way; returns the sequences that got a token."""
+        """One step of the model for everything under way; returns those that got a token, or failed."""
         if self._speculator:
             self._speculator.propose(self.scheduler.running)
         work = self.scheduler.schedule()
@@ -115,10 +115,15 @@ class LLM:
             return []
         began = time.perf_counter()
         scores = self.runner.run(work)
-        drawn = sample(scores[:, : self.tokenizer.vocab_size], work)
-        if self._speculator:
-            self._speculator.observe(work, drawn, time.perf_counter() - began)
-        advanced = self._postprocess(work, drawn)
+        try:
+            drawn = sample(scores[:, : self.tokenizer.vocab_size], work)
+            if self._speculator:
+                self._speculator.observe(work, drawn, time.perf_counter() - began)
+            advanced = self._postprocess(work, drawn)
+        except BaseException:
+            # A search may have found answers, or taken beams, whose step is not counted: a Ctrl-C is enough.
+            self.scheduler.restart_searches()
+            raise
         self._steps += 1
         if not self.scheduler.busy:
             self.scheduler.check()
@@ -126,11 +131,15 @@ class LLM:
 
     def _postprocess(self, work: list[Work], drawn: list[list[int]]) -> list[Sequence]:
         """Give each sequence its new tokens, and end those that are done; returns who got any."""
-        advanced = [item.sequence for item in work if item.last]
+        advanced = [item.sequence for item in work if item.last or item.sequence.failure]
         fresh = iter(drawn)
         for item in work:
             reason: FinishReason | None = None
             new, kept = next(fresh) if item.last else [], 0
+            if item.sequence.failure is not None:
+                # What it has in the cache may be damaged: none of it is to be found by others.
+                self._finish(item.sequence, "abort")
+                continue
             if item.last and not item.sequence.limit:
                 reason, new = "length", []  # only the prompt was asked about
             for token in new:
@@ -168,6 +177,8 @@ class LLM:
         sequence.finish_reason = "stop" if sequence.text.stopped else reason
         if sequence.grammar is not None and sequence.grammar.error:
             sequence.finish_reason, sequence.error = "abort", sequence.grammar.error
+        if sequence.failure is not None:
+            sequence.finish_reason = "abort"
         del sequence.logprobs[sequence.generated_length :]
         self.scheduler.remove(sequence)
         if self._speculator:
@@ -401,6 +412,8 @@ class LLM:
             sequences.extend(adding)
             while not all(sequence.finished for sequence in sequences):
                 self.step()
+                for failed in filter(None, (sequence.failure for sequence in sequences)):
+                    raise failed
         finally:
             for sequence in sequences:
                 self.abort(sequence)
@@ -433,6 +446,8 @@ class LLM:
                 self.step()
                 if piece := sequence.take():
                     yield piece
+            if sequence.failure is not None:
+                raise sequence.failure
         finally:
             self.abort(sequence)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from weft.core.errors import UsageError
+from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import probe
 from weft.engine.adapters import Adapters
 from weft.engine.cache import StepContext
@@ -92,7 +92,11 @@ class Runner:
                 scores_MV = model.logits(rows_ME).float()[:, : self._vocabulary]
                 following = sequence.tokens[places.start + 1 : places.stop + 1]
                 count = sequence.params.prompt_logprobs or 0
-                sequence.prompt_logprobs += logprobs(scores_MV, following, count)
+                try:
+                    sequence.prompt_logprobs += logprobs(scores_MV, following, count)
+                except CheckpointError as failure:
+                    sequence.fail(failure)
+                    break
             begin += item.rows
 
 

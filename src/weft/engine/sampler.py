@@ -32,33 +32,45 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
 
     ``scores`` are those of :meth:`weft.engine.runner.Runner.run`. A draft is accepted if it is what would
     have been drawn, with the same random number, had it not been there: so drafts change no token, and the
-    tokens have exactly the distribution they have without. Raises CheckpointError when the scores are NaN.
+    tokens have exactly the distribution they have without. A sequence whose scores are NaN, or whose tokens
+    cannot be chosen, has failed (:meth:`Sequence.fail`), and gets none.
     """
     best, likeliest = scores_MV.max(-1)
-    if not all(map(math.isfinite, best.tolist())):
-        raise CheckpointError(_DAMAGED)
+    finite = [math.isfinite(score) for score in best.tolist()]
     drawn: list[int] = likeliest.tolist()
-    _draw_plain(scores_MV, work, drawn)
+    _draw_plain(scores_MV, work, drawn, finite)
     chosen: list[list[int]] = []
     row = 0
     for item in work:
         if not item.last:
             continue
-        if item.sequence.search is not None:
-            _search(scores_MV[row : row + item.scored], item.sequence, item.sequence.search)
+        try:
+            chosen.append(_chosen(scores_MV, drawn, finite, item, row))
+        except Exception as failure:
+            item.sequence.fail(failure)
             chosen.append([])
-            row += item.scored
-            continue
-        new: list[int] = []
-        for place in range(len(item.drafts) + 1):
-            here = row + place
-            new.append(_next(scores_MV[here], drawn[here], item.sequence, item.drafts[:place]))
-            # Behind an end the grammar of an answer knows nothing.
-            if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in item.sequence.ends:
-                break
-        chosen.append(new)
         row += item.scored
     return chosen
+
+
+def _chosen(scores_MV: Tensor, drawn: list[int], finite: list[bool], item: Work, row: int) -> list[int]:
+    """The new tokens of one item, whose rows begin with ``row``. CheckpointError when scores are NaN."""
+    sequence = item.sequence
+    if sequence.search is not None:
+        if not all(finite[row : row + item.scored]):
+            raise CheckpointError(_DAMAGED)
+        _search(scores_MV[row : row + item.scored], sequence, sequence.search)
+        return []
+    new: list[int] = []
+    for place in range(len(item.drafts) + 1):
+        here = row + place
+        if not finite[here]:
+            raise CheckpointError(_DAMAGED)
+        new.append(_next(scores_MV[here], drawn[here], sequence, item.drafts[:place]))
+        # Behind an end the grammar of an answer knows nothing.
+        if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in sequence.ends:
+            break
+    return new
 
 
 def _search(scores_KV: Tensor, sequence: Sequence, search: Search) -> None:
@@ -75,8 +87,8 @@ def _search(scores_KV: Tensor, sequence: Sequence, search: Search) -> None:
     search.take(len(sequence.tokens) - first + 1, grown, lambda beam: lines[beam].tokens[first:])
 
 
-def _draw_plain(scores_MV: Tensor, work: Rows[Work], drawn: list[int]) -> None:
-    """Draw, into ``drawn``, the tokens of all rows whose scores are taken as they are."""
+def _draw_plain(scores_MV: Tensor, work: Rows[Work], drawn: list[int], finite: list[bool]) -> None:
+    """Draw, into ``drawn``, the tokens of all ``finite`` rows whose scores are taken as they are."""
     rows: list[int] = []
     draws: list[Draw] = []
     row = 0
@@ -85,8 +97,9 @@ def _draw_plain(scores_MV: Tensor, work: Rows[Work], drawn: list[int]) -> None:
             continue
         params = item.sequence.params
         if params.plain and not params.greedy:
-            rows += range(row, row + item.scored)
-            draws += [_draw(item.sequence, place) for place in range(item.scored)]
+            places = [place for place in range(item.scored) if finite[row + place]]
+            rows += [row + place for place in places]
+            draws += [_draw(item.sequence, place) for place in places]
         row += item.scored
     if rows:
         for row, token in zip(rows, draw_rows(scores_MV, rows, draws), strict=True):
@@ -109,6 +122,8 @@ def _next(scores_V: Tensor, token: int, sequence: Sequence, drafts: tuple[int, .
         else:
             (token,) = draw_rows(changed_V.unsqueeze(0), [0], [_draw(sequence, len(drafts))])
     if params.logprobs is not None:
+        # A step that was left half way may have noted it already.
+        del sequence.logprobs[sequence.generated_length + len(drafts) :]
         sequence.logprobs += logprobs(scores_V.unsqueeze(0), [token], params.logprobs)
     return token
 

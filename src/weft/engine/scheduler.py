@@ -67,8 +67,10 @@ class Scheduler:
     that made way begins anew.
 
     A source is read whole in one step, as every place of it sees all others: it waits for a step whose
-    budget has room for it, and must be no longer than :attr:`longest_source`. It takes its blocks when the
-    sequence is admitted and gives them up with the others; while they are found, it is not read again.
+    budget has room for it, and must be no longer than :attr:`longest_source`. What searches take beyond a row
+    each is not counted against it, so it waits for no search to end; such a step exceeds the budget by that
+    much, less than :attr:`most_rows`. It takes its blocks when the sequence is admitted and gives them up
+    with the others; while they are found, it is not read again.
     """
 
     def __init__(self, slots: int, token_budget: int, pool: BlockPool):
@@ -119,15 +121,19 @@ class Scheduler:
         """The work of the next step: single tokens, then chunks of prompts, the best ranks first."""
         self._step += 1
         decodes = self._decodes()
-        budget = self._token_budget - sum(work.rows for work in decodes)
+        rows = sum(work.rows for work in decodes)
+        budget = self._token_budget - rows
+        # A prompt takes what is left; a source cannot, and with all others behind it would wait for searches.
+        beams = rows - len(decodes)
         chunks: list[Work] = []
         prompts = [s for s in self._ranked() if not s.decodes]
         while budget > 0:
-            sequence = prompts.pop(0) if prompts else self._admit(budget)
-            if sequence is None or sequence.unread > budget:
+            sequence = prompts.pop(0) if prompts else self._admit(budget + beams)
+            if sequence is None or sequence.unread > budget + beams:
                 break
             source = sequence.unread
-            chunks.append(Work(sequence, min(budget - source, sequence.uncached), source=source))
+            room = budget + beams - source if source else budget
+            chunks.append(Work(sequence, min(room, sequence.uncached), source=source))
             budget -= chunks[-1].cost
         return [*self._with_drafts(decodes, budget), *chunks]
 
@@ -178,6 +184,11 @@ class Scheduler:
                 self.pool.release(parent.blocks)
         sequence.split(beams)
 
+    def restart_searches(self) -> None:
+        """Running searches begin anew: a step was left half way, and they may be in between."""
+        for sequence in [sequence for sequence in self.running if sequence.search is not None]:
+            self._preempt(sequence)
+
     def check(self) -> None:
         """Raise InternalError unless every block is accounted for."""
         self.pool.check(sum(len(blocks) for s in self.running for blocks in s.held))
@@ -218,10 +229,10 @@ class Scheduler:
             self.pool.release(blocks)
             blocks.clear()
 
-    def _admit(self, budget: int) -> Sequence | None:
+    def _admit(self, room: int) -> Sequence | None:
         """The next of the queue with the blocks of all its tokens, if there is room for it.
 
-        A source that is to be read must fit into ``budget``.
+        A source that is to be read must fit into ``room``.
         """
         writers = [sequence for sequence in self.running if sequence.pooled is None]
         texts, rows = len(self.running) - len(writers), sum(sequence.width for sequence in writers)
@@ -236,7 +247,7 @@ class Scheduler:
                 continue
             sequence.take_scores()
             source, found = self._found_source(sequence), self._found(sequence)
-            if not source and sequence.unread > budget:
+            if not source and sequence.unread > room:
                 return None
             known = [*source, *found]
             needed = _blocks(sequence.kept_source) + _blocks(len(sequence.tokens))

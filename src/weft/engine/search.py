@@ -11,6 +11,9 @@ from weft.core.errors import UsageError
 Candidate = tuple[float, int, int]
 """The sum of logarithms of a beam that goes on, its number, and its next token."""
 
+WIDEST = 16
+"""Beams of a search that an encoder-decoder's cache has room for, whatever its source, if memory allows."""
+
 
 @dataclass(frozen=True)
 class Written:

@@ -6,6 +6,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from weft.core.errors import WeftError
 from weft.engine.blocks import BLOCK, link, root
 from weft.engine.params import SamplingParams
 from weft.engine.pooled import Pooled
@@ -57,7 +58,8 @@ class Sequence:
     ``owner`` is whose turn is counted when requests queue (an API key, say); ``adapter`` names the LoRA
     adapter it runs through; a greater ``priority`` goes first. ``logprobs`` has an entry for each new token
     when its parameters ask for them. ``ends`` are tokens that end it; ``grammar`` says which tokens may come.
-    ``error`` says what went wrong with it alone, if it was ended for that.
+    ``error`` says what went wrong with it alone, if it was ended for that, and ``failure`` is it, where it
+    was not its grammar.
     ``leader`` is a sequence with the same prompt whose blocks it shares, and its ``prompt_logprobs``: an
     entry for each token of the prompt as far as they are computed, the first None, if the parameters
     ask for them.
@@ -109,6 +111,7 @@ class Sequence:
         self.drafts: tuple[int, ...] = ()
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
+        self.failure: Exception | None = None
         self.logprobs: list[TokenLogprobs] = []
         self.prompt_logprobs: list[TokenLogprobs | None] = [None]
         self._unread: list[str] = []
@@ -171,6 +174,12 @@ class Sequence:
         if self.search is not None:
             self.beams, self.tokens, self.blocks = [], self.tokens[: self.prompt_length], []
             self.search.start_over()
+
+    def fail(self, failure: Exception) -> None:
+        """This came up in its own part of a step: it is ended for that, and nobody beside it."""
+        known = isinstance(failure, WeftError)
+        self.failure = failure
+        self.error = str(failure) if known else f"The engine failed on this request: {failure!r}."
 
     @property
     def kept_source(self) -> int:

@@ -150,18 +150,22 @@ class Speculator:
         self._guesses = {}
         if self._proposer.free and self._rests(running):
             return
-        sequences = [s for s in running if s.decodes and s.limit and s.search is None]
+        decoding = [s for s in running if s.decodes]
+        sequences = [s for s in decoding if s.limit and s.search is None]
         if not sequences:
             return
+        # Searches beside them lengthen a step too, and get their next tokens in it.
+        others = len(decoding) - len(sequences)
+        beside = others, sum(len(s.lines) for s in decoding) - len(sequences)
         room = [max(0, min(MOST, s.limit - s.generated_length - 1)) for s in sequences]
         if self._proposer.free:
             guesses = self._proposer.propose(sequences, MOST)
             room = [min(most, len(guess)) for most, guess in zip(room, guesses, strict=True)]
-            count = self._plan(sequences, room)
+            count = self._plan(sequences, room, beside)
             self._unwatched = 0 if count else min(2 * self._unwatched + 1, _MOST_REST)
             self._watch_in = self._unwatched
         else:
-            count = self._plan(sequences, room) or self._probe()
+            count = self._plan(sequences, room, beside) or self._probe()
             guesses = self._proposer.propose(sequences, count) if count else [()] * len(sequences)
         for sequence, guess, most in zip(sequences, guesses, room, strict=True):
             sequence.drafts = guess[: min(count, most)]
@@ -204,24 +208,28 @@ class Speculator:
             self._usual += 0.01 * ((guessed == token) - self._usual)
         self._right[sequence] = share
 
-    def _plan(self, sequences: Items[Sequence], room: list[int]) -> int:
-        """How many guesses for each sequence promise the most tokens per second; 0 if none gains."""
+    def _plan(self, sequences: Items[Sequence], room: list[int], beside: tuple[int, int]) -> int:
+        """How many guesses for each sequence promise the most tokens per second; 0 if none gains.
+
+        ``beside``: requests of which nothing is guessed, and the rows that they take.
+        """
         able = [
             (self._right.get(sequence, self._usual), most)
             for sequence, most in zip(sequences, room, strict=True)
             if most
         ]
-        many, best = len(sequences), 0
+        many, best = len(sequences) + beside[0], 0
+        fewest = len(sequences) + beside[1]
         gained = sum(_tokens(share, most) - 1.0 for share, most in able)
         if many + gained <= _GAIN * many:
             # Even steps that take no longer would bring no more, as with most fresh text.
             return 0
-        fastest = many / self._times.expected(many)
+        fastest = many / self._times.expected(fewest)
         longest = max(most for _, most in able)
         for count in _SIZES:
             if count > longest:
                 break
-            tokens, rows = float(many), many
+            tokens, rows = float(many), fewest
             for share, most in able:
                 used = min(count, most)
                 tokens += _tokens(share, used) - 1.0

@@ -93,7 +93,12 @@ class LlmWorker:
         return self._llm.step()
 
     def news(self, request: Sequence) -> Message:
-        """Its new text, and the log probabilities of its new tokens; of its prompt the first time."""
+        """Its new text, and the log probabilities of its new tokens; of its prompt the first time.
+
+        Raises what it failed for.
+        """
+        if request.failure is not None:
+            raise request.failure
         first = request not in self._told
         start, self._told[request] = self._told.get(request, 0), request.generated_length
         item: Message = {"text": request.take(), "tokens": request.generated_length}

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from weft.api.ask import SETTINGS
+from weft.engine.search import WIDEST
 from weft.server.schema import Strict
 
 MOST_TEXTS = 32
 """Texts of one request: as many as /v1/completions takes prompts."""
 
-MOST_BEAMS = 16
+MOST_BEAMS = WIDEST
 MOST_TOKENS = 512
 """Of an answer that is written."""
 

@@ -48,7 +48,7 @@ class WritingWorker:
         self._model = model
         end, weight = model.tokenizer.eos_id, model.model.embedding.weight
         prepare(model.model, weight.device, weight.dtype)
-        # The longest source has a step to itself beside greedy answers; beside wide searches it may wait.
+        # The longest source has a step to itself beside what decodes.
         budget = SOURCE_TOKENS + _MARKS + most
         self._llm = LLM(model.model, model.tokenizer, max_sequences=most, token_budget=budget)
         # The engine's native code is compiled and loaded before anybody waits for it.
@@ -88,7 +88,10 @@ class WritingWorker:
         return done
 
     def news(self, request: Asked) -> Message:
-        """Its record, once there is one. Raises CheckpointError for scores that are NaN or infinite."""
+        """Its record, once there is one. Raises CheckpointError for scores that are NaN or infinite, and what
+        else it failed for."""
+        if request.sequence.failure is not None:
+            raise request.sequence.failure
         if request.aborted:
             return {"text": "", "tokens": 0, "finish": "abort"}
         answers = request.answers
