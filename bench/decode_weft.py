@@ -25,6 +25,10 @@ class Run:
         self.model = loaded.llm.runner.model
         budget = settings["context"] * settings["sequences"]
         self.llm = LLM(self.model, loaded.tokenizer, max_sequences=settings["sequences"], token_budget=budget)
+        # The peers write to their whole cache at the start; ours takes memory when a block is first used.
+        pages = self.llm.runner.pages
+        for tensor in (*pages.keys, *pages.values):
+            tensor.zero_()
 
     def __call__(self, prompts: Tokens, new: int) -> Step:
         params = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True)

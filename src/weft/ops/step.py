@@ -16,7 +16,7 @@ from weft.core.errors import ResourceError
 from weft.ops.kernels import decoder
 from weft.ops.packed import MatrixStruct, Packed
 
-_CHUNK = 192
+_CHUNK = 256
 """Rows that go through a half layer together: their activations stay in the caches. Matrix tiles take blocks of 32."""
 
 

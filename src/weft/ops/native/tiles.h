@@ -14,6 +14,9 @@ namespace tiles {
 
 struct Whole {
     using Sum = Ints;
+    static inline Floats scaled(Sum sum, const Rows &a, long row, Floats scale) {
+        return __builtin_convertvector(sum - 128 * a.sum[row * a.sums], Floats) * a.scale[row] * scale;
+    }
     // The intrinsics take the numbers of tiles as literals.
     static inline void first() {
         _tile_dpbsud(0, 4, 6);
@@ -31,6 +34,7 @@ struct Whole {
 };
 struct Half {
     using Sum = Floats;
+    static inline Floats scaled(Sum sum, const Rows &, long, Floats) { return sum; }
     static inline void first() {
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
@@ -96,6 +100,27 @@ static void chains(const char *w, const Rows &a, const char *x, long begin, long
             }
 }
 
+// 16 outputs of some rows from their sums; as `finished` and `put` of packed.h, with what all rows share in registers.
+template <class Kind>
+static void finish(const Matrix &m, long output, const Rows &a, long first, long rows, const char *found, float *out,
+                   long ld, bool add) {
+    using Sum = typename Kind::Sum;
+    if (m.N - output < LANES || m.bias) {
+        for (long r = 0; r < rows; r++)
+            put(m, output, finished(m, a, first + r, output, load<Sum>(found + 2 * r * STEP)), out + r * ld, add);
+        return;
+    }
+    const Floats scale = m.scale ? load<Floats>(m.scale + output) : Floats{};
+    auto all = [&](auto more) {
+        for (long r = 0; r < rows; r++, out += ld) {
+            const Sum sum = load<Sum>(found + 2 * r * STEP);
+            const Floats value = more(Kind::scaled(sum, a, first + r, scale), out);
+            std::memcpy(out, &value, sizeof value);
+        }
+    };
+    add ? all([](Floats x, const float *at) { return x + load<Floats>(at); }) : all([](Floats x, const float *) { return x; });
+}
+
 template <class Kind>
 static void block(const Matrix &m, long panel, const Rows &a, long first, long rows, float *out, long ld, bool add) {
     alignas(64) char found[BLOCK * 2 * STEP];
@@ -106,13 +131,10 @@ static void block(const Matrix &m, long panel, const Rows &a, long first, long r
     else if (whole)
         (first ? sums<Kind, true, false> : sums<Kind, true, true>)(w, a, x, whole, found);
     chains<Kind>(w, a, x, whole * SIDE, rows, found);
-    for (long r = 0; r < rows; r++)
-        for (int j = 0; j < 2; j++) {
-            const long output = panel * PANEL + j * LANES;
-            if (output >= m.N) break;
-            auto sum = load<typename Kind::Sum>(found + (2 * r + j) * STEP);
-            put(m, output, finished(m, a, first + r, output, sum), out + (first + r) * ld + output, add);
-        }
+    for (int j = 0; j < 2; j++) {
+        const long output = panel * PANEL + j * LANES;
+        if (output < m.N) finish<Kind>(m, output, a, first, rows, found + j * STEP, out + first * ld + output, ld, add);
+    }
 }
 
 static inline bool take(long format) { return format == BF16 || (format == INT8 && in_use); }
