@@ -17,6 +17,7 @@ from weft.engine.runner import best_dtype, prepare
 from weft.models import Decoder
 from weft.models.layers import Block, FeedForward, Linear
 from weft.models.moe import SparseFeedForward
+from weft.ops.arena import Arena
 from weft.ops.cache import AttentionContext
 from weft.ops.kernels import decoder
 from weft.ops.packed import Format, Packed, pack
@@ -158,9 +159,11 @@ _Fit = Callable[[Items[Tensor], Items[Tensor | None]], Packed]
 
 
 def _fitter(forms: Format | Mapping[Shape, Choice]) -> _Fit:
+    memory = Arena()
+
     def fit(weights: Items[Tensor], biases: Items[Tensor | None]) -> Packed:
         shape = (sum(map(len, weights)), weights[0].shape[1])
-        return pack(weights, forms if isinstance(forms, Format) else forms[shape].form, biases)
+        return pack(weights, forms if isinstance(forms, Format) else forms[shape].form, biases, memory)
 
     return fit
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.core.errors import ConfigError
+from weft.ops.arena import Arena
 from weft.ops.quantise import GROUP, quantise_int4, quantise_rows
 
 _PANEL, _LANES = 32, 16
@@ -60,8 +61,13 @@ class Packed:
         return MatrixStruct(*pointers, self.outputs, self.inputs, self.format)
 
 
-def pack(weights: Sequence[Tensor], form: Format, biases: Sequence[Tensor | None] = ()) -> Packed:
-    """The weights [N_i, K] one below the other as one matrix. Raises ConfigError for rows beyond 65,536."""
+def pack(
+    weights: Sequence[Tensor], form: Format, biases: Sequence[Tensor | None] = (), memory: Arena | None = None
+) -> Packed:
+    """The weights [N_i, K] one below the other as one matrix, in ``memory`` if it is given.
+
+    Raises ConfigError for rows beyond 65,536.
+    """
     weight = torch.cat([w.detach() for w in weights])
     outputs, inputs = weight.shape
     if inputs > _LONGEST:
@@ -78,7 +84,7 @@ def pack(weights: Sequence[Tensor], form: Format, biases: Sequence[Tensor | None
         data = _panels(weight.bfloat16(), 2)
     else:
         data = _panels(weight.float(), 1)
-    return Packed(data, scale, bias, outputs, inputs, form)
+    return Packed(memory.place(data) if memory else data, scale, bias, outputs, inputs, form)
 
 
 def stand_in(outputs: int, inputs: int, form: Format) -> Packed:
