@@ -24,7 +24,7 @@ _REMOVED = {"vllm": ("torchvision", "torchaudio", "torchcodec")}
 
 
 _BUILT = {"llamacpp": ("GGML_AVX", "GGML_AVX2", "GGML_FMA", "GGML_F16C", "GGML_BMI2")}
-"""Peers that are built from source, and what their build always has where it must be told (:func:`_options`)."""
+"""Peers that are built from source, and what such a build always has."""
 
 
 def _options(peer: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Matrix tiles (AMX) give the bits that vectors give: products in int8 and bf16, attention over a bf16 cache."""
+"""Matrix tiles (AMX) give the bits of vectors: products in int8 and bf16, attention over a bf16 cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ pytestmark = pytest.mark.skipif(
 )
 MATRICES = [(96, 64), (70, 37), (300, 1024), (64, 3072), (33, 1000)]
 ROWS = [1, 5, 16, 17, 40, 192, 200]
-HEADS = {"two": (4, 2, 64, None), "many": (14, 1, 96, None), "window": (8, 2, 128, 100), "odd": (6, 2, 40, None)}
+HEADS = {
+    "two": (4, 2, 64, None),
+    "many": (14, 1, 96, None),
+    "window": (8, 2, 128, 100),
+    "odd": (6, 2, 40, None),
+}
 LENGTH = 210
 PIECES = ([LENGTH], [1] * 20 + [17] * 11 + [3], [33, 100, 77])
 
@@ -100,7 +105,8 @@ def test_attention_has_the_bits_of_vectors_in_any_pieces(both):
 
 def test_the_libraries_have_tiles():
     library = serving("paged")
-    assert library is not None and library.weft_paged_in_pairs(64) == 1 and library.weft_paged_in_pairs(63) == 0
+    assert library is not None
+    assert [library.weft_paged_in_pairs(size) for size in (64, 63)] == [1, 0]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from weft.engine.scheduler import Work
 from weft.engine.search import WIDEST, Beams
 from weft.models.config import DecoderConfig
 from weft.models.encdec_config import EncoderDecoderConfig
+from weft.ops.cache import NativeAttention
 from weft.ops.paged import PAGE, Item, Layout, Pages
 
 Config = DecoderConfig | EncoderDecoderConfig
@@ -70,6 +71,10 @@ class StepContext:
     def attend(self, layer: int, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
         """[1, N, H, D]; stores the new keys and values first."""
         return self._pages.attend(layer, self._layout, q_BTHD[0], k_BTGD[0], v_BTGD[0]).unsqueeze(0)
+
+    def native(self, q_NHD: Tensor) -> NativeAttention | None:
+        """See :class:`weft.ops.cache.NativeContext`."""
+        return self._pages.native(self._layout, q_NHD)
 
 
 class SourceContext:

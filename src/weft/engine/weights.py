@@ -18,7 +18,7 @@ from weft.models import Decoder
 from weft.models.layers import Block, FeedForward, Linear
 from weft.models.moe import SparseFeedForward
 from weft.ops.arena import Arena
-from weft.ops.cache import AttentionContext
+from weft.ops.cache import AttentionContext, NativeContext
 from weft.ops.kernels import decoder
 from weft.ops.packed import Format, Packed, pack
 from weft.ops.quantise import QuantisedLinear
@@ -143,6 +143,11 @@ class PackedDecoder(Decoder):
             for angle in rotation(context.positions(tokens_BT), self.inverse_frequencies)
         )
         run = self._steps.pass_through(x_ME, cos, sin)
+        native = context.native(run.q) if self._steps.dense and isinstance(context, NativeContext) else None
+        if native is not None:
+            run.whole(native)
+            return run.hidden().view(B, T, -1)
+        run.begin()
         q, k, v = (x.view(B, T, *x.shape[1:]) for x in (run.q, run.k, run.v))
         for layer in range(self._steps.depth):
             run.advance(context.attend(layer, q, k, v).contiguous())

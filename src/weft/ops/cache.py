@@ -6,7 +6,8 @@ nor masks. Of an encoder-decoder N flat rows, each a token of some sequence, are
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,6 +24,27 @@ class AttentionContext(Protocol):
 
         Scores are scaled by 1/sqrt(D). A cache stores ``k`` and ``v`` of ``layer`` on the way.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class NativeAttention:
+    """Attention as native code calls it: the addresses of the function and of its first two arguments.
+
+    They hold as long as the context does that gave them.
+    """
+
+    function: int
+    cache: int
+    step: int
+
+
+@runtime_checkable
+class NativeContext(AttentionContext, Protocol):
+    """A context that a native decoder can call by itself, without coming back to Python for each layer."""
+
+    def native(self, q_NHD: Tensor) -> NativeAttention | None:
+        """For N = B T queries like these, which are on a CPU; None where only :meth:`attend` serves."""
         ...
 
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.core.errors import ResourceError
+from weft.ops.cache import NativeAttention
 from weft.ops.kernels import serving, suffix
 
 PAGE = 16
@@ -139,11 +140,9 @@ class Pages:
         self.D, self.window, self.dtype, self.device = head_dim, window, dtype, device
         self.padded = -(-head_dim // 16) * 16
         self._paired = dtype == torch.bfloat16 and device.type == "cpu" and _in_pairs(head_dim)
-        key, value, number = (
-            (blocks, self.G, head_dim, PAGE),
-            (blocks, self.G, PAGE, self.padded),
-            (blocks, self.G, PAGE),
-        )
+        key: tuple[int, ...] = (blocks, self.G, head_dim, PAGE)
+        value: tuple[int, ...] = (blocks, self.G, PAGE, self.padded)
+        number = (blocks, self.G, PAGE)
         if self._paired:
             key = (blocks, self.G, head_dim // 2, PAGE, 2)
             value = (blocks, self.G, PAGE // 2, self.padded, 2)
@@ -189,6 +188,15 @@ class Pages:
         kernel(ctypes.byref(self._native), ctypes.byref(layout.native), layer, *pointers)
         return out
 
+    def native(self, layout: Layout, q_NHD: Tensor) -> NativeAttention | None:
+        """The kernel for queries like these, or None where there is none."""
+        kernel = _kernel(q_NHD, self.dtype)
+        if kernel is None:
+            return None
+        function = ctypes.cast(kernel, ctypes.c_void_p).value
+        assert function is not None
+        return NativeAttention(function, ctypes.addressof(self._native), ctypes.addressof(layout.native))
+
     def store(self, layer: int, layout: Layout, k_NGD: Tensor, v_NGD: Tensor) -> None:
         """The plain twin of the native kernel's first half."""
         block, place = (x.to(self.device) for x in (layout.places_N // PAGE, layout.places_N % PAGE))
@@ -197,7 +205,7 @@ class Pages:
             v_NGD, self.value_scales[layer][block, :, place] = quantise(v_NGD)
         v_NGP = F.pad(v_NGD, (0, self.padded - self.D))
         if self._paired:
-            self.keys[layer][block, :, :, place] = k_NGD.unflatten(-1, (-1, 2))
+            self.keys[layer][block, :, :, place] = k_NGD.reshape(*k_NGD.shape[:-1], -1, 2)
             self.values[layer][block, :, place // 2, :, place % 2] = v_NGP
             return
         self.keys[layer][block, :, :, place] = k_NGD

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import ResourceError
+from weft.ops.cache import NativeAttention
 from weft.ops.kernels import decoder
 from weft.ops.packed import MatrixStruct, Packed
 
 _CHUNK = 256
-"""Rows that go through a half layer together: their activations stay in the caches. Matrix tiles take blocks of 32."""
+"""Rows that go through a half layer together, in blocks of 32: their activations stay in the caches."""
 
 
 class _LayerStruct(ctypes.Structure):
@@ -131,11 +132,19 @@ class Steps:
         self._product.argtypes = [pointer, pointer, pointer, number, pointer]
         self._feed = library.weft_decoder_feed
         self._feed.argtypes = [pointer, pointer, pointer, pointer, number, pointer]
+        self._whole = library.weft_decoder_pass
+        self._whole.argtypes = [pointer, number, *[pointer] * 11]
+        self._whole.restype = None
         self._step.restype = self._product.restype = self._feed.restype = None
 
     def pass_through(self, x_ME: Tensor, cos: Tensor, sin: Tensor) -> Pass:
-        """Begin a forward pass: fp32 ``x`` [M, E] (overwritten), ``cos`` and ``sin`` fp32 [M, D/2]."""
+        """Prepare a forward pass: fp32 ``x`` [M, E] (overwritten), ``cos`` and ``sin`` fp32 [M, D/2]."""
         return Pass(self, x_ME, cos, sin)
+
+    @property
+    def dense(self) -> bool:
+        """Whether no layer has experts."""
+        return all(isinstance(layer.feed, PackedFeed) for layer in self.layers)
 
     def product(self, matrix: Packed, x_MK: Tensor) -> Tensor:
         """fp32 [M, K] -> fp32 [M, N] with one of the decoder's matrices, or one no wider than those."""
@@ -169,7 +178,8 @@ class Steps:
 
 
 class Pass:
-    """One forward pass: attention's inputs layer by layer, then the hidden states."""
+    """One forward pass: :meth:`begin`, attention's inputs layer by layer, then the hidden states. Or all at
+    once with :meth:`whole`."""
 
     def __init__(self, steps: Steps, x_ME: Tensor, cos: Tensor, sin: Tensor):
         rows, heads = len(x_ME), steps.heads
@@ -183,7 +193,17 @@ class Pass:
         tensors = (self.q, self.k, self.v, cos, sin, self._hidden)
         self._rest = [x.data_ptr() for x in tensors]
         self._next = 0
+
+    def begin(self) -> None:
+        """Fill ``q``, ``k`` and ``v`` for the first layer."""
         self._run(-1, 0, None)
+
+    def whole(self, attention: NativeAttention) -> None:
+        """All layers in one call; they must be dense."""
+        steps, self._next = self._steps, self._steps.depth
+        mixed = torch.empty_like(self.q)
+        ends = (attention.function, attention.cache, attention.step)
+        steps._whole(steps._address, self._rows, self._x.data_ptr(), mixed.data_ptr(), *self._rest, *ends)
 
     def advance(self, mixed: Tensor) -> None:
         """From attention's answer, contiguous [M, H, D], to the next ``q``, ``k`` and ``v``, in place."""

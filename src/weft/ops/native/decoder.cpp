@@ -272,6 +272,19 @@ void weft_decoder_step(const Decoder *d, long done, long next, long rows, float 
     (d->cache_bf16 ? step<bf16> : step<float>)(*d, done, next, rows, x, mixed, q, k, v, cos, sin, hidden);
 }
 
+// All layers of a dense decoder, with the attention of another library (paged.cpp) between its steps: `mixed`,
+// [rows, heads, head size], is where that writes.
+using Attention = void (*)(const void *cache, const void *step, int layer, const void *q, const void *k, const void *v,
+                           void *out);
+void weft_decoder_pass(const Decoder *d, long rows, float *x, void *mixed, void *q, void *k, void *v, const float *cos,
+                       const float *sin, float *hidden, Attention attend, const void *cache, const void *layout) {
+    weft_decoder_step(d, -1, 0, rows, x, nullptr, q, k, v, cos, sin, hidden);
+    for (long layer = 0; layer < d->depth; layer++) {
+        attend(cache, layout, layer, q, k, v, mixed);
+        weft_decoder_step(d, layer, layer + 1, rows, x, mixed, q, k, v, cos, sin, hidden);
+    }
+}
+
 // out[rows, width] = SwiGLU's feed-forward of fp32 x [rows, width].
 void weft_decoder_feed(const Decoder *d, const Matrix *gate_up, const Matrix *down, const float *x, long rows,
                        float *out) {
