@@ -29,6 +29,7 @@ _FLAGS = (
     *BASE_FLAGS,
     *("-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
+_WIDE = ("-mprefer-vector-width=512",) if "avx512f" in probe().instruction_sets else ()
 _ORDERED_FLAGS = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 
 
@@ -114,7 +115,7 @@ def decoder() -> ctypes.CDLL | None:
         return None
     torch.get_num_threads()
     # Sums keep their order and products their rounding: a row must not depend on its neighbours.
-    flags = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+    flags = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", *_WIDE)
     try:
         return load(
             [

@@ -48,6 +48,33 @@ __attribute__((noinline)) Floats rest(const float *x, long n) {
     return v;
 }
 
+typedef int8_t Bytes __attribute__((vector_size(LANES)));
+
+// n numbers times `inverse`, rounded to even, at most 127 in size; their sum.
+int32_t whole_numbers(const float *x, long n, float inverse, int8_t *q) {
+    constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    Ints sum{};
+    auto some = [&](Floats v) {
+        Floats near = (v * inverse + MAGIC) - MAGIC;
+        near = near > 127.0f ? Floats{} + 127.0f : near < -127.0f ? Floats{} - 127.0f : near;
+        const Ints whole = __builtin_convertvector(near, Ints);
+        sum += whole;
+        return __builtin_convertvector(whole, Bytes);
+    };
+    long i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const Bytes found = some(load<Floats>(x + i));
+        std::memcpy(q + i, &found, LANES);
+    }
+    if (i < n) {
+        const Bytes found = some(rest(x + i, n - i));
+        std::memcpy(q + i, &found, n - i);
+    }
+    int32_t all = 0;
+    for (long l = 0; l < LANES; l++) all += sum[l];
+    return all;
+}
+
 // One row of n fp32 numbers in the format of `m`. An infinity or a NaN makes the whole row NaN.
 __attribute__((noinline)) void encode(const Matrix &m, const float *x, const Rows &a, long r) {
     const long n = m.K;
@@ -69,17 +96,13 @@ __attribute__((noinline)) void encode(const Matrix &m, const float *x, const Row
         for (long l = 0; l < LANES; l++) most = std::max(most, largest[l]);
         float inverse = most > 0.0f && bad == 0.0f ? 127.0f / most : 0.0f;
         a.scale[r] = bad == 0.0f ? most / 127.0f : NAN;
-        int8_t *q = (int8_t *)out;
-        for (long i = 0; i < n; i++) {
-            float scaled = std::nearbyint(x[i] * inverse);
-            q[i] = (int8_t)(int32_t)(scaled > 127.0f ? 127.0f : scaled < -127.0f ? -127.0f : scaled);
-        }
-        std::memset(q + n, 0, a.used - n);
-        const long part = a.sums == 1 ? a.used : GROUP;
-        for (long g = 0; g < a.sums; g++) {
-            int32_t sum = 0;
-            for (long i = g * part; i < (g + 1) * part; i++) sum += q[i];
-            a.sum[r * a.sums + g] = sum;
+        const int32_t sum = whole_numbers(x, n, inverse, (int8_t *)out);
+        std::memset(out + n, 0, a.used - n);
+        a.sum[r * a.sums] = sum;
+        for (long g = 0; a.sums > 1 && g < a.sums; g++) {
+            int32_t part = 0;
+            for (long i = g * GROUP; i < (g + 1) * GROUP; i++) part += ((int8_t *)out)[i];
+            a.sum[r * a.sums + g] = part;
         }
     }
 }

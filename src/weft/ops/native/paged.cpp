@@ -65,9 +65,11 @@ inline void store(float *x, Vector v) { std::memcpy(x, &v, 64); }
 inline Vector all(float x) { return Vector{} + x; }
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 inline float largest(Vector v) {
-    float top = v[0];
-    for (int i = 1; i < LANES; i++) top = std::max(top, v[i]);
-    return top;
+    v = larger(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    v = larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+    return v[0];
 }
 inline float total(Vector v) {
     float half[8];
@@ -333,9 +335,9 @@ struct Worker {
     void run(const Task &task, const Task &next) {
         long D = cache.D;
         int position[QUERIES<T>], from[QUERIES<T>];
+        const bool tiled = Many<T>::take(task, D, P);
         for (int i = 0; i < task.queries; i++) {
-            const X *row = q + offset(task, i);
-            take(row, i);
+            take(q + offset(task, i), i, tiled);
             position[i] = step.past[task.item] + (task.first + i) / R;
             from[i] = lowest(position[i]);
         }
@@ -397,8 +399,12 @@ struct Worker {
     }
 
     // A query becomes what the sums take: where they are those of tiles its scores are scaled, else it is.
-    void take(const X *row, int i) {
-        if constexpr (PAIRED<T>) std::memcpy(&many.query[i * cache.D], row, cache.D * sizeof(bf16));
+    void take(const X *row, int i, bool tiled) {
+        if constexpr (PAIRED<T>)
+            if (tiled) {
+                std::memcpy(&many.query[i * cache.D], row, cache.D * sizeof(bf16));
+                return;
+            }
         const float factor = PAIRED<T> ? 1.0f : cache.scale;
         for (long d = 0; d < cache.D; d++) query[i * cache.D + d] = widen(row[d]) * factor;
     }
