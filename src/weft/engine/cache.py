@@ -16,7 +16,7 @@ from weft.engine.scheduler import Work
 from weft.engine.search import WIDEST, Beams
 from weft.models.config import DecoderConfig
 from weft.models.encdec_config import EncoderDecoderConfig
-from weft.ops.cache import NativeAttention
+from weft.ops.cache import NativeAttention, NativeContext
 from weft.ops.paged import PAGE, Item, Layout, Pages
 
 Config = DecoderConfig | EncoderDecoderConfig
@@ -58,7 +58,7 @@ def _shape(config: Config) -> tuple[int, tuple[int, int], int, int]:
     return config.num_hidden_layers, heads, config.head_dim, config.max_position_embeddings
 
 
-class StepContext:
+class StepContext(NativeContext):
     """The attention context of one step over ``pages``."""
 
     def __init__(self, pages: Pages, work: Sequence[Work]):

@@ -7,7 +7,7 @@ nor masks. Of an encoder-decoder N flat rows, each a token of some sequence, are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor
 
@@ -39,13 +39,13 @@ class NativeAttention:
     step: int
 
 
-@runtime_checkable
-class NativeContext(AttentionContext, Protocol):
-    """A context that a native decoder can call by itself, without coming back to Python for each layer."""
+class NativeContext:
+    """An attention context that a native decoder can use by itself, without coming back to Python for each
+    layer. A class to inherit: asking whether an object fulfils a protocol takes as long as a small layer."""
 
     def native(self, q_NHD: Tensor) -> NativeAttention | None:
         """For N = B T queries like these, which are on a CPU; None where only :meth:`attend` serves."""
-        ...
+        raise NotImplementedError
 
 
 class ReadingContext(Protocol):

@@ -104,6 +104,7 @@ class Steps:
             raise ResourceError("The native decoder is not available here; install g++ or use plain weights.")
         self._library, self.heads, self.dtype = library, heads, dtype
         self.layers, self.output, self._final_norm = tuple(layers), output, final_norm
+        self.dense = all(isinstance(layer.feed, PackedFeed) for layer in layers)
         self.depth, self.width = len(layers), final_norm.numel()
         matrices = [m for layer in layers for m in _matrices(layer)] + [output]
         inputs = -(-max(m.inputs for m in matrices) // 64) * 64
@@ -140,11 +141,6 @@ class Steps:
     def pass_through(self, x_ME: Tensor, cos: Tensor, sin: Tensor) -> Pass:
         """Prepare a forward pass: fp32 ``x`` [M, E] (overwritten), ``cos`` and ``sin`` fp32 [M, D/2]."""
         return Pass(self, x_ME, cos, sin)
-
-    @property
-    def dense(self) -> bool:
-        """Whether no layer has experts."""
-        return all(isinstance(layer.feed, PackedFeed) for layer in self.layers)
 
     def product(self, matrix: Packed, x_MK: Tensor) -> Tensor:
         """fp32 [M, K] -> fp32 [M, N] with one of the decoder's matrices, or one no wider than those."""
