@@ -26,11 +26,12 @@ static inline bool granted() {
 }
 static const bool in_use = granted();
 
-// While it lives, this thread's eight tiles have 16 lines of 64 bytes, and numbers below the normal ones count as
-// zeros in its vectors as they do in tiles.
+// While it lives, this thread's eight tiles have lines of 64 bytes: 16, or as many as there are rows in those that hold
+// rows of the first half of a block and their sums (0, 1 and 4), since what is not there need not be fetched. Numbers
+// below the normal ones count as zeros in its vectors, as they do in tiles.
 struct Registers {
     const unsigned before = _mm_getcsr();
-    Registers() {
+    explicit Registers(long rows = SIDE) {
         constexpr unsigned FLUSH = 0x8040;
         _mm_setcsr(before | FLUSH);
         if (!in_use) return;
@@ -40,6 +41,7 @@ struct Registers {
             uint8_t lines[16] = {};
         } shape;
         for (int t = 0; t < 8; t++) shape.bytes[t] = STEP, shape.lines[t] = SIDE;
+        if (rows < SIDE) shape.lines[0] = shape.lines[1] = shape.lines[4] = rows;
         _tile_loadconfig(&shape);
     }
     ~Registers() {

@@ -34,13 +34,18 @@ class Meeting {
 static void product(const Matrix &m, const Rows &a, long rows, float *out, long ld, bool add,
                     std::atomic<long> &next) {
     const long panels = ceil_div(m.N, PANEL);
-    const long share = panels / (omp_get_num_threads() * 6), unit = share > 1 ? share : 1;
+    // Less and less at a time, so that all are done at the same time.
     auto every = [&](auto work) {
-        for (long at; (at = next.fetch_add(unit)) < panels;)
-            for (long panel = at; panel < at + unit && panel < panels; panel++) work(panel);
+        const long threads = omp_get_num_threads();
+        for (long at = next.load(std::memory_order_relaxed); at < panels;) {
+            const long share = (panels - at) / (2 * threads), unit = share > 1 ? share : 1;
+            if (!next.compare_exchange_weak(at, at + unit, std::memory_order_relaxed)) continue;
+            for (long panel = at; panel < at + unit; panel++) work(panel);
+            at = next.load(std::memory_order_relaxed);
+        }
     };
     if (tiles::take(m.format)) {
-        tiles::Registers registers;
+        tiles::Registers registers(rows);
         return every([&](long panel) { tiles::panel(m, panel, a, rows, out, ld, add); });
     }
     const Tiles &vectors = TILES[m.format];

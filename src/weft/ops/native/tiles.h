@@ -148,7 +148,9 @@ static void panel(const Matrix &m, long at, const Rows &a, long rows, float *out
 }
 
 #else
-struct Registers {};
+struct Registers {
+    explicit Registers(long) {}
+};
 static inline bool take(long) { return false; }
 static void panel(const Matrix &, long, const Rows &, long, float *, long, bool) {}
 #endif
