@@ -84,22 +84,27 @@ class Layout:
     ):
         self.items, self.bias = items, None if bias is None else bias.float().contiguous()
         width = max(len(item.blocks) for item in items)
-        tables = [[*item.blocks, *[0] * (width - len(item.blocks))] for item in items]
+        tables = [number for item in items for number in (*item.blocks, *[0] * (width - len(item.blocks)))]
         spans = [(item.blocks, range(item.past, item.past + item.count)) for item in items]
-        places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span if stored]
-        self.tables_IW = torch.tensor(tables, dtype=torch.int32)
-        self.places_N = torch.tensor(places, dtype=torch.int64)
-        self.positions_N = torch.tensor([p for _, span in spans for p in span], device=device)
-        self._numbers = torch.tensor(
-            [[i.first, i.count, i.past, i.seen] for i in items], dtype=torch.int32
-        ).T.contiguous()
+        self._places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span if stored]
+        positions = [p for _, span in spans for p in span]
+        self.positions_N = torch.tensor(positions, device=device)
+        # Plain arrays: a step of a small model has little time for tensors.
+        numbers = ([getattr(item, name) for item in items] for name in ("first", "count", "past", "seen"))
+        self._arrays = [(ctypes.c_int32 * len(row))(*row) for row in (*numbers, tables)]
+        self._arrays_64 = (ctypes.c_int64 * len(self._places))(*self._places)
         self.native = _Step(
-            *(len(items), width, len(self.positions_N)),
-            *(numbers.data_ptr() for numbers in (*self._numbers, self.tables_IW)),
-            self.places_N.data_ptr() if stored else None,
+            *(len(items), width, len(positions)),
+            *map(ctypes.addressof, self._arrays),
+            ctypes.addressof(self._arrays_64) if stored else None,
             None if self.bias is None else self.bias.data_ptr(),
             0 if self.bias is None else self.reach,
         )
+
+    @property
+    def places_N(self) -> Tensor:
+        """int64 [N]: where each row's key and value go, block * PAGE + offset; none are stored if empty."""
+        return torch.tensor(self._places, dtype=torch.int64)
 
     @property
     def reach(self) -> int:
