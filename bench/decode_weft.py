@@ -36,7 +36,9 @@ class Run:
         given = [len(prompt) for prompt in prompts]
         for step in range(new):
             while any(len(s.tokens) < n + step + 1 for s, n in zip(sequences, given, strict=True)):
-                self.llm.step()
+                for sequence in self.llm.step():
+                    if sequence.failure is not None:
+                        raise sequence.failure
             yield [s.tokens[n + step] for s, n in zip(sequences, given, strict=True)]
 
     @torch.inference_mode()
