@@ -7,7 +7,8 @@ import torch
 
 from weft.ops.attention import attention_plain
 from weft.ops.kernels import serving
-from weft.ops.paged import PAGE, Item, Layout, Pages, attend_gathered, attend_plain, quantise
+from weft.ops.page_layout import PAGE, Item, Layout
+from weft.ops.paged import Pages, attend_gathered, attend_plain, quantise
 from weft.ops.relative import biased_attention_plain
 
 SHAPES = {
@@ -117,6 +118,33 @@ def test_bias_by_distance_and_rows_that_see_all(dtype, past):
     mixed = Layout(items, torch.device("cpu"), bias=bias, stored=False)
     found = pages.attend(0, mixed, torch.cat([q[past : past + 5], q[past + row : past + row + 1]]))
     assert torch.equal(found, torch.cat([whole[:5], whole[row : row + 1]]))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("cache", [torch.float32, torch.int8], ids=["fp32", "int8"])
+def test_copies_of_many_sequences_equal_the_plain_path(shape, bias, cache):
+    """Single tokens, drafts, a prompt and rows that see a whole source; places never written hold NaN."""
+    H, _, D, _ = SHAPES[shape]
+    pages = pages_of(shape, cache, blocks=128)
+    if cache is torch.float32:
+        for tensor in (*pages.keys, *pages.values):
+            tensor.fill_(float("nan"))
+    counts, pasts = [1, 1, 4, 8, 30, 1, 2], [0, 17, 60, 5, 33, 200, 1]
+    free = iter(torch.randperm(128, generator=torch.Generator().manual_seed(3)).tolist())
+    items, first = [], 0
+    for number, (count, past) in enumerate(zip(counts, pasts, strict=True)):
+        blocks = [next(free) for _ in range((past + count + PAGE - 1) // PAGE)]
+        _, k, v = inputs(shape, torch.float32, seed=number, length=past + count)
+        pages.store(0, Layout([Item(0, past + count, 0, blocks)], torch.device("cpu")), k, v)
+        items.append(Item(first, count, past, blocks, seen=past + count if number == 2 else 0))
+        first += count
+    added = torch.randn(H, 41, generator=torch.Generator().manual_seed(7)) if bias else None
+    layout = Layout(items, torch.device("cpu"), bias=added, stored=False)
+    assert sorted(len(batch.rows) for batch in layout.batches)[-1] >= 2
+    q = torch.randn(first, H, D, generator=torch.Generator().manual_seed(1))
+    found = attend_gathered(pages, 0, layout, q)
+    torch.testing.assert_close(found, attend_plain(pages, 0, layout, q), rtol=0, atol=5e-6)
 
 
 def test_what_was_never_written_is_never_read():

@@ -12,7 +12,8 @@ import torch
 from weft.core.hardware import probe
 from weft.ops.kernels import decoder, serving
 from weft.ops.packed import Format, pack
-from weft.ops.paged import PAGE, Item, Layout, Pages, attend_plain
+from weft.ops.page_layout import PAGE, Item, Layout
+from weft.ops.paged import Pages, attend_plain
 from weft.ops.step import Heads, PackedFeed, PackedLayer, Steps
 
 pytestmark = pytest.mark.skipif(

@@ -17,7 +17,8 @@ from weft.engine.search import WIDEST, Beams
 from weft.models.config import DecoderConfig
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.cache import NativeAttention, NativeContext
-from weft.ops.paged import PAGE, Item, Layout, Pages
+from weft.ops.page_layout import PAGE, Item, Layout
+from weft.ops.paged import Pages
 
 Config = DecoderConfig | EncoderDecoderConfig
 

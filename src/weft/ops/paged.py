@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,9 +22,7 @@ from torch import Tensor
 from weft.core.errors import ResourceError
 from weft.ops.cache import NativeAttention
 from weft.ops.kernels import serving, suffix
-
-PAGE = 16
-"""Positions of a block; the native kernel takes a block as one vector of fp32 scores."""
+from weft.ops.page_layout import PAGE, Batch, Layout
 
 _MAP_NORESERVE = 0x4000
 """Linux's flag, which Python's module names only from 3.13 on."""
@@ -37,86 +34,6 @@ class _Cache(ctypes.Structure):
         *((name, ctypes.c_long) for name in ("H", "G", "D", "window")),
         ("scale", ctypes.c_float),
     )
-
-
-class _Step(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_long) for name in ("items", "width", "rows")),
-        *((name, ctypes.c_void_p) for name in ("first_row", "count", "past", "seen", "tables", "places")),
-        ("bias", ctypes.c_void_p),
-        ("reach", ctypes.c_long),
-    )
-
-
-@dataclass(frozen=True)
-class Item:
-    """``count`` rows of the step from ``first`` on: a sequence's positions ``past``, ``past + 1``, and so on.
-
-    ``blocks`` hold its positions from 0 to at least ``past + count``. A row sees its own position and those
-    before it, or with ``seen`` the first so many keys in ``blocks``, whatever its position is.
-    """
-
-    first: int
-    count: int
-    past: int
-    blocks: Sequence[int]
-    seen: int = 0
-
-    def until(self, position: int) -> int:
-        """One past the last key that a row at this position sees."""
-        return self.seen or position + 1
-
-
-class Layout:
-    """The rows of one step: whose they are and where their keys and values go.
-
-    ``bias`` fp32 [H, 2 R + 1] is added to scores by distance, key minus query, from -R to R; what is farther
-    has the last one. ``stored`` False: the keys are there already, and rows bring none.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[Item],
-        device: torch.device,
-        *,
-        bias: Tensor | None = None,
-        stored: bool = True,
-    ):
-        self.items, self.bias = items, None if bias is None else bias.float().contiguous()
-        width = max(len(item.blocks) for item in items)
-        tables = [number for item in items for number in (*item.blocks, *[0] * (width - len(item.blocks)))]
-        spans = [(item.blocks, range(item.past, item.past + item.count)) for item in items]
-        self._places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span if stored]
-        positions = [p for _, span in spans for p in span]
-        self.positions_N = torch.tensor(positions, device=device)
-        # Plain arrays: a step of a small model has little time for tensors.
-        numbers = ([getattr(item, name) for item in items] for name in ("first", "count", "past", "seen"))
-        self._arrays = [(ctypes.c_int32 * len(row))(*row) for row in (*numbers, tables)]
-        self._arrays_64 = (ctypes.c_int64 * len(self._places))(*self._places)
-        self.native = _Step(
-            *(len(items), width, len(positions)),
-            *map(ctypes.addressof, self._arrays),
-            ctypes.addressof(self._arrays_64) if stored else None,
-            None if self.bias is None else self.bias.data_ptr(),
-            0 if self.bias is None else self.reach,
-        )
-
-    @property
-    def places_N(self) -> Tensor:
-        """int64 [N]: where each row's key and value go, block * PAGE + offset; none are stored if empty."""
-        return torch.tensor(self._places, dtype=torch.int64)
-
-    @property
-    def reach(self) -> int:
-        """R of the bias, which must be there."""
-        assert self.bias is not None
-        return self.bias.shape[1] // 2
-
-    def biases(self, query_S: Tensor, key_L: Tensor) -> Tensor:
-        """fp32 [H, S, L] for int64 positions."""
-        assert self.bias is not None
-        distance = (key_L - query_S.unsqueeze(-1)).clamp(-self.reach, self.reach)
-        return self.bias[:, distance + self.reach]
 
 
 class Pages:
@@ -269,25 +186,35 @@ def attend_plain(pages: Pages, layer: int, layout: Layout, q_NHD: Tensor) -> Ten
 
 
 def attend_gathered(pages: Pages, layer: int, layout: Layout, q_NHD: Tensor) -> Tensor:
-    """PyTorch's attention over keys copied out of their blocks, one item after the other; for GPUs."""
+    """PyTorch's attention over keys copied out of their blocks; for GPUs.
+
+    Items of few rows, single tokens mostly, go in batches of like length.
+    """
     out = torch.empty_like(q_NHD)
-    for item in layout.items:
-        last = item.past + item.count
-        rows, end = slice(item.first, item.first + item.count), item.until(last - 1)
-        keys, values = pages.gather(layer, torch.tensor(item.blocks, device=pages.device))
-        k, v = (x[:end].to(q_NHD.dtype).transpose(0, 1).unsqueeze(0) for x in (keys, values))
-        query = torch.arange(item.past, last, device=pages.device)
-        key = torch.arange(end, device=pages.device)
-        until = torch.full_like(query, item.seen) if item.seen else query + 1
-        mask = key < until.unsqueeze(-1)
-        if pages.window is not None:
-            mask = mask & (key > query.unsqueeze(-1) - pages.window)
-        if layout.bias is not None:
-            mask = layout.biases(query, key).masked_fill(~mask, float("-inf")).to(q_NHD.dtype)
-        q, grouped = q_NHD[rows].transpose(0, 1).unsqueeze(0), pages.H != pages.G
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=pages.scale, enable_gqa=grouped)
-        out[rows] = mixed[0].transpose(0, 1)
+    for batch in layout.batches:
+        mixed_ISHD = _attend_batch(pages, layer, layout, batch, q_NHD[batch.rows])
+        out[batch.rows[batch.real]] = mixed_ISHD[batch.real]
     return out
+
+
+def _attend_batch(pages: Pages, layer: int, layout: Layout, batch: Batch, q_ISHD: Tensor) -> Tensor:
+    items, width = batch.blocks.shape
+    key_L = torch.arange(width * PAGE, device=pages.device)
+    # Places that nobody has written may hold anything, even NaN, which a weight of zero would not remove.
+    missing = (key_L >= batch.end.unsqueeze(-1))[..., None, None]
+    keys, values = (
+        x.view(items, -1, *x.shape[1:]).masked_fill(missing, 0).to(q_ISHD.dtype).transpose(1, 2)
+        for x in pages.gather(layer, batch.blocks.flatten())
+    )
+    mask = batch.mask(key_L, pages.window).unsqueeze(1)
+    if layout.bias is not None:
+        added = layout.biases(batch.query, key_L).transpose(0, 1)
+        mask = added.masked_fill(~mask, float("-inf")).to(q_ISHD.dtype)
+    q, grouped = q_ISHD.transpose(1, 2), pages.H != pages.G
+    mixed = F.scaled_dot_product_attention(
+        q, keys, values, attn_mask=mask, scale=pages.scale, enable_gqa=grouped
+    )
+    return mixed.transpose(1, 2)
 
 
 def _kernel(q: Tensor, dtype: torch.dtype) -> Any:

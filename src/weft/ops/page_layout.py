@@ -1,0 +1,160 @@
+"""The rows of one step over pages of keys and values: whose they are, what they see, where they go.
+
+Dimensions: N rows of the step, I items (a stretch of rows of one sequence), W entries of a block table, H
+query heads, R the farthest distance that has a bias of its own, S rows and L keys of the items of a batch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+PAGE = 16
+"""Positions of a block; the native kernel takes a block as one vector of fp32 scores."""
+
+_FEW, _BATCH = 8, 1 << 16
+"""Rows of an item that shares a batch with others, and keys of such a batch: its copy stays small."""
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_long) for name in ("items", "width", "rows")),
+        *((name, ctypes.c_void_p) for name in ("first_row", "count", "past", "seen", "tables", "places")),
+        ("bias", ctypes.c_void_p),
+        ("reach", ctypes.c_long),
+    )
+
+
+@dataclass(frozen=True)
+class Item:
+    """``count`` rows of the step from ``first`` on: a sequence's positions ``past``, ``past + 1``, and so on.
+
+    ``blocks`` hold its positions from 0 to at least ``past + count``. A row sees its own position and those
+    before it, or with ``seen`` the first so many keys in ``blocks``, whatever its position is.
+    """
+
+    first: int
+    count: int
+    past: int
+    blocks: Sequence[int]
+    seen: int = 0
+
+    def until(self, position: int) -> int:
+        """One past the last key that a row at this position sees."""
+        return self.seen or position + 1
+
+
+class Layout:
+    """The rows of one step: whose they are and where their keys and values go.
+
+    ``bias`` fp32 [H, 2 R + 1] is added to scores by distance, key minus query, from -R to R; what is farther
+    has the last one. ``stored`` False: the keys are there already, and rows bring none.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        device: torch.device,
+        *,
+        bias: Tensor | None = None,
+        stored: bool = True,
+    ):
+        self.items, self.bias = items, None if bias is None else bias.float().contiguous()
+        width = max(len(item.blocks) for item in items)
+        tables = [number for item in items for number in (*item.blocks, *[0] * (width - len(item.blocks)))]
+        spans = [(item.blocks, range(item.past, item.past + item.count)) for item in items]
+        self._places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span if stored]
+        positions = [p for _, span in spans for p in span]
+        self.positions_N = torch.tensor(positions, device=device)
+        # Plain arrays: a step of a small model has little time for tensors.
+        numbers = ([getattr(item, name) for item in items] for name in ("first", "count", "past", "seen"))
+        self._arrays = [(ctypes.c_int32 * len(row))(*row) for row in (*numbers, tables)]
+        self._arrays_64 = (ctypes.c_int64 * len(self._places))(*self._places)
+        self.native = _Step(
+            *(len(items), width, len(positions)),
+            *map(ctypes.addressof, self._arrays),
+            ctypes.addressof(self._arrays_64) if stored else None,
+            None if self.bias is None else self.bias.data_ptr(),
+            0 if self.bias is None else self.reach,
+        )
+
+    @property
+    def places_N(self) -> Tensor:
+        """int64 [N]: where each row's key and value go, block * PAGE + offset; none are stored if empty."""
+        return torch.tensor(self._places, dtype=torch.int64)
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """The items as attention through copies takes them (:func:`weft.ops.paged.attend_gathered`)."""
+        return list(batches(self.items, self.positions_N.device))
+
+    @property
+    def reach(self) -> int:
+        """R of the bias, which must be there."""
+        assert self.bias is not None
+        return self.bias.shape[1] // 2
+
+    def biases(self, query: Tensor, key_L: Tensor) -> Tensor:
+        """fp32 [H, ..., L] for int64 positions [...] and [L]."""
+        assert self.bias is not None
+        distance = (key_L - query.unsqueeze(-1)).clamp(-self.reach, self.reach)
+        return self.bias[:, distance + self.reach]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items that are attended to together, each padded to as many rows and blocks as the longest has.
+
+    ``rows`` int64 [I, S] of the step; ``real`` bool [I, S], false where an item has none; ``blocks`` int64
+    [I, W]; ``query`` int64 [I, S] are their positions, ``until`` one past the last key that each sees;
+    ``end`` int64 [I] is one past the last key that is there at all.
+    """
+
+    rows: Tensor
+    real: Tensor
+    blocks: Tensor
+    query: Tensor
+    until: Tensor
+    end: Tensor
+
+    def mask(self, key_L: Tensor, window: int | None) -> Tensor:
+        """bool [I, S, L]: which keys each row sees."""
+        seen = key_L < self.until.unsqueeze(-1)
+        return seen if window is None else seen & (key_L > self.query.unsqueeze(-1) - window)
+
+
+def batches(items: Sequence[Item], device: torch.device) -> Iterator[Batch]:
+    """Items of few rows in batches of like length, and each of the others by itself."""
+    few = sorted((item for item in items if item.count <= _FEW), key=lambda item: len(item.blocks))
+    while few:
+        longest = len(few[-1].blocks)
+        most = max(1, _BATCH // (longest * PAGE))
+        together = [item for item in few[-most:] if 2 * len(item.blocks) >= longest]
+        del few[-len(together) :]
+        yield _batch(together, device)
+    for item in items:
+        if item.count > _FEW:
+            yield _batch([item], device)
+
+
+def _batch(items: Sequence[Item], device: torch.device) -> Batch:
+    places, width = range(max(item.count for item in items)), max(len(item.blocks) for item in items)
+
+    def table(rows: list[list[int]]) -> Tensor:
+        return torch.tensor(rows, device=device)
+
+    # A row that is not there sees what the first row does: softmax needs a key.
+    rows = [[place if place < item.count else 0 for place in places] for item in items]
+    return Batch(
+        table([[item.first + place for place in row] for item, row in zip(items, rows, strict=True)]),
+        table([[place < item.count for place in places] for item in items]),
+        table([[*item.blocks, *[0] * (width - len(item.blocks))] for item in items]),
+        table([[item.past + place for place in row] for item, row in zip(items, rows, strict=True)]),
+        table([[item.until(item.past + p) for p in row] for item, row in zip(items, rows, strict=True)]),
+        torch.tensor([item.until(item.past + item.count - 1) for item in items], device=device),
+    )
