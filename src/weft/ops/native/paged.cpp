@@ -18,7 +18,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "numbers.h"
@@ -27,19 +26,6 @@
 namespace {
 
 constexpr int LANES = 16, BLOCK = 16, TILE = 64;
-
-// Whether a cache of this type lies in pairs and is added up as matrix tiles do (paged_pairs.h).
-#if WEFT_TILES
-template <typename T>
-constexpr bool PAIRED = std::is_same<T, bf16>::value;
-#else
-template <typename T>
-constexpr bool PAIRED = false;
-#endif
-
-// Queries of one sequence and group that are worked on together.
-template <typename T>
-constexpr int QUERIES = PAIRED<T> ? 32 : 8;
 
 typedef float Vector __attribute__((vector_size(64)));
 typedef int32_t Whole __attribute__((vector_size(64)));
@@ -284,23 +270,45 @@ struct Task {
     int item, group, first, queries;  // queries [first, first + queries) of the item's count * R
 };
 
-// What matrix tiles need besides, and whether they take a task: few queries are not worth it.
+// How queries are multiplied by keys and weights by values, and how both lie in a block.
 template <typename T>
-struct Many {
-    Many(long, long) {}
-    static bool take(const Task &, long, long) { return false; }
+struct PlainSums {
+    static constexpr int QUERIES = 8;  // that are worked on together
+    struct Thread {};                  // what a thread holds while it works
+    const long D, P;
+    const float scale;
+    std::vector<float> query;
+
+    PlainSums(long D, long P, float scale) : D(D), P(P), scale(scale), query(QUERIES * D) {}
+
+    void begin(int) {}
+    template <typename X>
+    void take(const X *row, int i) {
+        for (long d = 0; d < D; d++) query[i * D + d] = widen(row[d]) * scale;
+    }
+    void find_scores(int queries, const Tile<T> &tile, float *s) { scores(queries, query.data(), D, tile, s); }
+    void mix(int queries, float *s, const Tile<T> &tile, int first, int end, float *o) {
+        mixture(queries, s, tile, P, first, end, o);
+    }
+
+    template <typename X>
+    static void put_key(const X *x, T *block, long place, long D, float *factor) {
+        put(x, block + place, BLOCK, D, factor);
+    }
+    template <typename X>
+    static void put_value(const X *x, T *block, long place, long D, long P, float *factor) {
+        put(x, block + place * P, 1, D, factor);
+    }
+};
+
+template <typename T>
+struct Sums : PlainSums<T> {
+    using PlainSums<T>::PlainSums;
 };
 #if WEFT_TILES
 template <>
-struct Many<bf16> {
-    static constexpr int FEW = 2;
-    std::vector<bf16> query, weights;
-    pairs::Values values;
-
-    Many(long D, long) : query(QUERIES<bf16> * D), weights(QUERIES<bf16> * TILE) {}
-    static bool take(const Task &task, long D, long P) {
-        return tiles::in_use && task.queries > FEW && D % pairs::SPAN == 0 && P <= pairs::MOST;
-    }
+struct Sums<bf16> : pairs::Sums {
+    using pairs::Sums::Sums;
 };
 #endif
 
@@ -313,15 +321,15 @@ struct Worker {
     const T *keys, *values;
     const float *key_scales, *value_scales;
     long R, P;
-    std::vector<float> query, mixed, score;
-    Many<T> many;
+    Sums<T> sums;
+    std::vector<float> mixed, score;
+    static constexpr int QUERIES = Sums<T>::QUERIES;
 
     Worker(const Cache &c, const Step &step, int layer, const X *q, X *out)
         : cache(c), step(step), q(q), out(out), keys((const T *)c.keys[layer]), values((const T *)c.values[layer]),
           key_scales(c.key_scales ? c.key_scales[layer] : nullptr),
           value_scales(c.value_scales ? c.value_scales[layer] : nullptr), R(c.H / c.G), P(padded(c.D)),
-          query(QUERIES<T> * c.D), mixed(QUERIES<T> * P),
-          score(QUERIES<T> * TILE), many(c.D, P) {}
+          sums(c.D, P, c.scale), mixed(QUERIES * P), score(QUERIES * TILE) {}
 
     long offset(const Task &task, int i) const {
         long at = task.first + i, row = step.first_row[task.item] + at / R;
@@ -334,15 +342,15 @@ struct Worker {
     // `next` is what this thread will probably be given afterwards.
     void run(const Task &task, const Task &next) {
         long D = cache.D;
-        int position[QUERIES<T>], from[QUERIES<T>];
-        const bool tiled = Many<T>::take(task, D, P);
+        int position[QUERIES], from[QUERIES];
+        sums.begin(task.queries);
         for (int i = 0; i < task.queries; i++) {
-            take(q + offset(task, i), i, tiled);
+            sums.take(q + offset(task, i), i);
             position[i] = step.past[task.item] + (task.first + i) / R;
             from[i] = lowest(position[i]);
         }
         int begin = from[0] / TILE * TILE, end = until(task.item, position[task.queries - 1]);
-        Softmax softmax[QUERIES<T>];
+        Softmax softmax[QUERIES];
         std::fill(mixed.begin(), mixed.end(), 0.0f);
         for (int j0 = begin; j0 < end; j0 += TILE) {
             Tile<T> tile;
@@ -383,8 +391,7 @@ struct Worker {
         const float *ks[Tile<T>::MANY], *vs[Tile<T>::MANY];
         for (int b = 0; key_scales && b < Tile<T>::MANY; b++)
             ks[b] = key_scales + at(task, j0, b) * BLOCK, vs[b] = value_scales + at(task, j0, b) * BLOCK;
-        const bool tiled = Many<T>::take(task, cache.D, P);
-        find_scores(task.queries, tile, tiled);
+        sums.find_scores(task.queries, tile, score.data());
         for (int i = 0; i < task.queries; i++) {
             if (step.bias) add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i]);
             float kept = softmax[i].take(&score[i * TILE], from[i] - j0, until(task.item, position[i]) - j0,
@@ -395,98 +402,34 @@ struct Worker {
         // Places that no sequence has written may hold anything, even NaN: they are not multiplied by zero.
         const int first = std::max(from[0] - j0, 0);
         const int end = std::min(until(task.item, position[task.queries - 1]) - j0, TILE);
-        mix_values(task.queries, tile, first, end, tiled);
-    }
-
-    // A query becomes what the sums take: where they are those of tiles its scores are scaled, else it is.
-    void take(const X *row, int i, bool tiled) {
-        if constexpr (PAIRED<T>)
-            if (tiled) {
-                std::memcpy(&many.query[i * cache.D], row, cache.D * sizeof(bf16));
-                return;
-            }
-        const float factor = PAIRED<T> ? 1.0f : cache.scale;
-        for (long d = 0; d < cache.D; d++) query[i * cache.D + d] = widen(row[d]) * factor;
-    }
-
-    void find_scores(int queries, const Tile<T> &tile, bool tiled) {
-        if constexpr (PAIRED<T>) {
-            if (tiled)
-                (queries > tiles::SIDE ? pairs::tile_scores<true> : pairs::tile_scores<false>)(
-                    many.query.data(), cache.D, tile.k, tile.v, tile.blocks, score.data());
-            else
-                pairs::scores(queries, query.data(), cache.D, tile.k, tile.v, tile.blocks, score.data());
-            for (long j = 0; j < queries * TILE; j += LANES) store(&score[j], load(&score[j]) * cache.scale);
-        } else {
-            scores(queries, query.data(), cache.D, tile, score.data());
-        }
-    }
-
-    void mix_values(int queries, const Tile<T> &tile, int first, int end, bool tiled) {
-        if constexpr (PAIRED<T>) {
-            for (long j = 0; j < queries * TILE; j += LANES) {
-                if (tiled)
-                    pairs::narrowed(&score[j], &many.weights[j]);
-                else
-                    pairs::round(&score[j]);
-            }
-            if (!tiled) return pairs::mixture(queries, score.data(), tile.v, tile.ahead, P, first, end, mixed.data());
-            many.values.gather(tile.v, tile.ahead, P, first, end);
-            (queries > tiles::SIDE ? pairs::tile_mixture<true> : pairs::tile_mixture<false>)(
-                many.weights.data(), many.values, P, end, mixed.data());
-        } else {
-            mixture(queries, score.data(), tile, P, first, end, mixed.data());
-        }
+        sums.mix(task.queries, score.data(), tile, first, end, mixed.data());
     }
 };
-
-// Where keys and values of a place lie, and how far its numbers are apart.
-template <typename T>
-T *key_at(T *keys, long block, long place, long D) {
-    return keys + block * D * BLOCK + (PAIRED<T> ? 2 * place : place);
-}
-template <typename T>
-T *value_at(T *values, long block, long place, long P) {
-    return values + block * BLOCK * P + (PAIRED<T> ? place / 2 * 2 * P + place % 2 : place * P);
-}
-
-// What a thread holds while it works.
-template <typename T>
-struct Company {
-    Company() {}
-};
-#if WEFT_TILES
-template <>
-struct Company<bf16> : tiles::Registers {};
-#endif
 
 template <typename X, typename T>
 void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k, const X *v, X *out) {
+    constexpr int QUERIES = Sums<T>::QUERIES;
     long R = c.H / c.G, P = padded(c.D);
     std::vector<Task> tasks;
     long work = 0;
     for (int item = 0; item < step.items; item++)
         for (int g = 0; g < c.G; g++)
-            for (int first = 0, all = step.count[item] * R; first < all; first += QUERIES<T>) {
-                tasks.push_back({item, g, first, std::min(QUERIES<T>, all - first)});
+            for (int first = 0, all = step.count[item] * R; first < all; first += QUERIES) {
+                tasks.push_back({item, g, first, std::min(QUERIES, all - first)});
                 work += std::max(step.past[item] + step.count[item], step.seen[item]) * c.D * tasks.back().queries;
             }
 #pragma omp parallel if (work > 100000)
     {
-        Company<T> company;
+        typename Sums<T>::Thread held;
 #pragma omp for schedule(static)
         for (long n = 0; n < (step.places ? step.rows : 0); n++)
             for (long g = 0; g < c.G; g++) {
                 long block = step.places[n] / BLOCK * c.G + g, place = step.places[n] % BLOCK, scale = block * BLOCK + place;
                 float *ks = c.key_scales ? c.key_scales[layer] + scale : nullptr;
                 float *vs = c.value_scales ? c.value_scales[layer] + scale : nullptr;
-                T *key = key_at((T *)c.keys[layer], block, place, c.D);
-                const X *from = k + (n * c.G + g) * c.D;
-                if constexpr (PAIRED<T>)
-                    pairs::put(from, key, c.D);
-                else
-                    put(from, key, BLOCK, c.D, ks);
-                put(v + (n * c.G + g) * c.D, value_at((T *)c.values[layer], block, place, P), PAIRED<T> ? 2 : 1, c.D, vs);
+                const long from = (n * c.G + g) * c.D;
+                Sums<T>::put_key(k + from, (T *)c.keys[layer] + block * c.D * BLOCK, place, c.D, ks);
+                Sums<T>::put_value(v + from, (T *)c.values[layer] + block * BLOCK * P, place, c.D, P, vs);
             }
         Worker<X, T> worker(c, step, layer, q, out);
         const long count = tasks.size(), unit = std::max(1L, count / (omp_get_num_threads() * 8));
@@ -500,7 +443,13 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
 extern "C" {
 
 // Whether a bf16 cache of heads of this size lies in pairs.
-int weft_paged_in_pairs(long D) { return PAIRED<bf16> && D % 2 == 0; }
+int weft_paged_in_pairs(long D) {
+#if WEFT_TILES
+    return D % 2 == 0;
+#else
+    return 0;
+#endif
+}
 
 #define WEFT_PAGED(name, X, T)                                                                                  \
     void weft_paged_##name(const Cache *cache, const Step *step, int layer, const X *q, const X *k, const X *v, \

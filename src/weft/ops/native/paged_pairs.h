@@ -6,6 +6,7 @@
 // Keys lie in a block as [D/2][16][2], values as [8][P][2]: two dimensions, or two keys, are a pair.
 #pragma once
 #include <algorithm>
+#include <vector>
 
 #include "amx.h"
 #include "numbers.h"
@@ -24,11 +25,6 @@ static inline void narrowed(const float *from, bf16 *to) {
 static inline void round(float *at) {
     const __m256i half = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(at));
     _mm512_storeu_si512(at, _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-// A key to its place, of which `to` is the beginning.
-static inline void put(const bf16 *x, bf16 *to, long D) {
-    for (long d = 0; d < D; d += 2) std::memcpy(to + d * BLOCK, x + d, 2 * sizeof(bf16));
 }
 
 // s[i][64] = q[i] . k for NQ queries, fp32 [NQ][D] with bf16's values, and NB blocks of keys.
@@ -233,6 +229,59 @@ static void tile_mixture(const bf16 *weights, const Values &values, long P, int 
         }
     }
 }
+
+// What PlainSums of paged.cpp is for other caches.
+struct Sums {
+    static constexpr int QUERIES = tiles::BLOCK, FEW = 2;  // few are not worth their tiles
+    using Thread = tiles::Registers;
+    const long D, P;
+    const float scale;
+    bool tiled = false;
+    std::vector<float> query;
+    std::vector<bf16> half, weights;  // queries and weights as tiles take them
+    Values values;
+
+    Sums(long D, long P, float scale)
+        : D(D), P(P), scale(scale), query(QUERIES * D), half(QUERIES * D), weights(QUERIES * KEYS) {}
+
+    void begin(int queries) { tiled = tiles::in_use && queries > FEW && D % SPAN == 0 && P <= MOST; }
+
+    void take(const bf16 *row, int i) {
+        if (tiled)
+            std::memcpy(&half[i * D], row, D * sizeof(bf16));
+        else
+            for (long d = 0; d < D; d++) query[i * D + d] = widen(row[d]);
+    }
+
+    template <class Tile>
+    void find_scores(int queries, const Tile &tile, float *s) {
+        if (tiled)
+            (queries > tiles::SIDE ? tile_scores<true> : tile_scores<false>)(half.data(), D, tile.k, tile.v, tile.blocks, s);
+        else
+            scores(queries, query.data(), D, tile.k, tile.v, tile.blocks, s);
+        const __m512 factor = _mm512_set1_ps(scale);
+        for (long j = 0; j < queries * KEYS; j += LANES) _mm512_storeu_ps(s + j, _mm512_mul_ps(_mm512_loadu_ps(s + j), factor));
+    }
+
+    template <class Tile>
+    void mix(int queries, float *s, const Tile &tile, int first, int end, float *o) {
+        if (!tiled) {
+            for (long j = 0; j < queries * KEYS; j += LANES) round(s + j);
+            return mixture(queries, s, tile.v, tile.ahead, P, first, end, o);
+        }
+        for (long j = 0; j < queries * KEYS; j += LANES) narrowed(s + j, &weights[j]);
+        values.gather(tile.v, tile.ahead, P, first, end);
+        (queries > tiles::SIDE ? tile_mixture<true> : tile_mixture<false>)(weights.data(), values, P, end, o);
+    }
+
+    static void put_key(const bf16 *x, bf16 *block, long place, long D, float *) {
+        for (long d = 0; d < D; d += 2) std::memcpy(block + d * BLOCK + 2 * place, x + d, 2 * sizeof(bf16));
+    }
+    static void put_value(const bf16 *x, bf16 *block, long place, long D, long P, float *) {
+        bf16 *to = block + place / 2 * 2 * P + place % 2;
+        for (long d = 0; d < D; d++) to[2 * d] = x[d];
+    }
+};
 
 }  // namespace pairs
 #endif
