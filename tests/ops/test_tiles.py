@@ -11,6 +11,7 @@ import torch
 
 from weft.core.hardware import probe
 from weft.ops.kernels import decoder, serving
+from weft.ops.linear import linear_rows
 from weft.ops.packed import Format, pack
 from weft.ops.page_layout import PAGE, Item, Layout
 from weft.ops.paged import Pages, attend_plain
@@ -45,6 +46,10 @@ def products() -> dict[tuple[int, ...], torch.Tensor]:
                 matrix = pack([weight], form, biases)
                 for rows in ROWS:
                     found[int(form), N, K, len(biases), rows] = steps.product(matrix, x[:rows])
+                    if form is Format.BFLOAT16:
+                        given = (x[:rows].bfloat16(), weight.bfloat16())
+                        added = bias.bfloat16() if biases else None
+                        found[-1, N, K, len(biases), rows] = linear_rows(*given, added)
     return found
 
 

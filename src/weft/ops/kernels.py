@@ -31,6 +31,7 @@ _FLAGS = (
 )
 _WIDE = ("-mprefer-vector-width=512",) if "avx512f" in probe().instruction_sets else ()
 _ORDERED_FLAGS = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+_SERVING_HEADERS = {"paged": ("paged_pairs.h",), "rows": ("rows_tiles.h",)}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def serving(name: str) -> ctypes.CDLL | None:
         return None
     torch.get_num_threads()
     try:
-        headers = ("numbers.h", "amx.h", "paged_pairs.h") if name == "paged" else ("numbers.h",)
+        headers = ("numbers.h", "amx.h", *_SERVING_HEADERS.get(name, ()))
         return load([_SOURCES / file for file in (*headers, f"{name}.cpp")], _ORDERED_FLAGS)
     except BuildError:
         return None

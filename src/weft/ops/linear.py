@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops.kernels import address, serving, usable, whole
+from weft.ops.kernels import address, serving, suffix, usable, whole
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """``(x, weight, bias)`` to x @ weight.T + bias."""
@@ -54,17 +54,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def linear_rows(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
     """[M, N]: the fastest row-invariant product there is for the dtype, without preparation."""
-    if x_MK.dtype == torch.float32:
-        library = serving("rows")
-        if library is None:
-            return linear_tiles(x_MK, weight_NK, bias_N)
+    library, name = serving("rows"), suffix(x_MK)
+    if library is not None and (name == "fp32" or (name == "bf16" and library.weft_rows_takes_bf16())):
         x_MK, weight_NK = x_MK.contiguous(), weight_NK.contiguous()
         (M, K), N = x_MK.shape, weight_NK.shape[0]
         y_MN = x_MK.new_empty(M, N)
-        library.weft_rows_fp32(*map(address, (x_MK, weight_NK, bias_N, y_MN)), *whole(M, K, N))
+        product = getattr(library, f"weft_rows_{name}")
+        product(*map(address, (x_MK, weight_NK, bias_N, y_MN)), *whole(M, K, N))
         return y_MN
-    # oneDNN sums one row alone in another order when it is long, and PyTorch keeps small products to itself;
-    # from there on the number of rows does not matter (docs/decisions/engine.md).
+    if x_MK.dtype == torch.float32:
+        return linear_tiles(x_MK, weight_NK, bias_N)
+    # Without matrix tiles oneDNN sums one row alone in another order when it is long, and PyTorch keeps small
+    # products to itself; from there on the number of rows does not matter (docs/decisions/engine.md).
     least = max(2, _LEAST_WORK // weight_NK.numel() + 1)
     missing = least - x_MK.shape[0]
     if missing > 0:

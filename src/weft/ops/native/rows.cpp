@@ -10,6 +10,7 @@
 #endif
 
 #include "numbers.h"
+#include "rows_tiles.h"
 
 namespace {
 
@@ -107,6 +108,18 @@ extern "C" void weft_rows_fp32(const float *x, const float *w, const float *bias
             columns<COLUMNS>(x, w + n * K, bias ? bias + n : nullptr, y + n, M, K, N);
         for (; n < end; n++) columns<1>(x, w + n * K, bias ? bias + n : nullptr, y + n, M, K, N);
     }
+}
+
+// Products in bf16 are made here where the build has matrix tiles.
+extern "C" {
+#if WEFT_TILES
+int weft_rows_takes_bf16() { return 1; }
+void weft_rows_bf16(const bf16 *x, const bf16 *w, const bf16 *bias, bf16 *y, long M, long K, long N) {
+    rows::product(x, w, bias, y, M, K, N);
+}
+#else
+int weft_rows_takes_bf16() { return 0; }
+#endif
 }
 
 namespace {
