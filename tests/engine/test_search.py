@@ -13,6 +13,7 @@ from weft.engine import LLM, Beams, SamplingParams
 from weft.engine.encdec import write
 from weft.engine.runner import prepare
 from weft.engine.search import Search
+from weft.engine.weights import for_inference
 from weft.models.encdec import EncoderDecoder
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.attention import PackedRows
@@ -349,3 +350,22 @@ def test_what_ends_is_kept_only_among_the_best():
     search.take(3, [(-1.5, 0, 4), (-1.6, 1, 0), (-2.2, 1, 3)], lambda beam: [6 - beam, 8 + beam])
     assert search.done
     assert [(one.tokens, one.ended) for one in search.answers] == [((6, 8, 4), False), ((5, 9), True)]
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_what_a_failed_prompt_has_computed_is_found_by_nobody(weights, tiny_decoder, tiny_tokenizer):
+    """Attention to a value that is NaN spoils rows of the chunk that stand before it, so blocks before it too."""
+    model = tiny_decoder(tie_word_embeddings=False, num_key_value_heads=4, num_attention_heads=4)
+    model.embedding.weight.data[510] = float("nan")
+    model = for_inference(model, torch.device("cpu"), weights)
+    start, params = list(range(40, 56)), SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    (expected,) = LLM(model, tiny_tokenizer).generate([[*start, 7, 8]], params)
+    engine = LLM(model, tiny_tokenizer, token_budget=30)
+    damaged = engine.add([*start, 510, *range(60, 100)], params, owner="a")
+    while not damaged.finished:
+        engine.step()
+    assert isinstance(damaged.failure, CheckpointError)
+    sound = engine.add([*start, 7, 8], params, owner="a")
+    while not sound.finished:
+        engine.step()
+    assert sound.failure is None and tuple(sound.generated) == expected.tokens

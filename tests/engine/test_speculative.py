@@ -254,3 +254,13 @@ def test_an_early_exit_shares_weights_and_changes_no_token(tiny_decoder, tiny_to
     params = SETTINGS["greedy"]
     plain = answers(LLM(model, tiny_tokenizer, speculation=False), params)
     assert answers(LLM(model, tiny_tokenizer, draft=draft), params) == plain
+
+
+def test_a_damaged_draft_guesses_nothing_and_changes_no_token(tiny_decoder, tiny_tokenizer, always):
+    model, draft = (prepare(tiny_decoder(), torch.device("cpu"), torch.float32) for _ in range(2))
+    draft.embedding.weight.data[7] = float("nan")
+    params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    prompts = [[5, 7, 9], [3, 4, 5]]
+    expected = LLM(model, tiny_tokenizer, speculation=False).generate(prompts, params)
+    found = LLM(model, tiny_tokenizer, draft=draft).generate(prompts, params)
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]

@@ -53,7 +53,9 @@ class DraftModel:
         settled = all(shadow.uncached <= 2 * MOST for shadow in shadows)
         began = time.perf_counter()
         for _ in range(count):
-            work = [Work(shadow, shadow.uncached) for shadow in shadows]
+            work = [Work(shadow, shadow.uncached) for shadow in shadows if shadow.failure is None]
+            if not work:
+                break
             scores = self._runner.run(work)
             for item, new in zip(work, sample(scores[:, : self._vocabulary], work), strict=True):
                 item.sequence.cached += item.tokens
@@ -61,6 +63,9 @@ class DraftModel:
         if settled:
             self._per_guess += 0.2 * ((time.perf_counter() - began) / count - self._per_guess)
         guesses = {s: tuple(shadow.tokens[len(s.tokens) :]) for s, shadow in zip(able, shadows, strict=True)}
+        for sequence, shadow in zip(able, shadows, strict=True):
+            if shadow.failure is not None:
+                self.forget(sequence)
         return [guesses.get(sequence, ()) for sequence in sequences]
 
     def seconds(self, count: int) -> float:

@@ -25,6 +25,7 @@ from weft.core.errors import ResourceError
 from weft.core.files import write_bytes_atomic
 from weft.core.hardware import probe
 from weft.core.version import __version__
+from weft.ops.kernels import decoder
 from weft.ops.packed import Format, pack, stand_in
 from weft.ops.step import Heads, PackedFeed, PackedLayer, Steps
 
@@ -107,7 +108,11 @@ def fastest(figures: Figures, forms: Sequence[Format]) -> Format:
 def figures_file() -> Path:
     """Where the figures of this machine and number of threads are kept: in the user's cache folder."""
     machine = probe()
-    facts = (__version__, machine.processor, machine.cores, machine.instruction_sets, torch.get_num_threads())
+    library = decoder()  # its file is named by what it was built from
+    facts = (
+        *(__version__, None if library is None else Path(library._name).stem),
+        *(machine.processor, machine.cores, machine.instruction_sets, torch.get_num_threads()),
+    )
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "weft" / "formats" / f"{key}.json"

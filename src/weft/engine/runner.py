@@ -12,7 +12,7 @@ from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import probe
 from weft.engine.adapters import Adapters
 from weft.engine.cache import StepContext
-from weft.engine.sampler import logprobs
+from weft.engine.sampler import DAMAGED, logprobs
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
 from weft.models import Decoder
@@ -74,6 +74,7 @@ class Runner:
         device = self.pages.device
         context = StepContext(self.pages, work)
         hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
+        _fail_damaged(hidden, work)
         self._score_prompts(model, hidden, work)
         _pool(hidden, work)
         if not wanted:
@@ -98,6 +99,22 @@ class Runner:
                     sequence.fail(failure)
                     break
             begin += item.rows
+
+
+def _fail_damaged(hidden_TE: Tensor, work: Items[Work]) -> None:
+    """Whose prompt gives what is no number has failed before its last chunk shows it in the scores.
+
+    Others of its owner would else find blocks of it: attention to a value that is NaN spoils the rows of the
+    same chunk that stand before it, too.
+    """
+    if all(item.tokens <= 1 for item in work):
+        return
+    sound = hidden_TE.float().sum(-1).isfinite().tolist()
+    begin = 0
+    for item in work:
+        if item.tokens > 1 and not all(sound[begin : begin + item.tokens]):
+            item.sequence.fail(CheckpointError(DAMAGED))
+        begin += item.rows
 
 
 def _pool(hidden_TE: Tensor, work: Items[Work]) -> None:

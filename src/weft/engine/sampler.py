@@ -21,7 +21,7 @@ from weft.engine.search import Search, likeliest
 from weft.engine.sequence import Sequence, TokenLogprobs
 from weft.ops.draw import Draw, draw_rows
 
-_DAMAGED = "The model gives NaN or infinite scores: its weights are damaged or overflow."
+DAMAGED = "The model gives NaN or infinite scores: its weights are damaged or overflow."
 
 
 @torch.inference_mode()
@@ -58,14 +58,14 @@ def _chosen(scores_MV: Tensor, drawn: list[int], finite: list[bool], item: Work,
     sequence = item.sequence
     if sequence.search is not None:
         if not all(finite[row : row + item.scored]):
-            raise CheckpointError(_DAMAGED)
+            raise CheckpointError(DAMAGED)
         _search(scores_MV[row : row + item.scored], sequence, sequence.search)
         return []
     new: list[int] = []
     for place in range(len(item.drafts) + 1):
         here = row + place
         if not finite[here]:
-            raise CheckpointError(_DAMAGED)
+            raise CheckpointError(DAMAGED)
         new.append(_next(scores_MV[here], drawn[here], sequence, item.drafts[:place]))
         # Behind an end the grammar of an answer knows nothing.
         if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in sequence.ends:
@@ -171,7 +171,7 @@ def logprobs(scores_MV: Tensor, tokens: Rows[int], count: int) -> list[TokenLogp
     found: list[TokenLogprobs] = []
     for token, total, score, tops, places in zip(tokens, *read, strict=True):
         if not math.isfinite(total):
-            raise CheckpointError(_DAMAGED)
+            raise CheckpointError(DAMAGED)
         top = tuple((place, value - total) for place, value in zip(places, tops, strict=True))
         found.append(TokenLogprobs(token, score - total, top))
     return found

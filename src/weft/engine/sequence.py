@@ -178,7 +178,8 @@ class Sequence:
     def fail(self, failure: Exception) -> None:
         """This came up in its own part of a step: it is ended for that, and nobody beside it."""
         known = isinstance(failure, WeftError)
-        self.failure = failure
+        # Its traceback would keep the scores of the whole step.
+        self.failure = failure.with_traceback(None)
         self.error = str(failure) if known else f"The engine failed on this request: {failure!r}."
 
     @property

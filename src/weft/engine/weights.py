@@ -1,4 +1,4 @@
-"""A decoder in its form for inference: packed weights, and one native call between two attentions."""
+"""A decoder in its form for inference: packed weights, and native calls for all layers or half of two."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _FLAGS = (
 )
 _WIDE = ("-mprefer-vector-width=512",) if "avx512f" in probe().instruction_sets else ()
 _ORDERED_FLAGS = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+_log = logging.getLogger("weft.ops")
+
 _SERVING_HEADERS = {"paged": ("paged_pairs.h",), "rows": ("rows_tiles.h",)}
 
 
@@ -105,7 +108,8 @@ def serving(name: str) -> ctypes.CDLL | None:
     try:
         headers = ("numbers.h", "amx.h", *_SERVING_HEADERS.get(name, ()))
         return load([_SOURCES / file for file in (*headers, f"{name}.cpp")], _ORDERED_FLAGS)
-    except BuildError:
+    except BuildError as error:
+        _log.warning("Inference is slow here, as its native library %r is not in use: %s.", name, error)
         return None
 
 
@@ -117,15 +121,11 @@ def decoder() -> ctypes.CDLL | None:
     torch.get_num_threads()
     # Sums keep their order and products their rounding: a row must not depend on its neighbours.
     flags = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", *_WIDE)
+    headers = ("numbers.h", "amx.h", "packed.h", "tiles.h", "product.h")
     try:
-        return load(
-            [
-                _SOURCES / name
-                for name in ("numbers.h", "amx.h", "packed.h", "tiles.h", "product.h", "decoder.cpp")
-            ],
-            flags,
-        )
-    except BuildError:
+        return load([_SOURCES / name for name in (*headers, "decoder.cpp")], flags)
+    except BuildError as error:
+        _log.warning("Inference is slow here, as its native library 'decoder' is not in use: %s.", error)
         return None
 
 

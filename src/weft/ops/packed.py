@@ -100,7 +100,7 @@ def stand_in(outputs: int, inputs: int, form: Format) -> Packed:
         Format.INT4: groups * (_PANEL * 2 + GROUP * _PANEL // 2),
     }
     # 0x3c3c is 0.0115 in bf16, and fp32 is near: no number is subnormal, which would be slow.
-    data = torch.full((panels, sizes[form]), 0x3C, dtype=torch.uint8)
+    data = Arena().place(torch.full((panels, sizes[form]), 0x3C, dtype=torch.uint8))
     scale = torch.ones(panels * _PANEL) if form is Format.INT8 else None
     return Packed(data, scale, None, outputs, inputs, form)
 

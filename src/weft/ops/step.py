@@ -1,4 +1,5 @@
-"""A decoder's step in native code: everything between two attentions is one call (``native/decoder.cpp``).
+"""A decoder's step in native code (``native/decoder.cpp``): everything between two attentions is one call, or
+all layers are, where attention is native too.
 
 Dimensions: M rows of the step, E width, H query heads, G key-value heads, D head size, V vocabulary.
 """

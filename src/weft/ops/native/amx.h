@@ -26,14 +26,21 @@ static inline bool granted() {
 }
 static const bool in_use = granted();
 
-// While it lives, this thread's eight tiles have lines of 64 bytes: 16, or as many as there are rows in those that hold
-// rows of the first half of a block and their sums (0, 1 and 4), since what is not there need not be fetched. Numbers
-// below the normal ones count as zeros in its vectors, as they do in tiles.
-struct Registers {
+// What was written before is in memory: for GCC a load into a tile reads nothing, so it might leave stores out or move
+// them behind it.
+static inline void settle(const void *at) { __asm__ volatile("" : : "r"(at) : "memory"); }
+
+// Numbers below the normal ones count as zeros, as they do in tiles, while it lives.
+struct Flush {
     const unsigned before = _mm_getcsr();
+    Flush() { _mm_setcsr(before | 0x8040); }
+    ~Flush() { _mm_setcsr(before); }
+};
+
+// While it lives, this thread's eight tiles have lines of 64 bytes: 16, or as many as there are rows in those that hold
+// rows of the first half of a block and their sums (0, 1 and 4), since what is not there need not be fetched.
+struct Registers : Flush {
     explicit Registers(long rows = SIDE) {
-        constexpr unsigned FLUSH = 0x8040;
-        _mm_setcsr(before | FLUSH);
         if (!in_use) return;
         struct {
             uint8_t palette = 1, start = 0, none[14] = {};
@@ -42,11 +49,11 @@ struct Registers {
         } shape;
         for (int t = 0; t < 8; t++) shape.bytes[t] = STEP, shape.lines[t] = SIDE;
         if (rows < SIDE) shape.lines[0] = shape.lines[1] = shape.lines[4] = rows;
+        settle(&shape);
         _tile_loadconfig(&shape);
     }
     ~Registers() {
         if (in_use) _tile_release();
-        _mm_setcsr(before);
     }
 };
 

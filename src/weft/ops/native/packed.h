@@ -2,7 +2,8 @@
 //
 // A weight is stored in panels of 32 outputs: for each step of K (4 bytes of a row of x: one fp32, two bf16
 // or four int8 numbers) two vectors, whose 16 lanes are outputs. A lane adds up its output's terms in the
-// order of K, whatever M and the tile are, so a row's result is bitwise the same alone and among others.
+// order of K, whatever M and the tile are, so a row's result is bitwise the same alone and among others. Builds for
+// processors with matrix tiles add bf16 in another order, that of tiles.h, with the same property.
 #pragma once
 #include "numbers.h"
 #if defined(__x86_64__)

@@ -50,11 +50,16 @@ inline Vector load(const int8_t *x) {
 inline void store(float *x, Vector v) { std::memcpy(x, &v, 64); }
 inline Vector all(float x) { return Vector{} + x; }
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+#if defined(__clang__)
+#define SHUFFLED(v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#else
+#define SHUFFLED(v, ...) __builtin_shuffle(v, Whole{__VA_ARGS__})
+#endif
 inline float largest(Vector v) {
-    v = larger(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-    v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-    v = larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+    v = larger(v, SHUFFLED(v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    v = larger(v, SHUFFLED(v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    v = larger(v, SHUFFLED(v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    v = larger(v, SHUFFLED(v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
     return v[0];
 }
 inline float total(Vector v) {
@@ -184,10 +189,19 @@ inline void mix(const float *s, const Tile<T> &tile, long P, int j0, int j1, lon
         for (int n = 0; n < NV; n++) store(o + i * P + d + n * LANES, sum[i][n]);
 }
 
-// Few queries take more keys (or dimensions) at once: the chains of sums must outnumber the latency of one.
+// Few queries take more keys (or dimensions) at once: the chains of sums must outnumber the latency of one. But all must
+// fit in registers, of which a vector takes two where they have 256 bits.
+#if defined(__AVX512F__)
+constexpr int MOST = 8;
+constexpr int wide(int queries) { return queries > 4 ? 2 : 4; }
+#else
+constexpr int MOST = 4;
+constexpr int wide(int queries) { return queries > 1 ? 1 : 4; }
+#endif
+
 template <int NQ, typename T>
 void scores(const float *q, long D, const Tile<T> &tile, float *s) {
-    constexpr int NB = NQ > 4 ? 2 : 4;
+    constexpr int NB = wide(NQ);
     int from = 0;
     for (; from + NB <= tile.blocks; from += NB) dots<NQ, NB>(q, D, tile, from, s);
     if (NB > 2 && from + 2 <= tile.blocks) dots<NQ, 2>(q, D, tile, from, s), from += 2;
@@ -195,7 +209,7 @@ void scores(const float *q, long D, const Tile<T> &tile, float *s) {
 }
 template <int NQ, typename T>
 void mixture(const float *s, const Tile<T> &tile, long P, int j0, int j1, float *o) {
-    constexpr int NV = NQ > 4 ? 2 : 4;
+    constexpr int NV = wide(NQ);
     long d = 0;
     for (; d + NV * LANES <= P; d += NV * LANES) mix<NQ, NV>(s, tile, P, j0, j1, d, o);
     for (; d < P; d += LANES) mix<NQ, 1>(s, tile, P, j0, j1, d, o);
@@ -203,28 +217,34 @@ void mixture(const float *s, const Tile<T> &tile, long P, int j0, int j1, float 
 
 template <typename T>
 void scores(int queries, const float *q, long D, const Tile<T> &tile, float *s) {
+    for (; queries > MOST; queries -= MOST, q += MOST * D, s += MOST * TILE) scores<MOST>(q, D, tile, s);
     switch (queries) {
         case 1: return scores<1>(q, D, tile, s);
         case 2: return scores<2>(q, D, tile, s);
         case 3: return scores<3>(q, D, tile, s);
         case 4: return scores<4>(q, D, tile, s);
+#if defined(__AVX512F__)
         case 5: return scores<5>(q, D, tile, s);
         case 6: return scores<6>(q, D, tile, s);
         case 7: return scores<7>(q, D, tile, s);
         default: return scores<8>(q, D, tile, s);
+#endif
     }
 }
 template <typename T>
 void mixture(int queries, const float *s, const Tile<T> &tile, long P, int j0, int j1, float *o) {
+    for (; queries > MOST; queries -= MOST, s += MOST * TILE, o += MOST * P) mixture<MOST>(s, tile, P, j0, j1, o);
     switch (queries) {
         case 1: return mixture<1>(s, tile, P, j0, j1, o);
         case 2: return mixture<2>(s, tile, P, j0, j1, o);
         case 3: return mixture<3>(s, tile, P, j0, j1, o);
         case 4: return mixture<4>(s, tile, P, j0, j1, o);
+#if defined(__AVX512F__)
         case 5: return mixture<5>(s, tile, P, j0, j1, o);
         case 6: return mixture<6>(s, tile, P, j0, j1, o);
         case 7: return mixture<7>(s, tile, P, j0, j1, o);
         default: return mixture<8>(s, tile, P, j0, j1, o);
+#endif
     }
 }
 
@@ -393,9 +413,15 @@ struct Worker {
             ks[b] = key_scales + at(task, j0, b) * BLOCK, vs[b] = value_scales + at(task, j0, b) * BLOCK;
         sums.find_scores(task.queries, tile, score.data());
         for (int i = 0; i < task.queries; i++) {
-            if (step.bias) add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i]);
+            if (step.bias) {
+                for (int b = 0; key_scales && b < Tile<T>::MANY; b++) {
+                    float *of_block = &score[i * TILE + b * BLOCK];
+                    store(of_block, load(of_block) * load(ks[b]));
+                }
+                add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i]);
+            }
             float kept = softmax[i].take(&score[i * TILE], from[i] - j0, until(task.item, position[i]) - j0,
-                                         key_scales ? ks : nullptr, key_scales ? vs : nullptr);
+                                         key_scales && !step.bias ? ks : nullptr, key_scales ? vs : nullptr);
             if (kept != 1.0f)
                 for (long d = 0; d < P; d++) mixed[i * P + d] *= kept;
         }
@@ -443,6 +469,13 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
 extern "C" {
 
 // Whether a bf16 cache of heads of this size lies in pairs.
+int weft_tiles_in_use() {
+#if WEFT_TILES
+    return tiles::in_use;
+#else
+    return 0;
+#endif
+}
 int weft_paged_in_pairs(long D) {
 #if WEFT_TILES
     return D % 2 == 0;

@@ -141,6 +141,7 @@ static void mixture(int queries, const float *s, const bf16 *const *values, cons
 template <bool TWO>
 static void tile_scores(const bf16 *q, long D, const bf16 *const *keys, const bf16 *const *soon, int blocks, float *s) {
     constexpr long SIDE = tiles::SIDE, LINE = KEYS * 4;
+    tiles::settle(q);
     for (int b = 0; b < blocks; b += 2) {
         const int other = std::min(b + 1, blocks - 1);
         _tile_zero(0);
@@ -199,6 +200,7 @@ struct Values {
 template <bool TWO>
 static void tile_mixture(const bf16 *weights, const Values &values, long P, int end, float *o) {
     constexpr long SIDE = tiles::SIDE, LINE = Values::LINE * 2;
+    tiles::settle(weights);
     for (long d = 0; d < P; d += 2 * LANES) {
         const bool both = d + LANES < P;
         const long next = both ? LANES : 0;

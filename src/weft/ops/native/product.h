@@ -48,6 +48,7 @@ static void product(const Matrix &m, const Rows &a, long rows, float *out, long 
         tiles::Registers registers(rows);
         return every([&](long panel) { tiles::panel(m, panel, a, rows, out, ld, add); });
     }
+    tiles::Flush as_tiles_do;
     const Tiles &vectors = TILES[m.format];
     const long blocks = ceil_div(rows, vectors.most);
     every([&](long panel) {

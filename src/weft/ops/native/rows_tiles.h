@@ -58,6 +58,7 @@ inline void line_of(const bf16 *w, long N, long K, long n, long k, bf16 *line) {
 template <bool TWO>
 void with_tiles(const bf16 *w, const Pairs &x, long N, long K, long n, long m, float *sums) {
     alignas(64) bf16 edge[SIDE * SPAN];
+    tiles::settle(x.at.data());
     _tile_zero(0);
     if (TWO) _tile_zero(1);
     for (long chunk = 0; chunk < x.chunks; chunk++) {
@@ -66,6 +67,7 @@ void with_tiles(const bf16 *w, const Pairs &x, long N, long K, long n, long m, f
             _tile_loadd(4, w + n * K + k, K * sizeof(bf16));
         else {
             for (long i = 0; i < SIDE; i++) line_of(w, N, K, n + i, k, edge + i * SPAN);
+            tiles::settle(edge);
             _tile_loadd(4, edge, LINE);
         }
         _tile_loadd(6, x.tile(m, chunk), LINE);

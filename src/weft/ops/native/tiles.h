@@ -59,6 +59,7 @@ struct Half {
 template <class Kind, bool TWO, bool FIRST>
 static void sums(const char *w, const Rows &a, const char *x, long steps, char *out) {
     const char *below = x + SIDE * a.stride;
+    settle(x);
     _tile_zero(0);
     _tile_zero(1);
     if (TWO) {
@@ -148,6 +149,7 @@ static void panel(const Matrix &m, long at, const Rows &a, long rows, float *out
 }
 
 #else
+struct Flush {};
 struct Registers {
     explicit Registers(long) {}
 };
