@@ -83,7 +83,7 @@ class Layout:
             0 if self.bias is None else self.reach,
         )
 
-    @property
+    @cached_property
     def places_N(self) -> Tensor:
         """int64 [N]: where each row's key and value go, block * PAGE + offset; none are stored if empty."""
         return torch.tensor(self._places, dtype=torch.int64)
@@ -110,13 +110,14 @@ class Layout:
 class Batch:
     """Items that are attended to together, each padded to as many rows and blocks as the longest has.
 
-    ``rows`` int64 [I, S] of the step; ``real`` bool [I, S], false where an item has none; ``blocks`` int64
-    [I, W]; ``query`` int64 [I, S] are their positions, ``until`` one past the last key that each sees;
-    ``end`` int64 [I] is one past the last key that is there at all.
+    ``rows`` int64 [I, S] of the step; ``real`` int64 [M] are the places of I * S where an item has one, and
+    ``target`` int64 [M] the rows there; ``blocks`` int64 [I, W]; ``query`` int64 [I, S] are positions, and
+    ``until`` one past the last key that each row sees; ``end`` int64 [I] is one past the last key there is.
     """
 
     rows: Tensor
     real: Tensor
+    target: Tensor
     blocks: Tensor
     query: Tensor
     until: Tensor
@@ -152,7 +153,10 @@ def _batch(items: Sequence[Item], device: torch.device) -> Batch:
     rows = [[place if place < item.count else 0 for place in places] for item in items]
     return Batch(
         table([[item.first + place for place in row] for item, row in zip(items, rows, strict=True)]),
-        table([[place < item.count for place in places] for item in items]),
+        torch.tensor(
+            [i * len(places) + p for i, item in enumerate(items) for p in range(item.count)], device=device
+        ),
+        torch.tensor([item.first + place for item in items for place in range(item.count)], device=device),
         table([[*item.blocks, *[0] * (width - len(item.blocks))] for item in items]),
         table([[item.past + place for place in row] for item, row in zip(items, rows, strict=True)]),
         table([[item.until(item.past + p) for p in row] for item, row in zip(items, rows, strict=True)]),

@@ -194,7 +194,7 @@ def attend_gathered(pages: Pages, layer: int, layout: Layout, q_NHD: Tensor) -> 
     out = torch.empty_like(q_NHD)
     for batch in layout.batches:
         mixed_ISHD = _attend_batch(pages, layer, layout, batch, q_NHD[batch.rows])
-        out[batch.rows[batch.real]] = mixed_ISHD[batch.real]
+        out[batch.target] = mixed_ISHD.flatten(0, 1)[batch.real]
     return out
 
 
