@@ -28,13 +28,17 @@ class Arena:
         size = x.numel() * x.element_size()
         whole = -(-size // _LINE) * _LINE
         if whole > len(self._free):
-            self._free = _mapped(max(whole, _CHUNK))
+            self._free = mapped(max(whole, _CHUNK))
         here, self._free = self._free[:size], self._free[whole:]
         return here.view(x.dtype).view(x.shape).copy_(x)
 
 
-def _mapped(size: int) -> Tensor:
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def mapped(size: int, extra_flags: int = 0) -> Tensor:
+    """``size`` bytes of zeros, uint8, that take memory as they are written, in large pages if there are any.
+
+    Raises OSError when the address space ends.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | extra_flags)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a system that has no large pages
             memory.madvise(mmap.MADV_HUGEPAGE)

@@ -10,9 +10,7 @@ the step and however a prompt is cut into chunks (docs/decisions/engine.md).
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.core.errors import ResourceError
+from weft.ops.arena import mapped
 from weft.ops.cache import NativeAttention
 from weft.ops.kernels import serving, suffix
 from weft.ops.page_layout import PAGE, Batch, Layout
@@ -235,12 +234,8 @@ def _in_pairs(head_dim: int) -> bool:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # Fresh anonymous pages are zeros that take no memory until they are written.
     size = int(torch.Size(shape).numel()) * dtype.itemsize
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-    with contextlib.suppress(OSError):  # a system that has no large pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
+    return mapped(size, _MAP_NORESERVE).view(dtype).view(shape)
 
 
 def _pointers(tensors: list[Tensor]) -> Any:
