@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -132,6 +133,37 @@ def test_many_rows_go_through_in_chunks(tiny_decoder, monkeypatch):
     model = tiny_decoder()
     packed, tokens = PackedDecoder(model, Format.FLOAT32, torch.float32), tokens_for(model, 3, 15)
     torch.testing.assert_close(scores(packed, tokens), scores(model, tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "experts"])
+def test_a_whole_step_has_the_bits_of_one_that_comes_back_for_each_layer(
+    tiny_decoder, tiny_tokenizer, monkeypatch, shape, dtype
+):
+    monkeypatch.setattr("weft.ops.whole_step._ANGLES", 32)
+    changes = {"vocab_size": 517, **SHAPES[shape]}
+    whole = LLM(PackedDecoder(tiny_decoder(**changes), Format.INT8, dtype), tiny_tokenizer, token_budget=40)
+    parts = LLM(PackedDecoder(tiny_decoder(**changes), Format.INT8, dtype), tiny_tokenizer, token_budget=40)
+    assert whole.runner.model._whole is not None
+    parts.runner.model._whole = None
+    seen = {}
+    for llm in (whole, parts):
+        steps = seen[llm] = []
+        scored = llm.runner._scores
+        llm.runner._scores = lambda *given, scored=scored, steps=steps: (
+            steps.append(scored(*given)) or steps[-1]
+        )
+        params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+        llm.generate([list(range(5, 5 + length)) for length in (100, 3, 50)], params)
+    assert len(seen[whole]) == len(seen[parts]) > 12
+    assert all(torch.equal(a, b) for a, b in zip(seen[whole], seen[parts], strict=True))
+
+
+def test_rows_with_numbers_that_are_none_are_found(tiny_decoder):
+    packed = PackedDecoder(tiny_decoder(), Format.FLOAT32, torch.float32)
+    hidden = torch.randn(5, 37)
+    hidden[1, 36], hidden[3, 2], hidden[4, 20] = math.nan, math.inf, -math.inf
+    assert packed.finite(hidden) == [True, False, True, False, False]
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "int8", "int4", None])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from weft.ops.draw import Draw, candidates, draw_plain, draw_rows
+from weft.ops.draw import Draw, candidates, draw_plain, draw_rows, greatest_plain, greatest_rows
 
 SETTINGS = [
     {},
@@ -128,3 +128,18 @@ def test_extreme_temperatures_and_scores_stay_numbers(temperature):
 def test_a_nucleus_too_small_for_a_float_is_the_best_token(path, top_p, more):
     scores = torch.randn(500, generator=torch.Generator().manual_seed(4))
     assert path(scores, draw_of(top_p=top_p, number=0.99, **more)) == int(scores.argmax())
+
+
+@pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 31, 33, 517, 70_000])
+def test_the_greatest_score_is_the_first_one_that_is_greatest(width):
+    generator = torch.Generator().manual_seed(width)
+    # Few distinct scores, so that most rows have their greatest several times.
+    wide = torch.randint(-3, 4, (9, width + 3), generator=generator).float()
+    scores = wide[:, :width]
+    scores[1], scores[2], scores[3, -1], scores[4, width // 2] = -math.inf, math.nan, math.nan, math.inf
+    scores[5, width // 3] = -math.inf
+    (found, tokens), (expected, places) = greatest_rows(scores), greatest_plain(scores)
+    assert tokens == places
+    assert [str(score) for score in found] == [str(score) for score in expected]
+    for row in (0, 4, 6, 7, 8):
+        assert tokens[row] == scores[row].tolist().index(max(scores[row].tolist()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 from weft.core.errors import UsageError
@@ -123,7 +124,7 @@ class SamplingParams:
         if self.prompt_logprobs is not None:
             _whole("prompt_logprobs", self.prompt_logprobs, 0, MOST_LOGPROBS)
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether scores are taken as the model gives them, up to the temperature."""
         return (
@@ -135,7 +136,7 @@ class SamplingParams:
             and self.grammar is None
         )
 
-    @property
+    @cached_property
     def greedy(self) -> bool:
         """Whether the most likely token is taken every time."""
         return self.temperature < SMALLEST_TEMPERATURE

@@ -16,6 +16,7 @@ from weft.engine.sampler import DAMAGED, logprobs
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
 from weft.models import Decoder
+from weft.ops.cache import NativeModel
 from weft.ops.linear import row_invariant
 from weft.ops.paged import Pages
 
@@ -71,17 +72,25 @@ class Runner:
 
     def _scores(self, model: Decoder, work: Items[Work]) -> Tensor:
         tokens, wanted = step_tokens(work)
-        device = self.pages.device
         context = StepContext(self.pages, work)
-        hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
-        _fail_damaged(hidden, work)
-        self._score_prompts(model, hidden, work)
+        native = model.step(tokens, wanted, context) if isinstance(model, NativeModel) else None
+        hidden, scores = native or self._layer_by_layer(model, tokens, wanted, context)
+        _fail_damaged(model, hidden, work)
+        if any(not item.sequence.prompt_scored for item in work):
+            self._score_prompts(model, hidden, work)
         _pool(hidden, work)
+        return scores
+
+    def _layer_by_layer(
+        self, model: Decoder, tokens: list[int], wanted: list[int], context: StepContext
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`weft.ops.cache.NativeModel.step`."""
+        device = self.pages.device
+        hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
         if not wanted:
-            return torch.empty((0, model.config.vocab_size), device=device)
-        if len(wanted) < len(tokens):
-            hidden = hidden[torch.tensor(wanted, device=device)]
-        return model.logits(hidden).float()
+            return hidden, torch.empty((0, model.config.vocab_size), device=device)
+        some = hidden[torch.tensor(wanted, device=device)] if len(wanted) < len(tokens) else hidden
+        return hidden, model.logits(some).float()
 
     def _score_prompts(self, model: Decoder, hidden_TE: Tensor, work: Items[Work]) -> None:
         """Append the log probabilities of the prompts' tokens that follow the rows of ``work``."""
@@ -101,7 +110,7 @@ class Runner:
             begin += item.rows
 
 
-def _fail_damaged(hidden_TE: Tensor, work: Items[Work]) -> None:
+def _fail_damaged(model: Decoder, hidden_TE: Tensor, work: Items[Work]) -> None:
     """Whose prompt gives what is no number has failed before its last chunk shows it in the scores.
 
     Others of its owner would else find blocks of it: attention to a value that is NaN spoils the rows of the
@@ -109,7 +118,10 @@ def _fail_damaged(hidden_TE: Tensor, work: Items[Work]) -> None:
     """
     if all(item.tokens <= 1 for item in work):
         return
-    sound = hidden_TE.float().sum(-1).isfinite().tolist()
+    if isinstance(model, NativeModel):
+        sound = model.finite(hidden_TE)
+    else:
+        sound = hidden_TE.float().sum(-1).isfinite().tolist()
     begin = 0
     for item in work:
         if item.tokens > 1 and not all(sound[begin : begin + item.tokens]):

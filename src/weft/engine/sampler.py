@@ -19,12 +19,11 @@ from weft.engine.params import uniform
 from weft.engine.scheduler import Work
 from weft.engine.search import Search, likeliest
 from weft.engine.sequence import Sequence, TokenLogprobs
-from weft.ops.draw import Draw, draw_rows
+from weft.ops.draw import Draw, draw_rows, greatest_rows
 
 DAMAGED = "The model gives NaN or infinite scores: its weights are damaged or overflow."
 
 
-@torch.inference_mode()
 def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     """The new tokens of each item of ``work`` whose newest token is in it, one at least.
 
@@ -35,9 +34,8 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
     tokens have exactly the distribution they have without. A sequence whose scores are NaN, or whose tokens
     cannot be chosen, has failed (:meth:`Sequence.fail`), and gets none.
     """
-    best, likeliest = scores_MV.max(-1)
-    finite = [math.isfinite(score) for score in best.tolist()]
-    drawn: list[int] = likeliest.tolist()
+    best, drawn = greatest_rows(scores_MV)
+    finite = list(map(math.isfinite, best))
     _draw_plain(scores_MV, work, drawn, finite)
     chosen: list[list[int]] = []
     row = 0
@@ -66,7 +64,7 @@ def _chosen(scores_MV: Tensor, drawn: list[int], finite: list[bool], item: Work,
         here = row + place
         if not finite[here]:
             raise CheckpointError(DAMAGED)
-        new.append(_next(scores_MV[here], drawn[here], sequence, item.drafts[:place]))
+        new.append(_next(scores_MV, here, drawn[here], sequence, item.drafts[:place]))
         # Behind an end the grammar of an answer knows nothing.
         if place == len(item.drafts) or new[-1] != item.drafts[place] or new[-1] in sequence.ends:
             break
@@ -112,11 +110,11 @@ def _draw(sequence: Sequence, drafts: int) -> Draw:
     return Draw(params.temperature, params.top_k, params.top_p, params.min_p, number)
 
 
-def _next(scores_V: Tensor, token: int, sequence: Sequence, drafts: tuple[int, ...]) -> int:
+def _next(scores_MV: Tensor, row: int, token: int, sequence: Sequence, drafts: tuple[int, ...]) -> int:
     """The token after those of ``sequence`` and ``drafts``: ``token`` if nothing changes the scores."""
     params = sequence.params
     if not params.plain:
-        changed_V = change(scores_V, sequence, drafts)
+        changed_V = change(scores_MV[row], sequence, drafts)
         if params.greedy:
             token = int(changed_V.argmax())
         else:
@@ -124,7 +122,7 @@ def _next(scores_V: Tensor, token: int, sequence: Sequence, drafts: tuple[int, .
     if params.logprobs is not None:
         # A step that was left half way may have noted it already.
         del sequence.logprobs[sequence.generated_length + len(drafts) :]
-        sequence.logprobs += logprobs(scores_V.unsqueeze(0), [token], params.logprobs)
+        sequence.logprobs += logprobs(scores_MV[row : row + 1], [token], params.logprobs)
     return token
 
 

@@ -18,12 +18,13 @@ from weft.models import Decoder
 from weft.models.layers import Block, FeedForward, Linear
 from weft.models.moe import SparseFeedForward
 from weft.ops.arena import Arena
-from weft.ops.cache import AttentionContext, NativeContext
+from weft.ops.cache import AttentionContext, NativeContext, NativeModel
 from weft.ops.kernels import decoder
 from weft.ops.packed import Format, Packed, pack
 from weft.ops.quantise import QuantisedLinear
 from weft.ops.rope import rotation
 from weft.ops.step import Heads, PackedExperts, PackedFeed, PackedLayer, Steps
+from weft.ops.whole_step import WholeStep
 
 FORMATS = {
     "float32": Format.FLOAT32,
@@ -101,7 +102,7 @@ def quantised(model: Decoder, bits: int) -> Decoder:
     return model
 
 
-class PackedDecoder(Decoder):
+class PackedDecoder(Decoder, NativeModel):
     """A decoder whose blocks are packed for this processor; it computes and is not trained.
 
     The residual stream, norms and hidden states are fp32; q, k, v and the cache have the dtype of
@@ -124,6 +125,9 @@ class PackedDecoder(Decoder):
         heads = Heads(config.num_attention_heads, config.num_key_value_heads, config.head_dim)
         final = model.norm.weight.detach().float()
         self._steps = Steps(layers, final, output, heads, config.rms_norm_eps, dtype)
+        dense = all(isinstance(layer.feed, PackedFeed) for layer in layers)
+        frequencies = model.inverse_frequencies
+        self._whole = WholeStep(self._steps, self.embedding.weight.data, frequencies) if dense else None
 
     @property
     def number_format(self) -> str:
@@ -143,15 +147,22 @@ class PackedDecoder(Decoder):
             for angle in rotation(context.positions(tokens_BT), self.inverse_frequencies)
         )
         run = self._steps.pass_through(x_ME, cos, sin)
-        native = context.native(run.q) if self._steps.dense and isinstance(context, NativeContext) else None
-        if native is not None:
-            run.whole(native)
-            return run.hidden().view(B, T, -1)
         run.begin()
         q, k, v = (x.view(B, T, *x.shape[1:]) for x in (run.q, run.k, run.v))
         for layer in range(self._steps.depth):
             run.advance(context.attend(layer, q, k, v).contiguous())
         return run.hidden().view(B, T, -1)
+
+    def step(
+        self, tokens: Items[int], wanted: Items[int], context: NativeContext
+    ) -> tuple[Tensor, Tensor] | None:
+        """See :class:`weft.ops.cache.NativeModel`."""
+        attention = context.native(self._whole.q) if self._whole else None
+        return self._whole.run(tokens, wanted, attention) if self._whole and attention else None
+
+    def finite(self, hidden_NE: Tensor) -> list[bool]:
+        """See :class:`weft.ops.cache.NativeModel`."""
+        return self._steps.finite(hidden_NE)
 
     def logits(self, hidden_BTE: Tensor) -> Tensor:
         """Scores over the vocabulary, fp32 [..., V]."""

@@ -6,6 +6,7 @@ nor masks. Of an encoder-decoder N flat rows, each a token of some sequence, are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,9 +28,10 @@ class AttentionContext(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class NativeAttention:
-    """Attention as native code calls it: the addresses of the function and of its first two arguments.
+    """Attention as native code calls it: the addresses of the function and of its first two arguments, and of
+    the int32 position of each row, all below ``longest``.
 
     They hold as long as the context does that gave them.
     """
@@ -37,14 +39,33 @@ class NativeAttention:
     function: int
     cache: int
     step: int
+    positions: int
+    longest: int
 
 
-class NativeContext:
+class NativeContext(AttentionContext, Protocol):
     """An attention context that a native decoder can use by itself, without coming back to Python for each
-    layer. A class to inherit: asking whether an object fulfils a protocol takes as long as a small layer."""
+    layer."""
 
     def native(self, q_NHD: Tensor) -> NativeAttention | None:
-        """For N = B T queries like these, which are on a CPU; None where only :meth:`attend` serves."""
+        """For queries like these, of any number, on a CPU; None where only :meth:`attend` serves."""
+        ...
+
+
+class NativeModel:
+    """A decoder that can make a whole step of the engine in one native call. A class to inherit: asking
+    whether an object fulfils a protocol takes as long as a small layer."""
+
+    def step(
+        self, tokens: Sequence[int], wanted: Sequence[int], context: NativeContext
+    ) -> tuple[Tensor, Tensor] | None:
+        """Of N ``tokens``: final hidden states, fp32 [N, E], which hold until the next step, and scores, fp32
+        [M, V], of the M rows that are ``wanted``. None where the model must be called layer by layer.
+        """
+        raise NotImplementedError
+
+    def finite(self, hidden_NE: Tensor) -> list[bool]:
+        """Which rows of its hidden states hold finite numbers only."""
         raise NotImplementedError
 
 

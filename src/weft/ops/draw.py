@@ -7,8 +7,10 @@ on what the one before kept, made to sum to 1 again. V is the vocabulary size, C
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +55,36 @@ def draw_rows(scores_MV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> 
     library.weft_draw(address(scores_MV), *numbers, address(index), filters, address(tokens))
     chosen: list[int] = tokens.tolist()
     return chosen
+
+
+def greatest_rows(scores_MV: Tensor) -> tuple[list[float], list[int]]:
+    """The greatest score of each row, NaN where one is, and the first token that has it (0 for NaN)."""
+    native = _greatest()
+    M, V = scores_MV.shape
+    stride, step = scores_MV.stride()
+    if native is None or step != 1 or scores_MV.dtype != torch.float32 or not usable(scores_MV):
+        return greatest_plain(scores_MV)
+    best, tokens = array("f", bytes(4 * M)), array("q", bytes(8 * M))
+    native(scores_MV.data_ptr(), stride, V, M, best.buffer_info()[0], tokens.buffer_info()[0])
+    return best.tolist(), tokens.tolist()
+
+
+@functools.cache
+def _greatest() -> Callable[..., None] | None:
+    library = serving("draw")
+    if library is None:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_long
+    function: Callable[..., None] = library.weft_greatest
+    function.argtypes = [pointer, number, number, number, pointer, pointer]  # type: ignore[attr-defined]
+    function.restype = None  # type: ignore[attr-defined]
+    return function
+
+
+def greatest_plain(scores_MV: Tensor) -> tuple[list[float], list[int]]:
+    """Reference: as :func:`greatest_rows`."""
+    best_M, token_M = scores_MV.max(-1)
+    return best_M.tolist(), token_M.where(~best_M.isnan(), 0).tolist()
 
 
 def draw_plain(scores_V: Tensor, draw: Draw) -> int:

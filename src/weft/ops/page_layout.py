@@ -7,6 +7,7 @@ query heads, R the farthest distance that has a bias of its own, S rows and L ke
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ class _Step(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Item:
     """``count`` rows of the step from ``first`` on: a sequence's positions ``past``, ``past + 1``, and so on.
 
@@ -68,30 +69,46 @@ class Layout:
         width = max(len(item.blocks) for item in items)
         tables = [number for item in items for number in (*item.blocks, *[0] * (width - len(item.blocks)))]
         spans = [(item.blocks, range(item.past, item.past + item.count)) for item in items]
-        self._places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span if stored]
-        positions = [p for _, span in spans for p in span]
-        self.positions_N = torch.tensor(positions, device=device)
+        places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span if stored]
         # Plain arrays: a step of a small model has little time for tensors.
-        numbers = ([getattr(item, name) for item in items] for name in ("first", "count", "past", "seen"))
-        self._arrays = [(ctypes.c_int32 * len(row))(*row) for row in (*numbers, tables)]
-        self._arrays_64 = (ctypes.c_int64 * len(self._places))(*self._places)
+        self._positions = array("i", [p for _, span in spans for p in span])
+        self._arrays = (
+            array("i", [item.first for item in items]),
+            array("i", [item.count for item in items]),
+            array("i", [item.past for item in items]),
+            array("i", [item.seen for item in items]),
+            array("i", tables),
+        )
+        self._places = array("q", places)
+        self._device = device
         self.native = _Step(
-            *(len(items), width, len(positions)),
-            *map(ctypes.addressof, self._arrays),
-            ctypes.addressof(self._arrays_64) if stored else None,
+            *(len(items), width, len(self._positions)),
+            *(x.buffer_info()[0] for x in self._arrays),
+            self._places.buffer_info()[0] if stored else None,
             None if self.bias is None else self.bias.data_ptr(),
             0 if self.bias is None else self.reach,
         )
 
+    @property
+    def native_positions(self) -> tuple[int, int]:
+        """The address of each row's position, int32 [N], and a number that all are below; it holds as long as
+        this object lives."""
+        return self._positions.buffer_info()[0], max(self._positions) + 1
+
+    @cached_property
+    def positions_N(self) -> Tensor:
+        """int64 [N]: each row's position in its sequence."""
+        return torch.tensor(self._positions.tolist(), device=self._device)
+
     @cached_property
     def places_N(self) -> Tensor:
         """int64 [N]: where each row's key and value go, block * PAGE + offset; none are stored if empty."""
-        return torch.tensor(self._places, dtype=torch.int64)
+        return torch.tensor(self._places.tolist(), dtype=torch.int64)
 
     @cached_property
     def batches(self) -> list[Batch]:
         """The items as attention through copies takes them (:func:`weft.ops.paged.attend_gathered`)."""
-        return list(batches(self.items, self.positions_N.device))
+        return list(batches(self.items, self._device))
 
     @property
     def reach(self) -> int:

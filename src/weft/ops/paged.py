@@ -81,6 +81,7 @@ class Pages:
         groups = (self.keys, self.values, self.key_scales, self.value_scales)
         self._pointers = [_pointers(tensors) for tensors in groups]
         numbers = (self.H, self.G, self.D, window or 0, self.scale)
+        self._functions: dict[torch.dtype, int | None] = {}
         self._native = _Cache(*(ctypes.addressof(p) if p else None for p in self._pointers), *numbers)
 
     @staticmethod
@@ -112,12 +113,14 @@ class Pages:
 
     def native(self, layout: Layout, q_NHD: Tensor) -> NativeAttention | None:
         """The kernel for queries like these, or None where there is none."""
-        kernel = _kernel(q_NHD, self.dtype)
-        if kernel is None:
+        if q_NHD.dtype not in self._functions:
+            kernel = _kernel(q_NHD, self.dtype)
+            self._functions[q_NHD.dtype] = kernel and ctypes.cast(kernel, ctypes.c_void_p).value
+        function = self._functions[q_NHD.dtype]
+        if function is None:
             return None
-        function = ctypes.cast(kernel, ctypes.c_void_p).value
-        assert function is not None
-        return NativeAttention(function, ctypes.addressof(self._native), ctypes.addressof(layout.native))
+        ends = ctypes.addressof(self._native), ctypes.addressof(layout.native)
+        return NativeAttention(function, *ends, *layout.native_positions)
 
     def store(self, layer: int, layout: Layout, k_NGD: Tensor, v_NGD: Tensor) -> None:
         """The plain twin of the native kernel's first half."""

@@ -1,5 +1,4 @@
-"""A decoder's step in native code (``native/decoder.cpp``): everything between two attentions is one call, or
-all layers are, where attention is native too.
+"""A decoder's step in native code (``native/decoder.cpp``): everything between two attentions is one call.
 
 Dimensions: M rows of the step, E width, H query heads, G key-value heads, D head size, V vocabulary.
 """
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import ResourceError
-from weft.ops.cache import NativeAttention
 from weft.ops.kernels import decoder
 from weft.ops.packed import MatrixStruct, Packed
 
@@ -103,9 +101,8 @@ class Steps:
         library = decoder()
         if library is None:
             raise ResourceError("The native decoder is not available here; install g++ or use plain weights.")
-        self._library, self.heads, self.dtype = library, heads, dtype
+        self.library, self.heads, self.dtype = library, heads, dtype
         self.layers, self.output, self._final_norm = tuple(layers), output, final_norm
-        self.dense = all(isinstance(layer.feed, PackedFeed) for layer in layers)
         self.depth, self.width = len(layers), final_norm.numel()
         matrices = [m for layer in layers for m in _matrices(layer)] + [output]
         inputs = -(-max(m.inputs for m in matrices) // 64) * 64
@@ -126,7 +123,7 @@ class Steps:
             *(_CHUNK, wide, row_bytes, inputs // 32, int(dtype is torch.bfloat16)),
             eps,
         )
-        self._address = ctypes.addressof(self._struct)
+        self.address = ctypes.addressof(self._struct)
         pointer, number = ctypes.c_void_p, ctypes.c_long
         self._step = library.weft_decoder_step
         self._step.argtypes = [pointer, number, number, number, *[pointer] * 8]
@@ -134,10 +131,9 @@ class Steps:
         self._product.argtypes = [pointer, pointer, pointer, number, pointer]
         self._feed = library.weft_decoder_feed
         self._feed.argtypes = [pointer, pointer, pointer, pointer, number, pointer]
-        self._whole = library.weft_decoder_pass
-        self._whole.argtypes = [pointer, number, *[pointer] * 11]
-        self._whole.restype = None
-        self._step.restype = self._product.restype = self._feed.restype = None
+        self._finite = library.weft_decoder_finite
+        self._finite.argtypes = [pointer, number, number, pointer]
+        self._step.restype = self._product.restype = self._feed.restype = self._finite.restype = None
 
     def pass_through(self, x_ME: Tensor, cos: Tensor, sin: Tensor) -> Pass:
         """Prepare a forward pass: fp32 ``x`` [M, E] (overwritten), ``cos`` and ``sin`` fp32 [M, D/2]."""
@@ -147,15 +143,21 @@ class Steps:
         """fp32 [M, K] -> fp32 [M, N] with one of the decoder's matrices, or one no wider than those."""
         x = x_MK.float().contiguous()
         out, struct = torch.empty(len(x), matrix.outputs), matrix.struct()
-        self._product(self._address, ctypes.addressof(struct), x.data_ptr(), len(x), out.data_ptr())
+        self._product(self.address, ctypes.addressof(struct), x.data_ptr(), len(x), out.data_ptr())
         return out
+
+    def finite(self, x_ME: Tensor) -> list[bool]:
+        """Which rows of contiguous fp32 [M, E] hold finite numbers only."""
+        found = bytearray(len(x_ME))
+        self._finite(x_ME.data_ptr(), *x_ME.shape, (ctypes.c_char * len(found)).from_buffer(found))
+        return list(map(bool, found))
 
     def feed(self, feed: PackedFeed, x_ME: Tensor) -> Tensor:
         """fp32 [M, E] -> fp32 [M, E]: down(silu(gate(x)) * up(x))."""
         x = x_ME.contiguous()
         out, gate_up, down = torch.empty_like(x), feed.gate_up.struct(), feed.down.struct()
         places = (ctypes.addressof(gate_up), ctypes.addressof(down), x.data_ptr())
-        self._feed(self._address, *places, len(x), out.data_ptr())
+        self._feed(self.address, *places, len(x), out.data_ptr())
         return out
 
     def experts(self, sparse: PackedExperts, x_ME: Tensor) -> Tensor:
@@ -175,8 +177,7 @@ class Steps:
 
 
 class Pass:
-    """One forward pass: :meth:`begin`, attention's inputs layer by layer, then the hidden states. Or all at
-    once with :meth:`whole`."""
+    """One forward pass: :meth:`begin`, attention's inputs layer by layer, then the hidden states."""
 
     def __init__(self, steps: Steps, x_ME: Tensor, cos: Tensor, sin: Tensor):
         rows, heads = len(x_ME), steps.heads
@@ -194,13 +195,6 @@ class Pass:
     def begin(self) -> None:
         """Fill ``q``, ``k`` and ``v`` for the first layer."""
         self._run(-1, 0, None)
-
-    def whole(self, attention: NativeAttention) -> None:
-        """All layers in one call; they must be dense."""
-        steps, self._next = self._steps, self._steps.depth
-        mixed = torch.empty_like(self.q)
-        ends = (attention.function, attention.cache, attention.step)
-        steps._whole(steps._address, self._rows, self._x.data_ptr(), mixed.data_ptr(), *self._rest, *ends)
 
     def advance(self, mixed: Tensor) -> None:
         """From attention's answer, contiguous [M, H, D], to the next ``q``, ``k`` and ``v``, in place."""
@@ -221,7 +215,7 @@ class Pass:
     def _run(self, done: int, following: int, mixed: int | None) -> None:
         steps = self._steps
         x = self._x.data_ptr()
-        steps._step(steps._address, done, following, self._rows, x, mixed, *self._rest)
+        steps._step(steps.address, done, following, self._rows, x, mixed, *self._rest)
 
 
 def _matrices(layer: PackedLayer) -> list[Packed]:

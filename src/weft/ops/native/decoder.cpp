@@ -1,5 +1,6 @@
-// A decoder's step between two attentions in one call: matrix products, norms, rotary positions, SwiGLU and
-// residuals, with the residual stream in fp32. Threads meet at barriers inside one parallel region.
+// A decoder's step between two attentions in one call, or all of it, from tokens to scores: matrix products,
+// norms, rotary positions, SwiGLU and residuals, with the residual stream in fp32. Threads meet at barriers
+// inside one parallel region.
 #include <algorithm>
 #include <cmath>
 
@@ -144,6 +145,15 @@ __attribute__((noinline)) void widen_row(const T *x, float *y, long n) {
     for (long i = 0; i < n; i++) y[i] = widen(x[i]);
 }
 
+bool finite_row(const float *x, long n) {
+    Floats wrong{};
+    for (long i = 0; i < n; i += LANES) {
+        Floats v = i + LANES <= n ? load<Floats>(x + i) : rest(x + i, n - i);
+        wrong += v - v;
+    }
+    return total(wrong) == 0.0f;
+}
+
 struct Share {
     long first, last;
     explicit Share(long rows) {
@@ -264,23 +274,70 @@ void step(const Decoder &d, long done, long next, long rows, float *x, const voi
     Step<T>{d, x, (const T *)mixed, (T *)q, (T *)k, (T *)v, cos, sin, hidden, Turn{company}}.run(done, next, rows);
 }
 
-// out[rows, N] = x w^T for fp32 x, in chunks.
-void multiply(const Decoder &d, const Matrix &m, const float *x, long rows, float *out) {
+// out[count, N] = x w^T for rows of fp32 x, in chunks: the first `count`, or those that `which` names.
+void multiply(const Decoder &d, const Matrix &m, const float *x, const int32_t *which, long count, float *out) {
     Company company;
 #pragma omp parallel
     {
         Turn turn{company};
         Rows a = rows_for(d, m);
-        for (long begin = 0; begin < rows; begin += d.chunk) {
-            long count = std::min(d.chunk, rows - begin);
-            Share mine(count);
-            for (long r = mine.first; r < mine.last; r++) encode(m, x + (begin + r) * m.K, a, r);
+        for (long begin = 0; begin < count; begin += d.chunk) {
+            long some = std::min(d.chunk, count - begin);
+            Share mine(some);
+            for (long r = mine.first; r < mine.last; r++)
+                encode(m, x + (which ? which[begin + r] : begin + r) * m.K, a, r);
             std::atomic<long> &next = turn.take();
             turn.meet();
-            product(m, a, count, out + begin * m.N, m.N, false, next);
+            product(m, a, some, out + begin * m.N, m.N, false, next);
             turn.meet();
         }
     }
+}
+
+// Attention of another library (paged.cpp) over its cache and the rows of its step.
+struct Attention {
+    void (*attend)(const void *cache, const void *step, int layer, const void *q, const void *k, const void *v,
+                   void *out);
+    const void *cache, *step;
+};
+
+// What a whole step takes, and its buffers of `rows` rows.
+struct Whole {
+    const Matrix *output;
+    const void *embedding;         // [vocabulary, width] in the cache's dtype
+    const float *angles;           // [positions, head size]: the cosines, then the sines
+    const int64_t *tokens;         // [rows]
+    const int32_t *positions;      // [rows]
+    const int32_t *wanted;         // [count]: rows whose scores are wanted
+    float *x, *cos, *sin, *hidden;
+    void *q, *k, *v, *mixed;
+    float *scores;                 // [count, vocabulary]
+    long rows, count;
+    Attention attention;
+};
+
+// The residual stream's first content and the angles of each row.
+template <typename T>
+void embed(const Decoder &d, const Whole &w) {
+    const long half = d.head_size / 2;
+#pragma omp parallel for if (w.rows * d.width > 65536)
+    for (long r = 0; r < w.rows; r++) {
+        widen_row((const T *)w.embedding + w.tokens[r] * d.width, w.x + r * d.width, d.width);
+        const float *angle = w.angles + w.positions[r] * d.head_size;
+        std::memcpy(w.cos + r * half, angle, half * sizeof(float));
+        std::memcpy(w.sin + r * half, angle + half, half * sizeof(float));
+    }
+}
+
+template <typename T>
+void whole(const Decoder &d, const Whole &w) {
+    embed<T>(d, w);
+    step<T>(d, -1, 0, w.rows, w.x, nullptr, w.q, w.k, w.v, w.cos, w.sin, w.hidden);
+    for (long layer = 0; layer < d.depth; layer++) {
+        w.attention.attend(w.attention.cache, w.attention.step, layer, w.q, w.k, w.v, w.mixed);
+        step<T>(d, layer, layer + 1, w.rows, w.x, w.mixed, w.q, w.k, w.v, w.cos, w.sin, w.hidden);
+    }
+    if (w.count) multiply(d, *w.output, w.hidden, w.wanted, w.count, w.scores);
 }
 
 }  // namespace
@@ -295,17 +352,13 @@ void weft_decoder_step(const Decoder *d, long done, long next, long rows, float 
     (d->cache_bf16 ? step<bf16> : step<float>)(*d, done, next, rows, x, mixed, q, k, v, cos, sin, hidden);
 }
 
-// All layers of a dense decoder, with the attention of another library (paged.cpp) between its steps: `mixed`,
-// [rows, heads, head size], is where that writes.
-using Attention = void (*)(const void *cache, const void *step, int layer, const void *q, const void *k, const void *v,
-                           void *out);
-void weft_decoder_pass(const Decoder *d, long rows, float *x, void *mixed, void *q, void *k, void *v, const float *cos,
-                       const float *sin, float *hidden, Attention attend, const void *cache, const void *layout) {
-    weft_decoder_step(d, -1, 0, rows, x, nullptr, q, k, v, cos, sin, hidden);
-    for (long layer = 0; layer < d->depth; layer++) {
-        attend(cache, layout, layer, q, k, v, mixed);
-        weft_decoder_step(d, layer, layer + 1, rows, x, mixed, q, k, v, cos, sin, hidden);
-    }
+// All layers of a dense decoder and the scores of the rows that are wanted.
+void weft_decoder_whole(const Decoder *d, const Whole *w) { (d->cache_bf16 ? whole<bf16> : whole<float>)(*d, *w); }
+
+// Which rows of x [rows, n] hold finite numbers only.
+void weft_decoder_finite(const float *x, long rows, long n, uint8_t *finite) {
+#pragma omp parallel for if (rows * n > 65536)
+    for (long r = 0; r < rows; r++) finite[r] = finite_row(x + r * n, n);
 }
 
 // out[rows, width] = SwiGLU's feed-forward of fp32 x [rows, width].
@@ -327,6 +380,6 @@ void weft_decoder_feed(const Decoder *d, const Matrix *gate_up, const Matrix *do
 
 // out[rows, N] = x w^T (+ bias) for fp32 x.
 void weft_decoder_product(const Decoder *d, const Matrix *m, const float *x, long rows, float *out) {
-    multiply(*d, *m, x, rows, out);
+    multiply(*d, *m, x, nullptr, rows, out);
 }
 }

@@ -47,6 +47,36 @@ double sum_of(const float *x, long count) {
     return sum;
 }
 
+struct Top {
+    float value;
+    int64_t place;
+};
+
+// The greatest number and its first place; NaN if one is NaN.
+Top top_of(const float *x, long count) {
+    typedef float Floats __attribute__((vector_size(4 * LANES)));
+    typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+    Floats best = Floats{} - INFINITY;
+    Ints at{}, wrong{};
+    long i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        Floats v;
+        std::memcpy(&v, x + i, sizeof v);
+        const Ints better = v > best;
+        best = better ? v : best;
+        at = better ? Ints{} + int32_t(i) : at;
+        wrong |= v != v;
+    }
+    Top top = {-INFINITY, count};
+    auto take = [&](float value, int64_t place) {
+        if (value > top.value || (value == top.value && place < top.place)) top = {value, place};
+    };
+    int some = 0;
+    for (int l = 0; l < LANES; l++) some |= wrong[l], take(best[l], best[l] > -INFINITY ? at[l] + l : 0);
+    for (; i < count; i++) some |= x[i] != x[i], take(x[i], i);
+    return some ? Top{NAN, 0} : top;
+}
+
 // Of a stretch of BLOCK tokens: the sum of the weights and the greatest.
 struct Stretch {
     double sum;
@@ -139,6 +169,15 @@ int64_t draw(const float *scores, long V, Filters f, float *weight, Stretch *str
 }
 
 }  // namespace
+
+// The greatest of V numbers of each row, of those `stride` apart, and where it stands first; NaN if one is NaN.
+extern "C" void weft_greatest(const float *scores, long stride, long V, long count, float *best, int64_t *tokens) {
+#pragma omp parallel for if (count > 1 && count * V > 100000)
+    for (long r = 0; r < count; r++) {
+        const Top top = top_of(scores + r * stride, V);
+        best[r] = top.value, tokens[r] = top.place;
+    }
+}
 
 // The token of rows[r], a row of V numbers among those `stride` apart, by filters[r].
 extern "C" void weft_draw(const float *scores, long stride, long V, long count, const int64_t *rows,
