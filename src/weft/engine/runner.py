@@ -75,10 +75,11 @@ class Runner:
         context = StepContext(self.pages, work)
         native = model.step(tokens, wanted, context) if isinstance(model, NativeModel) else None
         hidden, scores = native or self._layer_by_layer(model, tokens, wanted, context)
-        _fail_damaged(model, hidden, work)
-        if any(not item.sequence.prompt_scored for item in work):
+        if any(item.tokens > 1 or item.sequence.asks_of_prompt for item in work):
+            hidden = hidden[: len(tokens)]
+            _fail_damaged(model, hidden, work)
             self._score_prompts(model, hidden, work)
-        _pool(hidden, work)
+            _pool(hidden, work)
         return scores
 
     def _layer_by_layer(

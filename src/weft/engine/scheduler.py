@@ -11,7 +11,7 @@ from weft.engine.fair_queue import FairQueue, degree
 from weft.engine.sequence import Beam, Sequence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Work:
     """Feed the next ``tokens`` uncached tokens of ``sequence`` to the model, then guessed ``drafts``.
 
@@ -31,12 +31,12 @@ class Work:
     @property
     def rows(self) -> int:
         """Rows of a decoder's step that it takes."""
-        return self.tokens * len(self.sequence.lines) + len(self.drafts)
+        return self.tokens * (len(self.sequence.beams) or 1) + len(self.drafts)
 
     @property
     def scored(self) -> int:
         """Rows among them whose scores are wanted."""
-        return len(self.sequence.lines) + len(self.drafts) if self.last else 0
+        return (len(self.sequence.beams) or 1) + len(self.drafts) if self.last else 0
 
     @property
     def copies(self) -> list[tuple[int, int]]:
@@ -120,13 +120,14 @@ class Scheduler:
     def schedule(self) -> list[Work]:
         """The work of the next step: single tokens, then chunks of prompts, the best ranks first."""
         self._step += 1
-        decodes = self._decodes()
+        ranked = self._ranked()
+        decodes = self._decodes(ranked)
         rows = sum(work.rows for work in decodes)
         budget = self._token_budget - rows
         # A prompt takes what is left; a source cannot, and with all others behind it would wait for searches.
         beams = rows - len(decodes)
         chunks: list[Work] = []
-        prompts = [s for s in self._ranked() if not s.decodes]
+        prompts = [s for s in ranked if not s.decodes and s in self.running]
         while budget > 0:
             sequence = prompts.pop(0) if prompts else self._admit(budget + beams)
             if sequence is None or sequence.unread > budget + beams:
@@ -196,9 +197,9 @@ class Scheduler:
     def _ranked(self) -> list[Sequence]:
         return sorted(self.running, key=lambda s: (-degree(s, self._step), s.arrival))
 
-    def _decodes(self) -> list[Work]:
+    def _decodes(self, ranked: list[Sequence]) -> list[Work]:
         work: list[Work] = []
-        for sequence in self._ranked():
+        for sequence in ranked:
             if sequence.decodes and sequence in self.running and self._grow(sequence):
                 work.append(Work(sequence, 1))
         return work
@@ -299,6 +300,9 @@ class Scheduler:
         work: list[Work] = []
         for item in decodes:
             sequence = item.sequence
+            if not sequence.drafts:
+                work.append(item)
+                continue
             drafts = sequence.drafts[: max(0, budget)]
             while drafts and len(sequence.blocks) * BLOCK < len(sequence.tokens) + len(drafts):
                 if not self.pool.available:

@@ -39,7 +39,7 @@ class Constraint(Protocol):
         ...
 
 
-@dataclass
+@dataclass(slots=True)
 class Beam:
     """One of the texts that a search goes on with: its tokens, their blocks, the sum of logarithms so far.
 
@@ -67,7 +67,8 @@ class Sequence:
     ``source`` are tokens that an encoder reads, all of them in one step, before the first token is decoded;
     ``source_blocks`` hold what a decoder sees of them, and ``encoded`` says whether it is there. A sequence
     without ``tokens`` ends when its source is read, and keeps nothing of it.
-    ``pooled`` takes up the hidden states of the prompt where its vector is wanted.
+    ``pooled`` takes up the hidden states of the prompt where its vector is wanted; ``asks_of_prompt``: that, or
+    its log probabilities, are wanted.
     ``search`` looks for its answer by beam search: once there are several ``beams``, all of one length,
     ``tokens`` and ``blocks`` are those of the first.
 
@@ -99,6 +100,7 @@ class Sequence:
         self.text = text
         self.owner, self.adapter, self.priority = owner, adapter, priority
         self.ends, self.grammar, self.pooled = ends, grammar, pooled
+        self.asks_of_prompt = pooled is not None or params.prompt_logprobs is not None
         self.search, self.beams = search, list[Beam]()
         self.source = tuple(source)
         self.source_blocks: list[int] = []

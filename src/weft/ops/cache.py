@@ -59,8 +59,9 @@ class NativeModel:
     def step(
         self, tokens: Sequence[int], wanted: Sequence[int], context: NativeContext
     ) -> tuple[Tensor, Tensor] | None:
-        """Of N ``tokens``: final hidden states, fp32 [N, E], which hold until the next step, and scores, fp32
-        [M, V], of the M rows that are ``wanted``. None where the model must be called layer by layer.
+        """Of N ``tokens``: final hidden states, the first N rows of a tensor in fp32, which hold until the next
+        step, and scores, fp32 [M, V], of the M rows that are ``wanted``. None where the model must be called
+        layer by layer.
         """
         raise NotImplementedError
 

@@ -62,7 +62,7 @@ def greatest_rows(scores_MV: Tensor) -> tuple[list[float], list[int]]:
     native = _greatest()
     M, V = scores_MV.shape
     stride, step = scores_MV.stride()
-    if native is None or step != 1 or scores_MV.dtype != torch.float32 or not usable(scores_MV):
+    if native is None or step != 1 or scores_MV.dtype != torch.float32 or not scores_MV.is_cpu:
         return greatest_plain(scores_MV)
     best, tokens = array("f", bytes(4 * M)), array("q", bytes(8 * M))
     native(scores_MV.data_ptr(), stride, V, M, best.buffer_info()[0], tokens.buffer_info()[0])

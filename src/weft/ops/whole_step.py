@@ -50,9 +50,7 @@ class WholeStep:
     def run(
         self, tokens: Sequence[int], wanted: Sequence[int], attention: NativeAttention
     ) -> tuple[Tensor, Tensor]:
-        """Hidden states fp32 [N, E], which hold until the next call, and scores fp32 [M, V] of the
-        ``wanted`` rows.
-        """
+        """See :meth:`weft.ops.cache.NativeModel.step`."""
         if len(tokens) > self._rows:
             self._grow(len(tokens))
         if attention.longest > len(self._angles):
@@ -64,7 +62,7 @@ class WholeStep:
         struct.positions, struct.scores = attention.positions, scores.data_ptr()
         struct.attend, struct.cache, struct.step = attention.function, attention.cache, attention.step
         self._call(*self._ends)
-        return self._hidden[: len(ids)], scores
+        return self._hidden, scores
 
     def _grow(self, rows: int) -> None:
         """Buffers for so many rows, and some more."""
