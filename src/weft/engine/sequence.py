@@ -67,8 +67,8 @@ class Sequence:
     ``source`` are tokens that an encoder reads, all of them in one step, before the first token is decoded;
     ``source_blocks`` hold what a decoder sees of them, and ``encoded`` says whether it is there. A sequence
     without ``tokens`` ends when its source is read, and keeps nothing of it.
-    ``pooled`` takes up the hidden states of the prompt where its vector is wanted; ``asks_of_prompt``: that, or
-    its log probabilities, are wanted.
+    ``pooled`` takes up the hidden states of the prompt where its vector is wanted; ``asks_of_prompt``: that
+    or its log probabilities are wanted.
     ``search`` looks for its answer by beam search: once there are several ``beams``, all of one length,
     ``tokens`` and ``blocks`` are those of the first.
 

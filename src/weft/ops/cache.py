@@ -59,7 +59,7 @@ class NativeModel:
     def step(
         self, tokens: Sequence[int], wanted: Sequence[int], context: NativeContext
     ) -> tuple[Tensor, Tensor] | None:
-        """Of N ``tokens``: final hidden states, the first N rows of a tensor in fp32, which hold until the next
+        """Of N ``tokens``: final hidden states, fp32, the first N rows of a tensor that holds until the next
         step, and scores, fp32 [M, V], of the M rows that are ``wanted``. None where the model must be called
         layer by layer.
         """
