@@ -45,6 +45,11 @@ class BlockPool:
 
     def __init__(self, total: int):
         self.total = total
+        self.clear()
+
+    def clear(self) -> None:
+        """Nobody holds a block any more, and no prefix is found."""
+        total = self.total
         self._free = list(range(total - 1, -1, -1))
         self._holders = [0] * total
         self._digests: list[bytes | None] = [None] * total

@@ -78,6 +78,11 @@ class DraftModel:
         if shadow is not None:
             self._pool.release(shadow.blocks)
 
+    def restart(self) -> None:
+        """As the protocol says; its cache is empty again."""
+        self._shadows.clear()
+        self._pool.clear()
+
     def _shadow(self, sequence: Sequence, count: int) -> Sequence:
         """The small model's state of ``sequence``: the same tokens, cached as far as they were right."""
         shadow = self._shadows.get(sequence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from weft.engine.sequence import Sequence
@@ -61,6 +61,15 @@ class FairQueue:
         line = self._line(sequence)
         place = sum(other.arrival < sequence.arrival for other in line)
         line.insert(place, sequence)
+
+    def restore(self, sequences: Iterable[Sequence]) -> None:
+        """These wait, in the order of their arrival, and nobody else is present."""
+        self._lines, self._present, served = {}, {}, self._served
+        for sequence in sequences:
+            self._present[sequence.owner] = self._present.get(sequence.owner, 0) + 1
+            self._line(sequence).append(sequence)
+        least = min(served.values(), default=0)
+        self._served = {owner: served.get(owner, least) for owner in self._present}
 
     def serve(self, owner: str, tokens: int) -> None:
         """``owner`` has had so many tokens computed."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from weft.core.errors import CheckpointError, UsageError
+from weft.core.errors import CheckpointError, Interrupted, UsageError
 from weft.core.hardware import usable_memory
 from weft.engine.adapters import Adapters
 from weft.engine.blocks import BLOCK, BlockPool
@@ -40,6 +40,7 @@ from weft.tokenizer.special import TURN_END
 Prompt = str | Items[int]
 
 _PLAIN = SamplingParams(temperature=0)
+_LEFT = "The engine was interrupted while this request took up a token; ask again."
 
 
 class LLM:
@@ -95,6 +96,7 @@ class LLM:
             self.runner = Runner(model, cache, Adapters(adapted) if adapted else None, tokenizer.vocab_size)
         self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
+        self._settling: tuple[Sequence, FinishReason | None] | None = None
         known = (tokenizer.eos_id, None if self.reads_source else tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
         self._prompts: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
@@ -107,7 +109,18 @@ class LLM:
         return DraftModel(draft, vocabulary=self.tokenizer.vocab_size, slots=slots, context=self.context)
 
     def step(self) -> list[Sequence]:
-        """One step of the model for everything under way; returns those that got a token, or failed."""
+        """One step of the model for everything under way; returns those that got a token, or failed.
+
+        A step that is left half way, by a Ctrl-C say, leaves an engine that can go on: what was under way
+        begins its step anew, from an empty cache. One whose new tokens were just taken up has failed.
+        """
+        try:
+            return self._step()
+        except BaseException as error:
+            self._recover(error)
+            raise
+
+    def _step(self) -> list[Sequence]:
         if self._speculator:
             self._speculator.propose(self.scheduler.running)
         work = self.scheduler.schedule()
@@ -115,16 +128,11 @@ class LLM:
             return []
         began = time.perf_counter()
         scores, known = self.runner.run(work), self.tokenizer.vocab_size
-        try:
-            # Even a view takes its time in the step of a small model.
-            drawn = sample(scores if scores.shape[1] == known else scores[:, :known], work)
-            if self._speculator:
-                self._speculator.observe(work, drawn, time.perf_counter() - began)
-            advanced = self._postprocess(work, drawn)
-        except BaseException:
-            # A search may have found answers, or taken beams, whose step is not counted: a Ctrl-C is enough.
-            self.scheduler.restart_searches()
-            raise
+        # Even a view takes its time in the step of a small model.
+        drawn = sample(scores if scores.shape[1] == known else scores[:, :known], work)
+        if self._speculator:
+            self._speculator.observe(work, drawn, time.perf_counter() - began)
+        advanced = self._postprocess(work, drawn)
         self._steps += 1
         if not self.scheduler.busy:
             self.scheduler.check()
@@ -136,24 +144,48 @@ class LLM:
         fresh = iter(drawn)
         for item in work:
             reason: FinishReason | None = None
-            new, kept = next(fresh) if item.last else [], 0
+            new = next(fresh) if item.last else []
             if item.sequence.failure is not None:
                 # What it has in the cache may be damaged: none of it is to be found by others.
                 self._finish(item.sequence, "abort")
                 continue
             if item.last and not item.sequence.limit:
                 reason, new = "length", []  # only the prompt was asked about
-            for token in new:
-                kept += 1
-                if reason := self._receive(item.sequence, token):
-                    break
+            kept = 0
+            if new:
+                kept, reason = self._take_up(item.sequence, new)
             search = item.sequence.search if item.last else None
             self.scheduler.advance(item, max(0, kept - 1))
             if search is not None:
                 reason = self._searched(item.sequence, search)
             if reason:
                 self._finish(item.sequence, reason)
+                self._settling = None
         return advanced
+
+    def _take_up(self, sequence: Sequence, new: list[int]) -> tuple[int, FinishReason | None]:
+        """Give it the new tokens up to the last one; how many they are, and why it is the last."""
+        self._settling = sequence, None
+        for count, token in enumerate(new, 1):
+            if reason := self._receive(sequence, token):
+                self._settling = sequence, reason
+                return count, reason
+        self._settling = None
+        return len(new), None
+
+    def _recover(self, error: BaseException) -> None:
+        settling, self._settling = self._settling, None
+        self.scheduler.recover()
+        if self._speculator:
+            self._speculator.restart()
+        if settling is None or settling[0].finished:
+            return
+        sequence, reason = settling
+        if reason is None:
+            # Its text or its grammar may know a token more, or less, than there is.
+            sequence.fail(error if isinstance(error, Exception) else Interrupted(_LEFT))
+        else:
+            self._finish(sequence, reason)
 
     def _searched(self, sequence: Sequence, search: Search) -> FinishReason | None:
         """Go on with the beams that were chosen, or say why the search is at its end."""

@@ -16,20 +16,26 @@ class Pooled:
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._sum: npt.NDArray[np.float64] | None = None
+        # One thing, so that an interrupt leaves both or none.
+        self._state: tuple[int, npt.NDArray[np.float64] | None] = (0, None)
+
+    @property
+    def count(self) -> int:
+        """How many states were added."""
+        return self._state[0]
 
     def add(self, states_TE: npt.NDArray[np.float32]) -> None:
         """The next states [T, E]."""
         states = states_TE.astype(np.float64)
-        if self._sum is not None:
-            states = np.concatenate([self._sum[None], states])
+        count, known = self._state
+        if known is not None:
+            states = np.concatenate([known[None], states])
         # Over its first axis numpy adds row by row, where over the last it would add pairs.
-        self._sum = np.add.reduce(states, axis=0)
-        self.count += len(states_TE)
+        self._state = count + len(states_TE), np.add.reduce(states, axis=0)
 
     def vector(self) -> npt.NDArray[np.float32]:
         """float32 [E]: the mean so far, at length 1."""
-        assert self._sum is not None
-        length = float(np.linalg.norm(self._sum))
-        return (self._sum / length if length else self._sum).astype(np.float32)
+        total = self._state[1]
+        assert total is not None
+        length = float(np.linalg.norm(total))
+        return (total / length if length else total).astype(np.float32)

@@ -76,6 +76,7 @@ class Scheduler:
     def __init__(self, slots: int, token_budget: int, pool: BlockPool):
         self.slots, self.pool = slots, pool
         self.running: list[Sequence] = []
+        self._known: dict[Sequence, None] = {}
         self.prefix_queries = self.prefix_hits = self.preemptions = 0
         self._queue = FairQueue()
         self._token_budget = max(token_budget, slots + 1)
@@ -109,6 +110,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
         self._queue.arrive(sequence, self._step)
+        self._known[sequence] = None
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, finished or aborted; its blocks are free from now on."""
@@ -116,6 +118,7 @@ class Scheduler:
             self.running.remove(sequence)
             self._let_go(sequence)
         self._queue.leave(sequence)
+        self._known.pop(sequence, None)
 
     def schedule(self) -> list[Work]:
         """The work of the next step: single tokens, then chunks of prompts, the best ranks first."""
@@ -185,10 +188,18 @@ class Scheduler:
                 self.pool.release(parent.blocks)
         sequence.split(beams)
 
-    def restart_searches(self) -> None:
-        """Running searches begin anew: a step was left half way, and they may be in between."""
-        for sequence in [sequence for sequence in self.running if sequence.search is not None]:
-            self._preempt(sequence)
+    def recover(self) -> None:
+        """Whatever ran waits again, and nothing is in the cache: a step was left half way, anywhere.
+
+        Tokens stay, but those of a search, which begins anew.
+        """
+        self.running, self._known = [], {one: None for one in self._known if not one.finished}
+        self.pool.clear()
+        for sequence in self._known:
+            for blocks in sequence.held:
+                blocks.clear()
+            sequence.start_over()
+        self._queue.restore(self._known)
 
     def check(self) -> None:
         """Raise InternalError unless every block is accounted for."""

@@ -46,6 +46,10 @@ class Proposer(Protocol):
         """A sequence has ended."""
         ...
 
+    def restart(self) -> None:
+        """Whatever is known of sequences may be half done."""
+        ...
+
 
 class PromptLookup:
     """What followed the last time that the newest tokens stood there (prompt lookup decoding, Saxena 2023).
@@ -71,6 +75,10 @@ class PromptLookup:
     def forget(self, sequence: Sequence) -> None:
         """As the protocol says."""
         self._indexes.pop(sequence, None)
+
+    def restart(self) -> None:
+        """As the protocol says."""
+        self._indexes.clear()
 
     def _guess(self, sequence: Sequence, count: int) -> tuple[int, ...]:
         index = self._indexes.get(sequence)
@@ -190,6 +198,11 @@ class Speculator:
     def forget(self, sequence: Sequence) -> None:
         """A sequence has ended."""
         self._proposer.forget(sequence)
+
+    def restart(self) -> None:
+        """A step was left half way."""
+        self._guesses = {}
+        self._proposer.restart()
 
     def _rests(self, running: Items[Sequence]) -> bool:
         """Whether nobody looks at this step. A sequence that is new is always looked at."""

@@ -1,0 +1,128 @@
+"""A Ctrl-C at any moment of a step leaves an engine that goes on to the same answers, and loses no block."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+
+import pytest
+import torch
+
+from weft.engine import LLM, SamplingParams
+from weft.engine.draft import early_exit
+from weft.engine.llm import _LEFT
+from weft.engine.params import Grammar
+from weft.engine.search import Beams
+from weft.engine.weights import for_inference
+from weft.ops.paged import Pages
+
+TRIES = 60
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt before the ``at``-th instruction of the engine's own code; 0: only counts."""
+
+    def __init__(self, at: int):
+        self.at, self.count = at, 0
+
+    def __enter__(self):
+        sys.settrace(self)
+        return self
+
+    def __exit__(self, *exception):
+        sys.settrace(None)
+
+    def __call__(self, frame, event, argument):
+        if "/weft/engine/" not in frame.f_code.co_filename or frame.f_code.co_name == "_recover":
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.count += 1
+            if self.count == self.at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def asked(model, tokenizer, kind):
+    """An engine with few blocks, so that requests make way, and requests of all kinds."""
+    plain = for_inference(model, torch.device("cpu"), "float32")
+    draft = early_exit(model, 1) if kind == "draft" else None
+    # Too few for all that run.
+    memory = 7 * Pages.block_bytes(2, 2, 8, torch.float32)
+    engine = LLM(plain, tokenizer, max_sequences=3, token_budget=24, cache_bytes=memory, draft=draft)
+    greedy = SamplingParams(temperature=0, max_tokens=14, ignore_eos=True, logprobs=1)
+    drawn = SamplingParams(temperature=0.8, seed=5, max_tokens=9, stop=("\n\n",), prompt_logprobs=0)
+    choice = SamplingParams(
+        temperature=0, max_tokens=20, grammar=Grammar("choice", '["yes, of course", "no"]')
+    )
+    prompt = [7, 8, 9, 7, 8, 9, 7, 8]
+    requests = [
+        engine.add(prompt * 5, greedy, owner="a"),
+        engine.add(prompt * 5, greedy, owner="b"),
+        engine.add([3, 4, 5] * 9, drawn, owner="a"),
+        engine.add([11, 12], choice, owner="b", priority=1),
+        engine.add_text(prompt * 4, owner="c"),
+    ]
+    if kind == "search":
+        requests.append(engine.add_search([5, 6, 7] * 6, Beams(max_tokens=6, beams=2), owner="c"))
+    return engine, requests
+
+
+def outcome(request):
+    vector = None if request.pooled is None else request.pooled.vector().tolist()
+    answers = None if request.search is None else request.search.answers
+    tokens = None if request.search is not None else request.tokens
+    logs = (request.logprobs, request.prompt_logprobs)
+    return tokens, request.take(), request.finish_reason, logs, vector, answers
+
+
+def finish(engine):
+    while engine.scheduler.busy:
+        engine.step()
+
+
+def check_interrupts(model, tokenizer, kind, tries):
+    engine, requests = asked(model, tokenizer, kind)
+    with Interrupter(0) as counted:
+        finish(engine)
+    expected = [outcome(request) for request in requests]
+    assert all(request.failure is None for request in requests)
+    assert counted.count > 50_000 and engine.scheduler.preemptions
+    left = interrupted = 0
+    for at in sorted(random.Random(3).sample(range(1, counted.count), tries)):
+        engine, requests = asked(model, tokenizer, kind)
+        # How much is guessed depends on measured times, so the number of instructions varies a little.
+        with contextlib.suppress(KeyboardInterrupt), Interrupter(at) as interrupter:
+            finish(engine)
+        interrupted += interrupter.count == at
+        engine.scheduler.check()
+        finish(engine)
+        for request, wanted in zip(requests, expected, strict=True):
+            if request.failure is not None:
+                left += 1
+                assert request.error == _LEFT and request.finish_reason == "abort"
+            elif request.finish_reason != "abort":
+                assert outcome(request) == wanted, at
+        assert engine.stats().free_blocks == engine.stats().total_blocks
+        assert not engine.scheduler._queue._present and not engine.scheduler._known
+        if kind == "draft":
+            pool = engine._speculator._proposer._pool
+            assert pool.available == pool.total
+    assert interrupted > 0.8 * tries
+    return left
+
+
+@pytest.mark.parametrize("kind", ["lookup", "draft", "search"])
+def test_an_interrupt_at_any_moment_changes_no_answer(tiny_decoder, tiny_tokenizer, kind):
+    check_interrupts(tiny_decoder(), tiny_tokenizer, kind, TRIES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kind", ["lookup", "draft", "search"])
+def test_an_interrupt_at_any_of_many_moments_changes_no_answer(tiny_decoder, tiny_tokenizer, kind):
+    tries = 2000
+    # Some hit a request while it takes up a token: a tenth of the instructions, and far less of the time.
+    assert check_interrupts(tiny_decoder(), tiny_tokenizer, kind, tries) < tries / 10
