@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sys
 
@@ -117,6 +118,33 @@ def check_interrupts(model, tokenizer, kind, tries):
 @pytest.mark.parametrize("kind", ["lookup", "draft", "search"])
 def test_an_interrupt_at_any_moment_changes_no_answer(tiny_decoder, tiny_tokenizer, kind):
     check_interrupts(tiny_decoder(), tiny_tokenizer, kind, TRIES)
+
+
+def test_an_interrupt_while_a_request_is_aborted_loses_no_block(tiny_decoder, tiny_tokenizer):
+    model = tiny_decoder()
+    engine, requests = asked(model, tiny_tokenizer, "lookup")
+    finish(engine)
+    expected = [outcome(request) for request in requests]
+    for at in itertools.count(1, 4):
+        engine, requests = asked(model, tiny_tokenizer, "lookup")
+        for _ in range(3):
+            engine.step()
+        assert requests[0].blocks
+        try:
+            with Interrupter(at):
+                engine.abort(requests[0])
+        except KeyboardInterrupt:
+            engine.abort(requests[0])
+        else:
+            break
+        engine.scheduler.check()
+        finish(engine)
+        assert requests[0].finish_reason == "abort"
+        others = [1, 2, 3, 4]
+        assert [outcome(requests[i]) for i in others] == [expected[i] for i in others], at
+        assert engine.stats().free_blocks == engine.stats().total_blocks
+        assert not engine.scheduler._queue._present and not engine.scheduler._known
+    assert at > 200
 
 
 @pytest.mark.slow

@@ -454,9 +454,15 @@ class LLM:
 
     def abort(self, sequence: Sequence) -> None:
         """End a request now; its blocks are free for the next step."""
-        if not sequence.finished:
+        if sequence.finished:
+            return
+        try:
             self._finish(sequence, "abort")
+        except BaseException as error:
             sequence.finish_reason = "abort"
+            self._recover(error)
+            raise
+        sequence.finish_reason = "abort"
 
     def generate(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import logging
 import select
 import signal
@@ -209,6 +210,9 @@ def work(descriptor: int, open_worker: Callable[[Message], tuple[Worker[Any], Fa
         except WeftError as error:
             wire.sendall(pack({"op": "failed", "error": str(error), "exit_code": error.exit_code}))
             return
+        # What is loaded stays, and looking through it for garbage would hold up answers for 0.2 s at a time.
+        gc.collect()
+        gc.freeze()
         ready = {"op": "ready", **facts, "sequences": order["max_sequences"], "stats": worker.stats()}
         wire.sendall(pack(ready))
         # When the server is gone, so is every reader.
