@@ -353,8 +353,8 @@ def test_what_ends_is_kept_only_among_the_best():
 
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
-def test_what_a_failed_prompt_has_computed_is_found_by_nobody(weights, tiny_decoder, tiny_tokenizer):
-    """Attention to a value that is NaN spoils rows of the chunk that stand before it: whole blocks, too."""
+def test_what_a_failed_prompt_has_computed_spoils_nobody(weights, tiny_decoder, tiny_tokenizer):
+    """Whole blocks before the damage, in the same chunk, are found by others and are sound."""
     model = tiny_decoder(tie_word_embeddings=False, num_key_value_heads=4, num_attention_heads=4)
     model.embedding.weight.data[510] = float("nan")
     model = for_inference(model, torch.device("cpu"), weights)

@@ -18,6 +18,7 @@ from weft.engine.sequence import Beam, Sequence
 from weft.engine.speculative import _MOST_REST as MOST_REST
 from weft.engine.speculative import MOST, PromptLookup, Speculator
 from weft.engine.text import TextStream
+from weft.engine.weights import for_inference
 
 REPEATING = [11, 12, 13, 14, 15, 16] * 6
 SETTINGS = {
@@ -46,6 +47,22 @@ def answers(engine, params, prompts=(REPEATING, [7, 8, 9], REPEATING[:20])):
 def always(monkeypatch):
     """Guesses are used whether they pay or not."""
     monkeypatch.setattr(Speculator, "_plan", lambda self, *_: 5)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "plain"])
+def test_a_guess_that_is_damaged_ends_nobody(weights, tiny_decoder, tiny_tokenizer, always, monkeypatch):
+    """Its value is NaN, and zero times NaN would be NaN for the rows before it."""
+    model = tiny_decoder(tie_word_embeddings=False)
+    model.embedding.weight.data[510] = float("nan")
+    cpu = torch.device("cpu")
+    model = prepare(model, cpu, torch.float32) if weights == "plain" else for_inference(model, cpu, weights)
+    params = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
+    plain = answers(LLM(model, tiny_tokenizer, speculation=False), params)
+    assert all(510 not in tokens for tokens, *_ in plain)
+    monkeypatch.setattr(PromptLookup, "_guess", lambda self, sequence, count: (510,) * min(2, count))
+    engine = LLM(model, tiny_tokenizer)
+    assert answers(engine, params) == plain
+    assert engine.stats().proposed > 30
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -167,6 +167,32 @@ def test_a_nan_is_not_hidden():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("cache", [torch.float32, torch.bfloat16, torch.int8], ids=["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "plain"])
+def test_what_is_no_number_reaches_those_that_see_it_and_nobody_else(
+    shape, cache, broken, native, monkeypatch
+):
+    """A guess of a damaged model, say: what stands before it is right all the same."""
+    if not native:
+        monkeypatch.setattr("weft.ops.paged._kernel", lambda q, dtype: None)
+    H, G, _, window = SHAPES[shape]
+    model = torch.float32 if cache is torch.int8 else cache
+    q, k, v = inputs(shape, model)
+    k, v = (x.clone() for x in (k, v))
+    place, until = 21, LENGTH if window is None else 21 + window
+    sees = torch.zeros(LENGTH, H, dtype=torch.bool)
+    sees[place:until, : H // G] = True
+    # In one piece, so that others of the same tile stand before it.
+    right = attend(pages_of(shape, cache), q, k, v, [LENGTH], BLOCKS)
+    v[place, 0, 3] = broken
+    k[place, 0, 1] = broken
+    found = attend(pages_of(shape, cache), q, k, v, [LENGTH], BLOCKS)
+    assert found.isnan().all(-1)[sees].all()
+    assert torch.equal(found[~sees], right[~sees])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_int8_is_near_and_its_native_path_near_the_plain_one(shape):
     q, k, v = inputs(shape, torch.float32)
     exact = attend(pages_of(shape, torch.float32), q, k, v, [LENGTH], BLOCKS)

@@ -75,9 +75,8 @@ class Runner:
         context = StepContext(self.pages, work)
         native = model.step(tokens, wanted, context) if isinstance(model, NativeModel) else None
         hidden, scores = native or self._layer_by_layer(model, tokens, wanted, context)
-        if any(item.tokens > 1 or item.sequence.asks_of_prompt for item in work):
+        if any(item.sequence.asks_of_prompt for item in work):
             hidden = hidden[: len(tokens)]
-            _fail_damaged(model, hidden, work)
             self._score_prompts(model, hidden, work)
             _pool(hidden, work)
         return scores
@@ -111,33 +110,17 @@ class Runner:
             begin += item.rows
 
 
-def _fail_damaged(model: Decoder, hidden_TE: Tensor, work: Items[Work]) -> None:
-    """Whose prompt gives what is no number has failed before its last chunk shows it in the scores.
-
-    Others of its owner would else find blocks of it: attention to a value that is NaN spoils the rows of the
-    same chunk that stand before it, too.
-    """
-    if all(item.tokens <= 1 for item in work):
-        return
-    if isinstance(model, NativeModel):
-        sound = model.finite(hidden_TE)
-    else:
-        sound = hidden_TE.float().sum(-1).isfinite().tolist()
-    begin = 0
-    for item in work:
-        if item.tokens > 1 and not all(sound[begin : begin + item.tokens]):
-            item.sequence.fail(CheckpointError(DAMAGED))
-        begin += item.rows
-
-
 def _pool(hidden_TE: Tensor, work: Items[Work]) -> None:
     """Give the hidden states of ``work`` to those whose vector is wanted."""
     begin = 0
     for item in work:
         places, start = item.sequence.unpooled(item.tokens), begin - item.sequence.cached
         if item.sequence.pooled is not None and places:
-            rows = hidden_TE[start + places.start : start + places.stop]
-            item.sequence.pooled.add(rows.float().cpu().numpy())
+            rows = hidden_TE[start + places.start : start + places.stop].float().cpu()
+            if rows.isfinite().all():
+                item.sequence.pooled.add(rows.numpy())
+            else:
+                item.sequence.fail(CheckpointError(DAMAGED))
         begin += item.rows
 
 

@@ -160,10 +160,6 @@ class PackedDecoder(Decoder, NativeModel):
         attention = context.native(self._whole.q) if self._whole else None
         return self._whole.run(tokens, wanted, attention) if self._whole and attention else None
 
-    def finite(self, hidden_NE: Tensor) -> list[bool]:
-        """See :class:`weft.ops.cache.NativeModel`."""
-        return self._steps.finite(hidden_NE)
-
     def logits(self, hidden_BTE: Tensor) -> Tensor:
         """Scores over the vocabulary, fp32 [..., V]."""
         scores = self._steps.product(self._steps.output, hidden_BTE.reshape(-1, hidden_BTE.shape[-1]))

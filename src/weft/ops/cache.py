@@ -65,10 +65,6 @@ class NativeModel:
         """
         raise NotImplementedError
 
-    def finite(self, hidden_NE: Tensor) -> list[bool]:
-        """Which rows of its hidden states hold finite numbers only."""
-        raise NotImplementedError
-
 
 class ReadingContext(Protocol):
     """A pass of an encoder over sources. H heads."""

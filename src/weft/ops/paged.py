@@ -123,10 +123,20 @@ class Pages:
         return NativeAttention(function, *ends, *layout.native_positions)
 
     def store(self, layer: int, layout: Layout, k_NGD: Tensor, v_NGD: Tensor) -> None:
-        """The plain twin of the native kernel's first half."""
+        """The plain twin of the native kernel's first half.
+
+        A value that is no finite number is stored as zero, with a key that is NaN: so whoever sees it gets
+        NaN, and nobody else, although zero times NaN is NaN. In int8 the same for a key that is none.
+        """
         block, place = (x.to(self.device) for x in (layout.places_N // PAGE, layout.places_N % PAGE))
+        sound_NG = v_NGD.isfinite().all(-1)
         if self.dtype == torch.int8:
-            k_NGD, self.key_scales[layer][block, :, place] = quantise(k_NGD)
+            sound_NG &= k_NGD.isfinite().all(-1)
+        broken = ~sound_NG.unsqueeze(-1)
+        v_NGD, k_NGD = v_NGD.masked_fill(broken, 0), k_NGD.masked_fill(broken, float("nan"))
+        if self.dtype == torch.int8:
+            k_NGD, scale_NG = quantise(k_NGD.masked_fill(broken, 0))
+            self.key_scales[layer][block, :, place] = scale_NG.masked_fill(~sound_NG, float("nan"))
             v_NGD, self.value_scales[layer][block, :, place] = quantise(v_NGD)
         v_NGP = F.pad(v_NGD, (0, self.padded - self.D))
         if self._paired:

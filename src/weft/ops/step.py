@@ -131,9 +131,7 @@ class Steps:
         self._product.argtypes = [pointer, pointer, pointer, number, pointer]
         self._feed = library.weft_decoder_feed
         self._feed.argtypes = [pointer, pointer, pointer, pointer, number, pointer]
-        self._finite = library.weft_decoder_finite
-        self._finite.argtypes = [pointer, number, number, pointer]
-        self._step.restype = self._product.restype = self._feed.restype = self._finite.restype = None
+        self._step.restype = self._product.restype = self._feed.restype = None
 
     def pass_through(self, x_ME: Tensor, cos: Tensor, sin: Tensor) -> Pass:
         """Prepare a forward pass: fp32 ``x`` [M, E] (overwritten), ``cos`` and ``sin`` fp32 [M, D/2]."""
@@ -145,12 +143,6 @@ class Steps:
         out, struct = torch.empty(len(x), matrix.outputs), matrix.struct()
         self._product(self.address, ctypes.addressof(struct), x.data_ptr(), len(x), out.data_ptr())
         return out
-
-    def finite(self, x_ME: Tensor) -> list[bool]:
-        """Which rows of contiguous fp32 [M, E] hold finite numbers only."""
-        found = bytearray(len(x_ME))
-        self._finite(x_ME.data_ptr(), *x_ME.shape, (ctypes.c_char * len(found)).from_buffer(found))
-        return list(map(bool, found))
 
     def feed(self, feed: PackedFeed, x_ME: Tensor) -> Tensor:
         """fp32 [M, E] -> fp32 [M, E]: down(silu(gate(x)) * up(x))."""

@@ -145,15 +145,6 @@ __attribute__((noinline)) void widen_row(const T *x, float *y, long n) {
     for (long i = 0; i < n; i++) y[i] = widen(x[i]);
 }
 
-bool finite_row(const float *x, long n) {
-    Floats wrong{};
-    for (long i = 0; i < n; i += LANES) {
-        Floats v = i + LANES <= n ? load<Floats>(x + i) : rest(x + i, n - i);
-        wrong += v - v;
-    }
-    return total(wrong) == 0.0f;
-}
-
 struct Share {
     long first, last;
     explicit Share(long rows) {
@@ -354,12 +345,6 @@ void weft_decoder_step(const Decoder *d, long done, long next, long rows, float 
 
 // All layers of a dense decoder and the scores of the rows that are wanted.
 void weft_decoder_whole(const Decoder *d, const Whole *w) { (d->cache_bf16 ? whole<bf16> : whole<float>)(*d, *w); }
-
-// Which rows of x [rows, n] hold finite numbers only.
-void weft_decoder_finite(const float *x, long rows, long n, uint8_t *finite) {
-#pragma omp parallel for if (rows * n > 65536)
-    for (long r = 0; r < rows; r++) finite[r] = finite_row(x + r * n, n);
-}
 
 // out[rows, width] = SwiGLU's feed-forward of fp32 x [rows, width].
 void weft_decoder_feed(const Decoder *d, const Matrix *gate_up, const Matrix *down, const float *x, long rows,

@@ -120,6 +120,20 @@ inline void put(const X *x, int8_t *out, long stride, long D, float *scale) {
     for (long d = 0; d < D; d++) out[d * stride] = (int8_t)std::nearbyint(widen(x[d]) * inverse);
 }
 
+template <typename X>
+X not_a_number() {
+    X x;
+    narrow(NAN, x);
+    return x;
+}
+
+template <typename X>
+bool finite(const X *x, long D) {
+    bool all = true;
+    for (long d = 0; d < D; d++) all &= std::fabs(widen(x[d])) < INFINITY;
+    return all;
+}
+
 // In a line of the caches.
 template <typename T>
 constexpr long VECTORS = std::max<long>(1, 64 / (LANES * sizeof(T)));
@@ -444,6 +458,7 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
                 tasks.push_back({item, g, first, std::min(QUERIES, all - first)});
                 work += std::max(step.past[item] + step.count[item], step.seen[item]) * c.D * tasks.back().queries;
             }
+    const std::vector<X> zeros(c.D), nothing(c.D, not_a_number<X>());
 #pragma omp parallel if (work > 100000)
     {
         typename Sums<T>::Thread held;
@@ -454,8 +469,14 @@ void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k,
                 float *ks = c.key_scales ? c.key_scales[layer] + scale : nullptr;
                 float *vs = c.value_scales ? c.value_scales[layer] + scale : nullptr;
                 const long from = (n * c.G + g) * c.D;
-                Sums<T>::put_key(k + from, (T *)c.keys[layer] + block * c.D * BLOCK, place, c.D, ks);
-                Sums<T>::put_value(v + from, (T *)c.values[layer] + block * BLOCK * P, place, c.D, P, vs);
+                // A value that is no number would spoil rows that do not see it, as zero times NaN is NaN: its key is NaN
+                // instead, and scores of keys that a row does not see are not looked at.
+                const bool sound = finite(v + from, c.D) && (!ks || finite(k + from, c.D));
+                const X *key = sound ? k + from : ks ? zeros.data() : nothing.data();
+                const X *value = sound ? v + from : zeros.data();
+                Sums<T>::put_key(key, (T *)c.keys[layer] + block * c.D * BLOCK, place, c.D, ks);
+                Sums<T>::put_value(value, (T *)c.values[layer] + block * BLOCK * P, place, c.D, P, vs);
+                if (!sound && ks) *ks = NAN;
             }
         Worker<X, T> worker(c, step, layer, q, out);
         const long count = tasks.size(), unit = std::max(1L, count / (omp_get_num_threads() * 8));
