@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import probe
 from weft.engine.adapters import Adapters
-from weft.engine.cache import StepContext
+from weft.engine.flat_step import step_context
 from weft.engine.sampler import DAMAGED, logprobs
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
@@ -36,10 +36,19 @@ class StepRunner(Protocol):
         ...
 
 
+class CapturedSteps(Protocol):
+    """Steps of the model that a GPU has recorded (:mod:`weft.engine.graphs`)."""
+
+    def run(self, work: Items[Work]) -> Tensor | None:
+        """As :meth:`Runner.run`, valid until the next call; None for what was not recorded."""
+        ...
+
+
 class Runner:
     """A decoder and its cache; rows of requests with an adapter go through the decoder of ``adapters``.
 
-    Only the first ``vocabulary`` tokens can be drawn (None: all that the decoder knows).
+    Only the first ``vocabulary`` tokens can be drawn (None: all that the decoder knows). Steps that
+    ``captured`` has go through it.
     """
 
     def __init__(
@@ -47,6 +56,7 @@ class Runner:
     ):
         self.model, self.pages, self.adapters = model.eval(), pages, adapters
         self._vocabulary = vocabulary
+        self.captured: CapturedSteps | None = None
 
     @torch.inference_mode()
     def run(self, work: Items[Work]) -> Tensor:
@@ -60,7 +70,8 @@ class Runner:
         adapted = [item for item in work if item.sequence.adapter is not None]
         with row_invariant():
             if not adapted:
-                return self._scores(self.model, work)
+                scores = self.captured.run(work) if self.captured is not None else None
+                return self._scores(self.model, work) if scores is None else scores
             assert self.adapters is not None
             base = [item for item in work if item.sequence.adapter is None]
             with self.adapters.on(_adapter_rows(adapted)):
@@ -72,7 +83,7 @@ class Runner:
     def _scores(self, model: Decoder, work: Items[Work]) -> Tensor:
         tokens, wanted = step_tokens(work)
         device = self.pages.device
-        context = StepContext(self.pages, work)
+        context = step_context(self.pages, work)
         hidden: Tensor = model(torch.tensor([tokens], device=device), context)[0]
         _fail_damaged(hidden, work)
         self._score_prompts(model, hidden, work)
