@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from weft.ops.draw import Draw, candidates, draw_plain, draw_rows
+from weft.ops.draw import Draw, candidates, draw_plain, draw_rows, draw_together
 
 SETTINGS = [
     {},
@@ -128,3 +128,14 @@ def test_extreme_temperatures_and_scores_stay_numbers(temperature):
 def test_a_nucleus_too_small_for_a_float_is_the_best_token(path, top_p, more):
     scores = torch.randn(500, generator=torch.Generator().manual_seed(4))
     assert path(scores, draw_of(top_p=top_p, number=0.99, **more)) == int(scores.argmax())
+
+
+def test_many_rows_drawn_at_once_are_those_of_the_plain_path(monkeypatch):
+    monkeypatch.setattr("weft.ops.draw._TOGETHER", 7)
+    generator = torch.Generator().manual_seed(4)
+    scores = torch.randn(40, 3000, generator=generator) * 4
+    rows = list(range(39, 0, -2))
+    numbers = [0.0, math.nextafter(1.0, 0.0), *torch.rand(len(rows) - 2, generator=generator).tolist()]
+    draws = [draw_of(temperature=0.3 + 0.1 * i, number=number) for i, number in enumerate(numbers)]
+    expected = [draw_plain(scores[row], draw) for row, draw in zip(rows, draws, strict=True)]
+    assert draw_together(scores, rows, draws) == expected

@@ -75,8 +75,8 @@ class FusedBlock(nn.Module):
         """Queries [N, H, D], keys and values [N, G, D]; ``cos`` and ``sin`` are fp32 [N, D / 2]."""
         mixed = self.qkv(rms_norm(x_NE, self.attention_norm, self.eps)).unflatten(-1, (-1, self.head_dim))
         q, k, v = mixed.split((self.heads, self.groups, self.groups), dim=1)
-        q = normed_rotary(q.unsqueeze(0), self.q_norm, self.eps, cos_ND, sin_ND)[0]
-        k = normed_rotary(k.unsqueeze(0), self.k_norm, self.eps, cos_ND, sin_ND)[0]
+        q = normed_rotary(q.unsqueeze(0), self.q_norm, self.eps, cos_ND, sin_ND).squeeze(0)
+        k = normed_rotary(k.unsqueeze(0), self.k_norm, self.eps, cos_ND, sin_ND).squeeze(0)
         return q, k, v
 
     def after(self, x_NE: Tensor, mixed_NHD: Tensor) -> Tensor:

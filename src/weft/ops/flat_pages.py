@@ -97,9 +97,9 @@ class FlatPages(Pages):
 def _write_plain(
     keys_LGD: Tensor, values_LGD: Tensor, places_N: Tensor, k_NGD: Tensor, v_NGD: Tensor
 ) -> None:
-    finite_NG1 = v_NGD.isfinite().all(-1, keepdim=True)
-    keys_LGD[places_N] = torch.where(finite_NG1, k_NGD, torch.nan)
-    values_LGD[places_N] = torch.where(v_NGD.isfinite(), v_NGD, 0.0)
+    finite_NG1 = v_NGD.abs().amax(-1, keepdim=True) < torch.inf
+    keys_LGD.index_put_((places_N,), torch.where(finite_NG1, k_NGD, torch.nan))
+    values_LGD.index_put_((places_N,), torch.where(v_NGD.isfinite(), v_NGD, 0.0))
 
 
 _write = Compiled(_write_plain, dynamic=True)

@@ -30,7 +30,7 @@ SMALLEST_HEAD = 16
 LONE = 128
 """The height of the tile of a row that is alone: flex_attention's own, of which its tiles are parts."""
 
-_LONE_OPTIONS = {"BLOCK_N": PAGE}
+_LONE_OPTIONS = {"BLOCK_N": PAGE, "num_stages": 3}
 _TILE_OPTIONS = {"BLOCK_M": TILE, "BLOCK_N": PAGE, "num_warps": 4, "FORCE_USE_FLEX_ATTENTION": True}
 """What the kernels need to know: they cannot take more keys at once than a page holds, and the kernel for few
 rows, which splits the keys of a row among processors, has no tiles of 64 rows."""

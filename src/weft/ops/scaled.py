@@ -84,8 +84,8 @@ class Int8(Scaled):
     def _product(self, x_MK: Tensor) -> Tensor:
         rows, row_scale = quantise_rows(x_MK)
         M = x_MK.shape[0]
-        sums = torch._int_mm(F.pad(rows, (0, 0, 0, -M % _ROWS)), self.weight.t())[:M]
-        return sums.float() * row_scale.unsqueeze(-1) * self.scale
+        sums = torch._int_mm(F.pad(rows, (0, 0, 0, -M % _ROWS)), self.weight.t())
+        return sums.narrow(0, 0, M).float() * row_scale.unsqueeze(-1) * self.scale
 
 
 def joined(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor | None:
