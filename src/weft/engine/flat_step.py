@@ -1,7 +1,7 @@
 """The attention context of a step over flat pages (:mod:`weft.ops.flat_pages`): rows alone, rows in tiles.
 
 Sizes come from ladders, since the attention is compiled for each: rows that are alone are filled up to the
-next size, tiles to the next power of four. What fills up belongs to nobody and writes nowhere.
+next size, and so are tiles. What fills up belongs to nobody and writes nowhere.
 
 Dimensions: N rows of the step, I items (a stretch of rows of one sequence), W entries of a block table.
 """
@@ -40,6 +40,14 @@ def sizes(most: int) -> list[int]:
         last = ladder[-1]
         ladder.append(last * 4 // 3 if last & (last - 1) else last * 3 // 2)
     return [size for size in ladder if size < most] + [next(size for size in ladder if size >= most)]
+
+
+def tile_sizes(most: int) -> list[int]:
+    """The ladder of numbers of tiles: 4, 16, 64, 128, 256, 512, ... to the first that holds ``most``."""
+    ladder = [4]
+    while ladder[-1] < most:
+        ladder.append(ladder[-1] * (4 if ladder[-1] < 64 else 2))
+    return ladder
 
 
 def step_context(pages: Pages, work: Sequence[Work]) -> AttentionContext:
@@ -127,8 +135,7 @@ class FlatStep:
 
     def _tiled(self, long: Sequence[tuple[int, Item]], tables: Tensor) -> _Group:
         owners = [number for number, item in long for _ in range(0, item.count, TILE)]
-        missing = next(4**n for n in range(1, 16) if 4**n >= len(owners)) - len(owners)
-        owners += [-1] * missing
+        owners += [-1] * (tile_sizes(len(owners))[-1] - len(owners))
         rows, positions = np.zeros(len(owners) * TILE, np.int64), np.full(len(owners) * TILE, -1, np.int32)
         real: list[int] = []
         begin = 0
@@ -179,8 +186,8 @@ def compare_paged(pages: FlatPages, budget: int) -> None:
         tensor.normal_()
     blocks = range(min(pages.width, pages.scratch, 2 * TILE // PAGE))
     rows = len(blocks) * PAGE
-    most = next(n for n in range(1, 16) if 4**n * TILE >= 2 * budget)
-    for tiles in (4**n for n in range(1, most + 1)):
+    # Tiles of many sequences are not all full.
+    for tiles in tile_sizes(-(-2 * budget // TILE)):
         # Two tiles each, fewer than there is room for, and a token behind them.
         many = max(1, tiles // 2 - 1)
         items = [Item(0, rows - place % 3, place % 3, blocks) for place in range(many)]

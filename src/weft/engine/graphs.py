@@ -32,9 +32,11 @@ from weft.ops.page_layout import PAGE, Item
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Runs a function, records it, and returns what replays it."""
 
-_BOUNDS = {"float32": 1e-3, "bfloat16": 0.05, "fp8": 0.2, "int8": 0.2}
-"""How far scores may lie from those of the plain step, as a share of their size: other sums in another order,
-which rounding to 8 bits widens. A key too many or too few in the check is more than that."""
+_BOUNDS = {"float32": 1e-3, "bfloat16": 0.15, "fp8": 0.5, "int8": 0.5}
+"""How far scores may lie from those of the plain step, as a share of their size. Other kernels round in
+another order, and a number that falls on the other side of a step of 8 bits moves by all of it, in every
+layer: two right results of a deep model may differ by this much, and unrelated ones differ by 1.4. Attention
+alone is compared far more closely (:func:`weft.engine.flat_step.compare_paged`)."""
 
 _log = logging.getLogger("weft.engine")
 
@@ -103,18 +105,18 @@ def _decodes(item: Work) -> bool:
 def cuda_capture(device: torch.device) -> Capture:
     """Records functions as CUDA graphs that share one pool of memory."""
     pool = torch.cuda.graph_pool_handle()
+    aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(function: Callable[[], None]) -> Callable[[], None]:
-        # What compiles, allocates or picks an algorithm the first time does so before the recording, and on
-        # another stream, as PyTorch asks.
-        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # What compiles, allocates or picks an algorithm the first time does so before the recording, on the
+        # stream that will be recorded, which is not the usual one, as PyTorch asks.
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):
             for _ in range(2):
                 function()
         torch.cuda.current_stream(device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=aside):
             function()
         return graph.replay
 
@@ -131,17 +133,19 @@ def captured_steps(runner: Runner, most: int, budget: int, capture: Capture | No
     model, pages = runner.model, runner.pages
     if not isinstance(pages, FlatPages) or not wanted():
         return None
-    compare_paged(pages, budget)
-    if not dense(model) or not pages.paged or os.environ.get("WEFT_GRAPHS", "on").lower() in ("off", "0"):
-        return None
+    off = os.environ.get("WEFT_GRAPHS", "on").lower() in ("off", "0")
     try:
+        # As steps run: what is compiled otherwise is compiled again in the first of them.
         with torch.inference_mode(), row_invariant():
+            compare_paged(pages, budget)
+            if off or not pages.paged or not dense(model):
+                return None
             graphs = Graphs(model, pages, max(most, 8), capture)
-            worst = max(_difference(graphs, model, pages, size) for size in graphs.sizes)
+            worst = float(torch.tensor([_difference(graphs, model, pages, n) for n in graphs.sizes]).max())
     except Exception as failure:
         _log.warning("CUDA graphs are not in use here (%s); steps are slower.", said(failure))
         return None
-    bound = _BOUNDS.get(model.number_format, 0.05)
+    bound = _BOUNDS.get(model.number_format, 0.15)
     # NaN is not below the bound either.
     if not worst <= bound:
         _log.warning(
