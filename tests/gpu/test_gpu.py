@@ -47,6 +47,11 @@ def small(tiny_decoder, **changes):
     return tiny_decoder(**sizes | changes)
 
 
+def warned(caplog):
+    """What Weft, and not the compiler, has said."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("weft")]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_paged_attention_equals_the_plain_path(shape, dtype, caplog):
@@ -65,7 +70,7 @@ def test_paged_attention_equals_the_plain_path(shape, dtype, caplog):
         expected = attend_plain(pages, 0, Layout(items, GPU, stored=False), q)
         tolerance = 1e-5 if dtype is torch.float32 else 2e-2
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
-    assert pages.paged and not caplog.records
+    assert pages.paged and not warned(caplog)
 
 
 def test_a_value_that_is_no_number_shows_to_who_sees_it_and_to_nobody_else():
@@ -113,7 +118,7 @@ def test_compiled_blocks_are_the_plain_ones(tiny_decoder, name, caplog):
         # Rounding to 8 bits makes steps of differences in the last bits of bf16.
         bound = {"float32": 1e-4, "bfloat16": 0.03}.get(name, 0.3)
         assert (found - expected).norm() <= bound * expected.norm()
-    assert not caplog.records
+    assert not warned(caplog)
 
 
 @pytest.mark.parametrize("shape", MODELS)
@@ -132,7 +137,7 @@ def test_greedy_tokens_are_those_of_a_processor(
     llm = LLM(model, tiny_tokenizer, **settings)
     assert [answer.tokens for answer in llm.generate(PROMPTS, GREEDY)] == expected
     captured = llm.runner.captured
-    assert not caplog.records
+    assert not warned(caplog)
     assert (captured is None) == (how != "graphs")
     if captured is not None:
         assert captured.replays >= 20
@@ -145,7 +150,7 @@ def test_the_engine_records_steps_of_every_format(tiny_decoder, tiny_tokenizer, 
     llm = LLM(for_inference(small(tiny_decoder), GPU, name), tiny_tokenizer, max_sequences=10)
     answers = llm.generate(PROMPTS, GREEDY)
     assert all(len(answer.tokens) == 30 for answer in answers)
-    assert llm.runner.captured is not None and llm.runner.captured.replays and not caplog.records
+    assert llm.runner.captured is not None and llm.runner.captured.replays and not warned(caplog)
 
 
 def test_an_int8_cache_and_experts_are_served_as_before(tiny_decoder, tiny_tokenizer):

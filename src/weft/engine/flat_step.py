@@ -161,7 +161,9 @@ class LoneRows:
 
     def __init__(self, pages: FlatPages, rows: Tensor):
         self._pages = pages
-        self._positions_N, self._places_N = rows[:, 0], rows[:, 1].long()
+        # A copy, since a view of one row has strides of its own, for which all would be compiled again.
+        numbers = rows[:, :2].T.clone(memory_format=torch.contiguous_format)
+        self._positions_N, self._places_N = numbers[0], numbers[1].long()
         tables_NW = rows[:, 2:]
         pages.place(tables_NW.long(), self._positions_N // PAGE + 1)
         self._tiles = Tiles.of(self._positions_N.unsqueeze(1), tables_NW.unsqueeze(1), LONE, pages.window)
@@ -173,7 +175,9 @@ class LoneRows:
     def attend(self, layer: int, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
         """[1, N, H, D]; stores the new keys and values first. Raises what the compiler raises."""
         self._pages.write(layer, self._places_N, k_BTGD[0], v_BTGD[0])
-        mixed_NHSD = attend(self._pages, layer, self._tiles, q_BTHD[0].unsqueeze(2))
+        # The same strides as in a step of any items.
+        q_NHSD = q_BTHD[0].contiguous().unsqueeze(1).transpose(1, 2)
+        mixed_NHSD = attend(self._pages, layer, self._tiles, q_NHSD)
         return mixed_NHSD.squeeze(2).unsqueeze(0)
 
 

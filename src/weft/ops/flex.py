@@ -62,7 +62,11 @@ class Tiles:
             entry_W = torch.arange(tables.shape[-1], device=tables.device)
             entries = (skipped.unsqueeze(-1) + entry_W).clamp(max=tables.shape[-1] - 1)
             tables, counts = tables.gather(-1, entries.long()), counts - skipped
-        return Tiles(positions_ZS.contiguous(), tables.contiguous(), counts.int(), height)
+        # Fresh, since a view of one row has strides of its own, for which all would be compiled again.
+        positions_ZS, tables = (
+            x.clone(memory_format=torch.contiguous_format) for x in (positions_ZS, tables)
+        )
+        return Tiles(positions_ZS, tables, counts.int(), height)
 
 
 def attend(pages: FlatPages, layer: int, tiles: Tiles, q_ZHSD: Tensor) -> Tensor:
