@@ -204,7 +204,7 @@ def compare_paged(pages: FlatPages, budget: int) -> None:
             return
         with plainly():
             expected = step.mixed(0, q_NHD.to(pages.dtype)).float()
-        bound = 1e-3 if pages.dtype == torch.float32 else 0.02
+        bound = 5e-3 if pages.dtype == torch.float32 else 0.02
         if not float((found - expected).norm()) <= bound * float(expected.norm()):
             return _give_up(pages, "flex_attention gives other results here than plain attention")
 
