@@ -38,7 +38,7 @@ from typing import Any
 
 import torch
 
-from decode_gpu_models import SHAPES, bandwidth, made, prompts_of, token_bytes
+from decode_gpu_models import PLACES, SHAPES, bandwidth, made, prompts_of, token_bytes
 from decode_gpu_peers import generate, nanovllm
 from decode_models import tokenizer
 from weft.engine import LLM, SamplingParams
@@ -72,19 +72,19 @@ def arguments() -> argparse.Namespace:
 class Weft:
     """One model in one format behind the engine."""
 
-    def __init__(self, name: str, form: str, device: torch.device, slots: int, budget: int, length: int):
+    def __init__(self, name: str, form: str, device: torch.device, slots: int, budget: int):
         config = SHAPES[name]
         model = for_inference(made(name, device), device, form)
         self.bytes = token_bytes(model)
-        # As much for every format, or the attention would be compiled for each size of the cache: keys and
-        # values in bf16.
+        # As much each time, or the attention would be compiled for each size of the cache: keys and values
+        # in bf16.
         place = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
         self.llm = LLM(
             model,
             tokenizer(config.vocab_size),
             max_sequences=slots,
             token_budget=budget,
-            cache_bytes=slots * length * place,
+            cache_bytes=PLACES[name] * place,
             speculation=False,
         )
 
@@ -121,7 +121,7 @@ def greedy(count: int, new: int) -> list[SamplingParams]:
 def decode(name: str, form: str, given: argparse.Namespace, peak: float) -> dict[str, Any]:
     device, config = torch.device(given.device), SHAPES[name]
     began = time.perf_counter()
-    weft = Weft(name, form, device, max(given.sequences), 2048, 2048)
+    weft = Weft(name, form, device, max(given.sequences), 2048)
     print(
         f"\n{name} {form}: loaded, compiled and captured in {time.perf_counter() - began:.0f} s", flush=True
     )
@@ -174,7 +174,7 @@ def workload(name: str, given: argparse.Namespace) -> dict[str, Any]:
     lengths = (10, 40) if few else (100, 1024)
     prompts = prompts_of(SHAPES[name], [chosen.randint(*lengths) for _ in range(given.workload)], 0)
     news = [chosen.randint(*lengths) for _ in range(given.workload)]
-    weft = Weft(name, "bfloat16", torch.device(given.device), given.workload, 16384, 1280)
+    weft = Weft(name, "bfloat16", torch.device(given.device), given.workload, 16384)
     params = [SamplingParams(temperature=0.6, max_tokens=new, ignore_eos=True) for new in news]
     weft.write(prompts[:1], params[:1])
     seconds = weft.write(prompts, params)["seconds"]

@@ -26,6 +26,11 @@ SHAPES = {
 }
 
 
+PLACES = {"8b": 2**17, "0.6b": 2**18, "tiny": 2**12}
+"""Positions of the cache: 19, 30 and 0.001 GB. The 256 sequences of nano-vllm's workload fit into that of
+0.6b nearly always."""
+
+
 def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
