@@ -179,11 +179,9 @@ def test_without_a_compiler_the_plain_modules_serve(tiny_decoder, monkeypatch, n
         torch.testing.assert_close(scores(plain, tokens), scores(packed, tokens), rtol=1e-4, atol=1e-4)
 
 
-def test_unknown_formats_and_whole_numbers_on_a_gpu_are_refused(tiny_decoder):
-    with pytest.raises(UsageError, match="float32, bfloat16, int8, int4"):
+def test_unknown_formats_are_refused(tiny_decoder):
+    with pytest.raises(UsageError, match="float32, bfloat16, int8, int4, fp8"):
         for_inference(tiny_decoder(), CPU, "float16")
-    with pytest.raises(UsageError, match="int8 weights are for processors only"):
-        for_inference(tiny_decoder(), torch.device("cuda"), "int8")
 
 
 def test_the_format_of_packed_weights_is_fixed(tiny_decoder):

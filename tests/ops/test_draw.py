@@ -9,7 +9,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from weft.ops.draw import Draw, candidates, draw_plain, draw_rows, greatest_plain, greatest_rows
+from weft.ops.draw import (
+    Draw,
+    candidates,
+    draw_plain,
+    draw_rows,
+    draw_together,
+    greatest_plain,
+    greatest_rows,
+)
 
 SETTINGS = [
     {},
@@ -143,3 +151,14 @@ def test_the_greatest_score_is_the_first_one_that_is_greatest(width):
     assert [str(score) for score in found] == [str(score) for score in expected]
     for row in (0, 4, 6, 7, 8):
         assert tokens[row] == scores[row].tolist().index(max(scores[row].tolist()))
+
+
+def test_many_rows_drawn_at_once_are_those_of_the_plain_path(monkeypatch):
+    monkeypatch.setattr("weft.ops.draw._TOGETHER", 7)
+    generator = torch.Generator().manual_seed(4)
+    scores = torch.randn(40, 3000, generator=generator) * 4
+    rows = list(range(39, 0, -2))
+    numbers = [0.0, math.nextafter(1.0, 0.0), *torch.rand(len(rows) - 2, generator=generator).tolist()]
+    draws = [draw_of(temperature=0.3 + 0.1 * i, number=number) for i, number in enumerate(numbers)]
+    expected = [draw_plain(scores[row], draw) for row, draw in zip(rows, draws, strict=True)]
+    assert draw_together(scores, rows, draws) == expected

@@ -47,7 +47,8 @@ def load(
 
     ``dtype`` is that of the weights, "float32", "bfloat16", "int8" or "int4" (None: bf16 where the
     processor computes in it, else fp32); "auto-int8" and "auto-int4" take these only for the shapes of
-    matrices where that is measured to be faster, which takes a second once a machine. ``device`` is
+    matrices where that is measured to be faster, which takes a second once a machine. On a GPU it is one of
+    the first three or "fp8" (from compute capability 8.9). ``device`` is
     "cpu", "cuda" or "cuda:1" (None: the GPU when there is one). ``max_sequences`` are worked on at once.
 
     ``adapters`` are LoRA adapters by name, PEFT folders; an empty mapping has none yet and lets them come

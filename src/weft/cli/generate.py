@@ -37,8 +37,9 @@ ADAPTER = "adapter"
 @click.option("--stop", multiple=True, help="End before this text; may be given several times.")
 @click.option(
     "--dtype",
-    help="Weights: float32, bfloat16, int8 or int4, or auto-int8 or auto-int4, which take those only where "
-    "they are measured to be faster; by default bfloat16 where the machine has it.",
+    help="Weights: float32, bfloat16, int8 or int4 (on a GPU fp8, no int4), or auto-int8 or auto-int4, "
+    "which take those only where they are measured to be faster; by default bfloat16 where the machine has "
+    "it.",
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 @click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter, a PEFT folder.")

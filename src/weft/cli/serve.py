@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @click.option(
     "--dtype",
-    help="Weights: float32, bfloat16, int8 or int4, or auto-int8 or auto-int4, which take those only where "
-    "they are measured to be faster; by default bfloat16 where the machine has it.",
+    help="Weights: float32, bfloat16, int8 or int4 (on a GPU fp8, no int4), or auto-int8 or auto-int4, "
+    "which take those only where they are measured to be faster; by default bfloat16 where the machine has "
+    "it.",
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
 @click.option(

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from weft.core.hardware import usable_memory
 from weft.engine.blocks import BLOCK
 from weft.engine.scheduler import Work
 from weft.engine.search import WIDEST, Beams
 from weft.models.config import DecoderConfig
 from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.cache import NativeAttention, NativeContext
+from weft.ops.flat_pages import FlatPages
+from weft.ops.flex import SMALLEST_HEAD
 from weft.ops.page_layout import PAGE, Item, Layout
 from weft.ops.paged import Pages
 
@@ -27,6 +30,11 @@ assert BLOCK == PAGE
 
 POSITIONS = 4096
 """Of a source and its answer together: an encoder-decoder has no limit of its own, a block table has one."""
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a cache may take unasked: half of the memory, on a GPU half of what is free."""
+    return (usable_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]) // 2
 
 
 def fit(config: Config, slots: int, dtype: torch.dtype, memory_bytes: int) -> tuple[int, int]:
@@ -44,10 +52,13 @@ def fit(config: Config, slots: int, dtype: torch.dtype, memory_bytes: int) -> tu
 
 
 def pages(config: Config, blocks: int, dtype: torch.dtype, device: torch.device) -> Pages:
-    """An empty cache for a decoder of this shape."""
-    layers, heads, head_dim, _ = _shape(config)
+    """An empty cache for a decoder of this shape; on a GPU one that paged attention reads, where it can."""
+    layers, heads, head_dim, most = _shape(config)
     if isinstance(config, EncoderDecoderConfig):
         return Pages(layers, blocks, heads, head_dim, dtype, device, scale=1.0)
+    if device.type == "cuda" and dtype != torch.int8 and head_dim >= SMALLEST_HEAD:
+        width = min(blocks, -(-most // BLOCK))
+        return FlatPages(layers, blocks, heads, head_dim, dtype, device, config.sliding_window, width=width)
     return Pages(layers, blocks, heads, head_dim, dtype, device, config.sliding_window)
 
 
@@ -63,7 +74,7 @@ class StepContext(NativeContext):
     """The attention context of one step over ``pages``."""
 
     def __init__(self, pages: Pages, work: Sequence[Work]):
-        self._pages, self._layout = pages, Layout(_items(work), pages.device)
+        self._pages, self._layout = pages, Layout(step_items(work), pages.device)
 
     def positions(self, tokens_BT: Tensor) -> Tensor:
         """int64 [1, N]."""
@@ -105,7 +116,7 @@ class WritingStep:
     """One step of a decoder with sources (:class:`weft.ops.cache.WritingContext`), with its bias."""
 
     def __init__(self, pages: Pages, work: Sequence[Work], bias: Tensor):
-        own = _items(work)
+        own = step_items(work)
         owners = [item.sequence for item in work for _ in item.sequence.lines]
         sources = [
             Item(item.first, item.count, 0, owner.source_blocks, seen=len(owner.source))
@@ -123,7 +134,7 @@ class WritingStep:
         return self._pages.attend(layer, self._sources, q_NHD)
 
 
-def _items(work: Sequence[Work]) -> list[Item]:
+def step_items(work: Sequence[Work]) -> list[Item]:
     """The rows of each sequence, or of each of its beams, one after the other."""
     items, row = [], 0
     for item in work:

@@ -12,6 +12,7 @@ import torch
 from weft.core.errors import CheckpointError
 from weft.engine.blocks import BLOCK, BlockPool
 from weft.engine.cache import pages
+from weft.engine.graphs import captured_steps
 from weft.engine.runner import Runner
 from weft.engine.sampler import sample
 from weft.engine.scheduler import Work
@@ -40,6 +41,7 @@ class DraftModel:
         weight = model.embedding.weight
         self._vocabulary, self._context = vocabulary, min(context, model.config.max_position_embeddings)
         self._runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
+        self._runner.captured = captured_steps(self._runner, slots, slots * 2 * MOST)
         self._pool = BlockPool(blocks)
         self._shadows: weakref.WeakKeyDictionary[Sequence, Sequence] = weakref.WeakKeyDictionary()
         self._per_guess = 0.0

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 
 from weft.core.errors import CheckpointError, Interrupted, UsageError
-from weft.core.hardware import usable_memory
 from weft.engine.adapters import Adapters
 from weft.engine.blocks import BLOCK, BlockPool
-from weft.engine.cache import fit, pages
+from weft.engine.cache import fit, free_memory, pages
 from weft.engine.completion import Completion
 from weft.engine.draft import DraftModel
 from weft.engine.grammar import Grammars
+from weft.engine.graphs import captured_steps
 from weft.engine.params import MASK64, SamplingParams
 from weft.engine.pooled import Pooled
 from weft.engine.runner import Runner, StepRunner
@@ -49,8 +49,8 @@ class LLM:
     The model is used as it is: its weights' dtype and device are those of the work, and of the cache unless
     ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
     tokens of one step, and so how long a prompt holds up the others. ``cache_bytes`` bound the cache (None:
-    half of the memory, and no more than all sequences need at full length, four times that where each may be
-    searched by beams, and 16 times what one needs at least: encoder-decoders).
+    half of the memory, on a GPU of what is free, and no more than all sequences need at full length, four
+    times that where each may be searched by beams, and 16 times what one needs at least: encoder-decoders).
     ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter
     run through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
     ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.
@@ -84,7 +84,7 @@ class LLM:
         self.reads_source = isinstance(model, EncoderDecoder)
         if self.reads_source and (adapted or draft or cache_dtype == torch.int8):
             raise UsageError("Adapters, draft models and int8 caches are for decoders; leave them out.")
-        memory = usable_memory() // 2 if cache_bytes is None else cache_bytes
+        memory = free_memory(weight.device) if cache_bytes is None else cache_bytes
         dtype = cache_dtype or weight.dtype
         blocks, self.context = fit(model.config, max_sequences, dtype, memory)
         self.scheduler = Scheduler(max_sequences, token_budget, BlockPool(blocks))
@@ -93,7 +93,8 @@ class LLM:
         if isinstance(model, EncoderDecoder):
             self.runner = SourceRunner(model, cache)
         else:
-            self.runner = Runner(model, cache, Adapters(adapted) if adapted else None, tokenizer.vocab_size)
+            runner = Runner(model, cache, Adapters(adapted) if adapted else None, tokenizer.vocab_size)
+            self.runner, runner.captured = runner, captured_steps(runner, max_sequences, token_budget)
         self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
         self._settling: tuple[Sequence, FinishReason | None] | None = None

@@ -12,11 +12,12 @@ from weft.core.errors import CheckpointError, UsageError
 from weft.core.hardware import probe
 from weft.engine.adapters import Adapters
 from weft.engine.cache import StepContext
+from weft.engine.flat_step import step_context
 from weft.engine.sampler import DAMAGED, logprobs
 from weft.engine.scheduler import Work
 from weft.engine.sequence import Sequence
 from weft.models import Decoder
-from weft.ops.cache import NativeModel
+from weft.ops.cache import AttentionContext, NativeModel
 from weft.ops.linear import row_invariant
 from weft.ops.paged import Pages
 
@@ -37,10 +38,19 @@ class StepRunner(Protocol):
         ...
 
 
+class CapturedSteps(Protocol):
+    """Steps of the model that a GPU has recorded (:mod:`weft.engine.graphs`)."""
+
+    def run(self, work: Items[Work]) -> Tensor | None:
+        """As :meth:`Runner.run`, valid until the next call; None for what was not recorded."""
+        ...
+
+
 class Runner:
     """A decoder and its cache; rows of requests with an adapter go through the decoder of ``adapters``.
 
-    Only the first ``vocabulary`` tokens can be drawn (None: all that the decoder knows).
+    Only the first ``vocabulary`` tokens can be drawn (None: all that the decoder knows). Steps that
+    ``captured`` has go through it.
     """
 
     def __init__(
@@ -48,6 +58,7 @@ class Runner:
     ):
         self.model, self.pages, self.adapters = model.eval(), pages, adapters
         self._vocabulary = vocabulary
+        self.captured: CapturedSteps | None = None
 
     @torch.inference_mode()
     def run(self, work: Items[Work]) -> Tensor:
@@ -61,7 +72,8 @@ class Runner:
         adapted = [item for item in work if item.sequence.adapter is not None]
         with row_invariant():
             if not adapted:
-                return self._scores(self.model, work)
+                scores = self.captured.run(work) if self.captured is not None else None
+                return self._scores(self.model, work) if scores is None else scores
             assert self.adapters is not None
             base = [item for item in work if item.sequence.adapter is None]
             with self.adapters.on(_adapter_rows(adapted)):
@@ -72,8 +84,10 @@ class Runner:
 
     def _scores(self, model: Decoder, work: Items[Work]) -> Tensor:
         tokens, wanted = step_tokens(work)
-        context = StepContext(self.pages, work)
-        native = model.step(tokens, wanted, context) if isinstance(model, NativeModel) else None
+        context = step_context(self.pages, work)
+        native = None
+        if isinstance(model, NativeModel) and type(context) is StepContext:
+            native = model.step(tokens, wanted, context)
         hidden, scores = native or self._layer_by_layer(model, tokens, wanted, context)
         if any(item.sequence.asks_of_prompt for item in work):
             hidden = hidden[: len(tokens)]
@@ -82,7 +96,7 @@ class Runner:
         return scores
 
     def _layer_by_layer(
-        self, model: Decoder, tokens: list[int], wanted: list[int], context: StepContext
+        self, model: Decoder, tokens: list[int], wanted: list[int], context: AttentionContext
     ) -> tuple[Tensor, Tensor]:
         """As :meth:`weft.ops.cache.NativeModel.step`."""
         device = self.pages.device

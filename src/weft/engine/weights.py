@@ -11,14 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weft.core.errors import UsageError
+from weft.core.errors import ResourceError, UsageError
 from weft.engine.formats import Choice, Measure, Shape, choose, figures_file
+from weft.engine.fused import FusedDecoder, dense
 from weft.engine.runner import best_dtype, prepare
 from weft.models import Decoder
 from weft.models.layers import Block, FeedForward, Linear
 from weft.models.moe import SparseFeedForward
 from weft.ops.arena import Arena
 from weft.ops.cache import AttentionContext, NativeContext, NativeModel
+from weft.ops.float8 import CAPABILITY, has_float8
 from weft.ops.kernels import decoder
 from weft.ops.packed import Format, Packed, pack
 from weft.ops.quantise import QuantisedLinear
@@ -32,6 +34,8 @@ FORMATS = {
     "int8": Format.INT8,
     "int4": Format.INT4,
 }
+FLOAT8 = "fp8"
+"""The name of a format that GPUs alone have."""
 MEASURED = {"auto-int8": (Format.INT8,), "auto-int4": (Format.INT8, Format.INT4)}
 """Names that leave the format of each matrix to a measurement, and what it may take besides the usual one."""
 
@@ -41,21 +45,25 @@ def for_inference(
 ) -> Decoder:
     """The model as this device computes it best; ``model`` itself may be changed.
 
-    ``weights`` is a name of FORMATS or MEASURED, or None for bf16 where the processor computes in it and else
-    fp32: int8 and int4 change what the model says a little, so they are asked for. A name of MEASURED gives
-    each matrix int8 (or int4) only where that is faster here; figures that ``measure`` finds are not kept.
-    Without a compiler the modules serve as they are, and whole-number weights through their plain, slow
-    products, which a measurement never takes.
-    Raises UsageError for another name, and for whole-number weights on a GPU.
+    ``weights`` is a name of FORMATS or MEASURED, or FLOAT8, or None for bf16 where the processor computes in
+    it and else fp32: fp8, int8 and int4 change what the model says a little, so they are asked for. A name of
+    MEASURED gives each matrix int8 (or int4) only where that is faster here; figures that ``measure`` finds
+    are not kept. Without a compiler the modules serve as they are, and whole-number weights through their
+    plain, slow products, which a measurement never takes.
+    A GPU takes float32, bfloat16, fp8 and int8; models with experts the first two.
+    Raises UsageError for another name and for what this device does not take, and ResourceError for fp8 on a
+    GPU that does not multiply it.
     """
-    names = (*FORMATS, *MEASURED)
+    names = (*FORMATS, FLOAT8, *MEASURED)
     if weights is not None and weights not in names:
         raise UsageError(f"dtype = {weights!r} is not a choice; write one of: {', '.join(names)}.")
+    if device.type != "cpu":
+        return _for_gpu(model, device, weights)
+    if weights == FLOAT8:
+        raise UsageError("fp8 weights are for GPUs only; write int8 or bfloat16 for a processor.")
     whole = weights in ("int8", "int4")
-    if (whole or weights in MEASURED) and device.type != "cpu":
-        raise UsageError(f"{weights} weights are for processors only; write bfloat16 or float32 for a GPU.")
     dtype = best_dtype(device, weights if weights in FORMATS and not whole else None)
-    if device.type == "cpu" and decoder() is not None:
+    if decoder() is not None:
         form = Format.FLOAT32 if dtype is torch.float32 else Format.BFLOAT16
         if weights in MEASURED:
             file = figures_file() if measure is None else None
@@ -64,6 +72,26 @@ def for_inference(
         return PackedDecoder(model, FORMATS[weights] if weights else form, dtype)
     plain = prepare(model, device, dtype)
     return quantised(plain, 8 if weights == "int8" else 4) if whole else plain
+
+
+def _for_gpu(model: Decoder, device: torch.device, weights: str | None) -> Decoder:
+    if weights == "int4" or weights in MEASURED:
+        raise UsageError(
+            f"{weights} weights are for processors only; write bfloat16, float32, fp8 or int8 for a GPU."
+        )
+    if weights == FLOAT8 and not has_float8(device):
+        raise ResourceError(
+            f"This GPU does not multiply fp8, which begins with compute capability {CAPABILITY[0]}."
+            f"{CAPABILITY[1]}; write int8 or bfloat16."
+        )
+    small = weights in (FLOAT8, "int8")
+    if small and not dense(model):
+        raise UsageError(f"{weights} weights on a GPU are for models without experts; write bfloat16.")
+    dtype = best_dtype(device, None if small else weights)
+    if not dense(model):
+        return prepare(model, device, dtype)
+    name = weights if weights is not None else str(dtype).removeprefix("torch.")
+    return FusedDecoder(prepare(model, device, dtype), name)
 
 
 def described(model: Decoder) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from torch import Tensor
 from weft.ops.kernels import address, serving, usable, whole
 
 _NUCLEUS = 256
+_TOGETHER = 64
+"""Rows whose sums are held at once: 80 MB with 150,000 tokens in fp64."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class _Filters(ctypes.Structure):
 def draw_rows(scores_MV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> list[int]:
     """A token for each of ``rows`` of fp32 scores, by the draw that stands beside it."""
     library = serving("draw") if usable(scores_MV) and scores_MV.dtype == torch.float32 else None
+    if scores_MV.device.type == "cuda" and all(not d.top_k and d.top_p == 1 and not d.min_p for d in draws):
+        return draw_together(scores_MV, rows, draws)
     if library is None:
         return [draw_plain(scores_MV[row], draw) for row, draw in zip(rows, draws, strict=True)]
     if scores_MV.stride(1) != 1:
@@ -85,6 +89,24 @@ def greatest_plain(scores_MV: Tensor) -> tuple[list[float], list[int]]:
     """Reference: as :func:`greatest_rows`."""
     best_M, token_M = scores_MV.max(-1)
     return best_M.tolist(), token_M.where(~best_M.isnan(), 0).tolist()
+
+
+def draw_together(scores_MV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> list[int]:
+    """As :func:`draw_rows` where temperature is the only filter, many rows at once; for GPUs, which wait for
+    each number that is read."""
+    chosen: list[int] = []
+    for begin in range(0, len(rows), _TOGETHER):
+        some = slice(begin, begin + _TOGETHER)
+        picked_MV = scores_MV[torch.tensor(rows[some], device=scores_MV.device)]
+        numbers = torch.tensor([(d.temperature, d.number) for d in draws[some]], dtype=torch.float64)
+        heat, number = numbers.to(picked_MV.device).unbind(-1)
+        highest = picked_MV.amax(-1, keepdim=True)
+        weights = ((picked_MV - highest) / heat.float().unsqueeze(-1)).softmax(-1)
+        total = weights.double().cumsum(-1)
+        most = total[:, -1]
+        target = torch.minimum(number * most, torch.nextafter(most, torch.zeros_like(most)))
+        chosen += torch.searchsorted(total, target.unsqueeze(-1), right=True).squeeze(-1).tolist()
+    return chosen
 
 
 def draw_plain(scores_V: Tensor, draw: Draw) -> int:

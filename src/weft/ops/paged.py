@@ -62,12 +62,8 @@ class Pages:
         self.D, self.window, self.dtype, self.device = head_dim, window, dtype, device
         self.padded = -(-head_dim // 16) * 16
         self._paired = dtype == torch.bfloat16 and device.type == "cpu" and _in_pairs(head_dim)
-        key: tuple[int, ...] = (blocks, self.G, head_dim, PAGE)
-        value: tuple[int, ...] = (blocks, self.G, PAGE, self.padded)
+        key, value = self._shapes(blocks)
         number = (blocks, self.G, PAGE)
-        if self._paired:
-            key = (blocks, self.G, head_dim // 2, PAGE, 2)
-            value = (blocks, self.G, PAGE // 2, self.padded, 2)
         try:
             self.keys = [_zeros(key, dtype, device) for _ in range(layers)]
             self.values = [_zeros(value, dtype, device) for _ in range(layers)]
@@ -83,6 +79,13 @@ class Pages:
         numbers = (self.H, self.G, self.D, window or 0, self.scale)
         self._functions: dict[torch.dtype, int | None] = {}
         self._native = _Cache(*(ctypes.addressof(p) if p else None for p in self._pointers), *numbers)
+
+    def _shapes(self, blocks: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the keys and of the values of a layer."""
+        if self._paired:
+            key = (blocks, self.G, self.D // 2, PAGE, 2)
+            return key, (blocks, self.G, PAGE // 2, self.padded, 2)
+        return (blocks, self.G, self.D, PAGE), (blocks, self.G, PAGE, self.padded)
 
     @staticmethod
     def block_bytes(layers: int, groups: int, head_dim: int, dtype: torch.dtype) -> int:
