@@ -17,7 +17,7 @@ from weft.ops.quantise import (
     quantise_int4,
     quantise_rows,
 )
-from weft.ops.step import Heads, PackedFeed, PackedLayer, Steps
+from weft.ops.step import Heads, PackedFeed, PackedLayer, Steps, gates_and_values
 
 native = pytest.mark.skipif(decoder() is None, reason="needs a C++ compiler")
 SHAPES = [(32, 32), (96, 64), (70, 37), (5, 130), (300, 172)]
@@ -75,6 +75,28 @@ def test_a_row_is_bitwise_the_same_in_any_company(form):
     for rows in (*range(1, 65), 192, 193):
         assert torch.equal(run.product(matrix, x[:rows]), together[:rows]), rows
         assert torch.equal(run.product(matrix, x[-rows:]), together[-rows:]), rows
+
+
+@native
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("inner", [16, 50, 112])
+def test_swiglu_is_made_within_its_product_or_behind_it(form, inner):
+    """Its gates and values stand by sixteen in turn where that is possible, which 50 is not."""
+    width, generator = 96, torch.Generator().manual_seed(inner)
+    gate, up, down = (
+        torch.randn(s, generator=generator) / 8 for s in ((inner, width),) * 2 + ((width, inner),)
+    )
+    x, run = torch.randn(70, width, generator=generator), steps(width)
+    x[5, 3], x[6] = float("nan"), 0.0
+    feed = PackedFeed(pack(gates_and_values(gate, up), form), pack([down], form))
+    together = run.feed(feed, x)
+    expected = plain(form, F.silu(plain(form, x, gate, None)) * plain(form, x, up, None), down, None)
+    sound = [row for row in range(70) if row != 5]
+    assert together[5].isnan().all()
+    bound = 1e-5 if form is Format.FLOAT32 else 0.02
+    assert (together - expected)[sound].norm() <= bound * expected[sound].norm()
+    for rows in (*range(1, 5), 8, 13, 16, 17, 32, 33, 64):
+        assert torch.equal(run.feed(feed, x[6 : 6 + rows]), together[6 : 6 + rows]), rows
 
 
 @native

@@ -15,7 +15,7 @@ from weft.ops.linear import linear_rows
 from weft.ops.packed import Format, pack
 from weft.ops.page_layout import PAGE, Item, Layout
 from weft.ops.paged import Pages, attend_plain
-from weft.ops.step import Heads, PackedFeed, PackedLayer, Steps
+from weft.ops.step import Heads, PackedFeed, PackedLayer, Steps, gates_and_values
 
 pytestmark = pytest.mark.skipif(
     decoder() is None or not {"amx_tile", "amx_int8", "amx_bf16"} <= set(probe().instruction_sets),
@@ -33,9 +33,10 @@ LENGTH = 210
 PIECES = ([LENGTH], [1] * 20 + [17] * 11 + [3], [33, 100, 77])
 
 
-def steps_for(width: int) -> Steps:
+def steps_for(width: int, feed: PackedFeed | None = None) -> Steps:
     square = pack([torch.zeros(64, width)], Format.FLOAT32)
-    layer = PackedLayer(square, square, PackedFeed(square, square), torch.ones(width), torch.ones(width))
+    feed = feed or PackedFeed(square, square)
+    layer = PackedLayer(square, square, feed, torch.ones(width), torch.ones(width))
     return Steps([layer], torch.ones(width), square, Heads(2, 2, 32), 1e-6, torch.float32)
 
 
@@ -86,6 +87,20 @@ def tiny_rows() -> torch.Tensor:
     return steps_for(128).product(matrix, x * scales)
 
 
+def feeds() -> dict[tuple[int, ...], torch.Tensor]:
+    """SwiGLU within its product and, for 50, behind it."""
+    found = {}
+    for form in (Format.INT8, Format.BFLOAT16):
+        for inner in (112, 50):
+            generator = torch.Generator().manual_seed(inner)
+            sizes = ((inner, 64), (inner, 64), (64, inner), (max(ROWS), 64))
+            gate, up, down, x = (torch.randn(size, generator=generator) for size in sizes)
+            feed = PackedFeed(pack(gates_and_values(gate, up), form), pack([down], form))
+            for rows in ROWS:
+                found[int(form), inner, rows] = steps_for(64, feed).feed(feed, x[:rows])
+    return found
+
+
 BLOCKS = [19, 3, 17, 0, 8, 5, 11, 2, 14, 9, 16, 1, 7, 4]
 assert len(BLOCKS) * PAGE >= LENGTH
 
@@ -96,7 +111,7 @@ def both(tmp_path_factory):
     file = tmp_path_factory.mktemp("tiles") / "vectors.pt"
     environment = os.environ | {"WEFT_TILES": "off"}
     subprocess.run([sys.executable, __file__, str(file)], check=True, env=environment)
-    return (products(), attention(), tiny_rows()), torch.load(file)
+    return (products(), attention(), feeds(), tiny_rows()), torch.load(file)
 
 
 def test_products_have_the_bits_of_vectors(both):
@@ -113,12 +128,19 @@ def test_a_row_is_the_same_in_any_company(both):
 
 
 def test_attention_has_the_bits_of_vectors_in_any_pieces(both):
-    (_, tiles, _), (_, vectors, _) = both
+    (_, tiles, *_), (_, vectors, *_) = both
     for (name, number), found in tiles.items():
         if number >= 0:
             assert torch.equal(found, vectors[name, number]) and torch.equal(found, tiles[name, 0]), name
             # Weights are bf16 as values are: a step of bf16 at the size of the answers, which are below 4.
             torch.testing.assert_close(found, tiles[name, -1], rtol=0, atol=2e-2)
+
+
+def test_swiglu_has_the_bits_of_vectors(both):
+    (_, _, tiles, _), (_, _, vectors, _) = both
+    for (form, inner, rows), found in tiles.items():
+        assert torch.isfinite(found).all() and torch.equal(found, vectors[form, inner, rows])
+        assert torch.equal(found, tiles[form, inner, max(ROWS)][:rows])
 
 
 def test_the_smallest_numbers_are_the_same_too(both):
@@ -135,4 +157,4 @@ def test_the_libraries_have_tiles():
 
 
 if __name__ == "__main__":
-    torch.save((products(), attention(), tiny_rows()), sys.argv[1])
+    torch.save((products(), attention(), feeds(), tiny_rows()), sys.argv[1])

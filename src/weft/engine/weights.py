@@ -25,7 +25,7 @@ from weft.ops.kernels import decoder
 from weft.ops.packed import Format, Packed, pack
 from weft.ops.quantise import QuantisedLinear
 from weft.ops.rope import rotation
-from weft.ops.step import Heads, PackedExperts, PackedFeed, PackedLayer, Steps
+from weft.ops.step import Heads, PackedExperts, PackedFeed, PackedLayer, Steps, gates_and_values
 from weft.ops.whole_step import WholeStep
 
 FORMATS = {
@@ -226,12 +226,12 @@ def _pack_block(block: Block, fit: _Fit) -> PackedLayer:
 
 def _pack_feed(feed: nn.Module, fit: _Fit) -> PackedFeed | PackedExperts:
     if isinstance(feed, FeedForward):
-        gate_up = fit([feed.gate.weight, feed.up.weight], ())
+        gate_up = fit(gates_and_values(feed.gate.weight, feed.up.weight), ())
         return PackedFeed(gate_up, fit([feed.down.weight], ()))
     assert isinstance(feed, SparseFeedForward)
     router, stack = feed.router, feed.experts
     experts = tuple(
-        PackedFeed(fit([gate, up], ()), fit([down], ()))
+        PackedFeed(fit(gates_and_values(gate, up), ()), fit([down], ()))
         for gate, up, down in zip(stack.gate, stack.up, stack.down, strict=True)
     )
     return PackedExperts(pack([router.weight], Format.FLOAT32), experts, router.chosen, router.normalised)

@@ -16,6 +16,7 @@ from weft.core.errors import ResourceError
 from weft.ops.kernels import decoder
 from weft.ops.packed import MatrixStruct, Packed
 
+_LANES = 16
 _CHUNK = 256
 """Rows that go through a half layer together, in blocks of 32: their activations stay in the caches."""
 
@@ -44,10 +45,22 @@ class _DecoderStruct(ctypes.Structure):
 
 @dataclass(frozen=True)
 class PackedFeed:
-    """SwiGLU's matrices [2F, E], the gate's rows first, and [E, F]."""
+    """SwiGLU's matrices [2F, E], with the rows of :func:`gates_and_values`, and [E, F]."""
 
     gate_up: Packed
     down: Packed
+
+
+def gates_and_values(gate_FE: Tensor, up_FE: Tensor) -> list[Tensor]:
+    """SwiGLU's two matrices one below the other, as native code wants them.
+
+    Where F allows it, 16 rows of each in turn: then a panel has the gates of its values, and its product
+    makes outputs of them before they leave the registers.
+    """
+    if len(gate_FE) % _LANES:
+        return [gate_FE, up_FE]
+    pairs = zip(torch.split(gate_FE, _LANES), torch.split(up_FE, _LANES), strict=True)
+    return [part for pair in pairs for part in pair]
 
 
 @dataclass(frozen=True)

@@ -181,10 +181,10 @@ struct Step {
 
     float *wide(long r) const { return d.wide + r * d.wide_size; }
 
-    void multiply(const Matrix &m, const Rows &a, long count, float *out, long ld, bool add) {
+    void multiply(const Matrix &m, const Rows &a, long count, float *out, long ld, Use use) {
         std::atomic<long> &next = turn.take();
         turn.meet();
-        product(m, a, count, out, ld, add, next);
+        product(m, a, count, out, ld, use, next);
         turn.meet();
     }
 
@@ -196,7 +196,7 @@ struct Step {
             widen_row(mixed + (begin + r) * layer.o.K, wide(r), layer.o.K);
             encode(layer.o, wide(r), a, r);
         }
-        multiply(layer.o, a, count, x + begin * d.width, d.width, true);
+        multiply(layer.o, a, count, x + begin * d.width, d.width, ADD);
         if (layer.sparse()) {
             for (long r = begin + mine.first; r < begin + mine.last; r++)
                 norm(x + r * d.width, layer.feed_norm, hidden + r * d.width, d.width, d.eps);
@@ -207,19 +207,21 @@ struct Step {
             norm(x + (begin + r) * d.width, layer.feed_norm, wide(r), d.width, d.eps);
             encode(layer.gate_up, wide(r), a, r);
         }
-        feed(layer.gate_up, layer.down, count, x + begin * d.width, true);
+        feed(layer.gate_up, layer.down, count, x + begin * d.width, ADD);
     }
 
     // SwiGLU's products over the activations that the caller has encoded.
-    void feed(const Matrix &gate_up, const Matrix &down, long count, float *out, bool add) {
-        multiply(gate_up, rows_for(d, gate_up), count, d.wide, d.wide_size, false);
+    void feed(const Matrix &gate_up, const Matrix &down, long count, float *out, Use use) {
+        // Gates and values stand by sixteen in turn (see step.py), or the gates first.
+        const bool in_turn = gate_up.N % PANEL == 0;
+        multiply(gate_up, rows_for(d, gate_up), count, d.wide, d.wide_size, in_turn ? GATE : SET);
         Share mine(count);
         Rows a = rows_for(d, down);
         for (long r = mine.first; r < mine.last; r++) {
-            swiglu(wide(r), wide(r) + down.K, down.K);
+            if (!in_turn) swiglu(wide(r), wide(r) + down.K, down.K);
             encode(down, wide(r), a, r);
         }
-        multiply(down, a, count, out, d.width, add);
+        multiply(down, a, count, out, d.width, use);
     }
 
     // Queries, keys and values of a layer.
@@ -230,7 +232,7 @@ struct Step {
             norm(x + (begin + r) * d.width, layer.attention_norm, wide(r), d.width, d.eps);
             encode(layer.qkv, wide(r), a, r);
         }
-        multiply(layer.qkv, a, count, d.wide, d.wide_size, false);
+        multiply(layer.qkv, a, count, d.wide, d.wide_size, SET);
         const long Q = d.heads * d.head_size, K = d.groups * d.head_size, half = d.head_size / 2;
         for (long r = mine.first; r < mine.last; r++) {
             const long at = begin + r;
@@ -279,7 +281,7 @@ void multiply(const Decoder &d, const Matrix &m, const float *x, const int32_t *
                 encode(m, x + (which ? which[begin + r] : begin + r) * m.K, a, r);
             std::atomic<long> &next = turn.take();
             turn.meet();
-            product(m, a, some, out + begin * m.N, m.N, false, next);
+            product(m, a, some, out + begin * m.N, m.N, SET, next);
             turn.meet();
         }
     }
@@ -358,7 +360,7 @@ void weft_decoder_feed(const Decoder *d, const Matrix *gate_up, const Matrix *do
             Share mine(count);
             Rows a = rows_for(*d, *gate_up);
             for (long r = mine.first; r < mine.last; r++) encode(*gate_up, x + (begin + r) * d->width, a, r);
-            work.feed(*gate_up, *down, count, out + begin * d->width, false);
+            work.feed(*gate_up, *down, count, out + begin * d->width, SET);
         }
     }
 }

@@ -149,7 +149,34 @@ static inline Floats finished(const Matrix &m, const Rows &a, long row, long out
     return __builtin_convertvector(centred, Floats) * a.scale[row] * load<Floats>(m.scale + output);
 }
 
-// What happens with 16 results: bias, and adding to what is there (the residual stream).
+// What becomes of the 32 results of a panel: outputs, or added to what is there (the residual stream), or 16 gates and
+// 16 values of SwiGLU that make 16 outputs.
+enum Use { SET, ADD, GATE };
+
+// fast_exp of numbers.h, the same bits: adding 1.5 * 2^23 rounds to a whole number as nearbyint does.
+static inline Floats fast_exp(Floats x) {
+    constexpr float MAGIC = 12582912.0f;
+    Floats clipped = x < -87.0f ? Floats{} - 87.0f : (x > 88.0f ? Floats{} + 88.0f : x);
+    Floats n = (clipped * 1.44269504088896341f + MAGIC) - MAGIC;
+    Floats r = clipped - n * 0.693359375f + n * 2.12194440e-4f;
+    Floats p = Floats{} + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const Floats scale = (Floats)((__builtin_convertvector(n, Ints) + 127) << 23);
+    return x != x ? x : p * scale;
+}
+
+// SwiGLU: silu(gate) * value.
+static inline void gated(Floats gate, Floats value, float *out) {
+    const Floats found = gate / (1.0f + fast_exp(-gate)) * value;
+    std::memcpy(out, &found, sizeof found);
+}
+
+// 16 results: bias, and adding to what is there.
 static inline void put(const Matrix &m, long output, Floats value, float *out, bool add) {
     long count = m.N - output;
     if (m.bias) value += load<Floats>(m.bias + output);  // padded as scales are
@@ -162,7 +189,7 @@ static inline void put(const Matrix &m, long output, Floats value, float *out, b
 }
 
 template <class Dot, int R>
-static void tile(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
+static void tile(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, Use use) {
     typename Dot::Sum sum[2][R] = {};
     const long steps = a.used / 4;
     const char *w = m.data + panel * steps * 128, *x = a.row(first);
@@ -175,11 +202,17 @@ static void tile(const Matrix &m, long panel, const Rows &a, long first, float *
             sum[1][r] = Dot::dot(sum[1][r], w + 64, bytes);
         }
     }
+    auto value = [&](int j, int r) {
+        return finished(m, a, first + r, panel * PANEL + j * LANES, whole(sum[j][r]));
+    };
+    if (use == GATE) {
+        for (int r = 0; r < R; r++) gated(value(0, r), value(1, r), out + (first + r) * ld + panel * LANES);
+        return;
+    }
     for (int j = 0; j < 2; j++) {
         const long output = panel * PANEL + j * LANES;
         if (output >= m.N) break;
-        for (int r = 0; r < R; r++)
-            put(m, output, finished(m, a, first + r, output, whole(sum[j][r])), out + (first + r) * ld + output, add);
+        for (int r = 0; r < R; r++) put(m, output, value(j, r), out + (first + r) * ld + output, use == ADD);
     }
 }
 
@@ -188,7 +221,7 @@ static void tile(const Matrix &m, long panel, const Rows &a, long first, float *
 constexpr long INT4_GROUP = 64 + 8 * 64;
 
 template <int R>
-static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, bool add) {
+static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, float *out, long ld, Use use) {
     const long groups = a.used / GROUP;
     const char *w = m.data + panel * groups * INT4_GROUP, *x = a.row(first);
     Floats total[2][R] = {};
@@ -216,15 +249,20 @@ static void tile_int4(const Matrix &m, long panel, const Rows &a, long first, fl
             for (int r = 0; r < R; r++) total[j][r] = total[j][r] + __builtin_convertvector(whole(sum[j][r]), Floats) * scale;
         }
     }
+    for (int j = 0; j < 2; j++)
+        for (int r = 0; r < R; r++) total[j][r] = total[j][r] * a.scale[first + r];
+    if (use == GATE) {
+        for (int r = 0; r < R; r++) gated(total[0][r], total[1][r], out + (first + r) * ld + panel * LANES);
+        return;
+    }
     for (int j = 0; j < 2; j++) {
         const long output = panel * PANEL + j * LANES;
         if (output >= m.N) break;
-        for (int r = 0; r < R; r++)
-            put(m, output, total[j][r] * a.scale[first + r], out + (first + r) * ld + output, add);
+        for (int r = 0; r < R; r++) put(m, output, total[j][r], out + (first + r) * ld + output, use == ADD);
     }
 }
 
-using Tile = void (*)(const Matrix &, long, const Rows &, long, float *, long, bool);
+using Tile = void (*)(const Matrix &, long, const Rows &, long, float *, long, Use);
 
 // The tiles for 1 to `most` rows: as many as have their sums in registers.
 struct Tiles {

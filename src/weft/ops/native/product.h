@@ -29,9 +29,9 @@ class Meeting {
     }
 };
 
-// out[rows, N] (+)= x w^T (+ bias). Called by every thread of a parallel region with the same `next`, which
+// out[rows, N] (+)= x w^T (+ bias), or out[rows, N / 2] of SwiGLU. Called by every thread of a parallel region with the same `next`, which
 // begins at 0: threads take panels as they come, so one that the system holds up holds up nobody else.
-static void product(const Matrix &m, const Rows &a, long rows, float *out, long ld, bool add,
+static void product(const Matrix &m, const Rows &a, long rows, float *out, long ld, Use use,
                     std::atomic<long> &next) {
     const long panels = ceil_div(m.N, PANEL);
     // Less and less at a time, so that all are done at the same time.
@@ -46,7 +46,7 @@ static void product(const Matrix &m, const Rows &a, long rows, float *out, long 
     };
     if (tiles::take(m.format)) {
         tiles::Registers registers(rows);
-        return every([&](long panel) { tiles::panel(m, panel, a, rows, out, ld, add); });
+        return every([&](long panel) { tiles::panel(m, panel, a, rows, out, ld, use); });
     }
     tiles::Flush as_tiles_do;
     const Tiles &vectors = TILES[m.format];
@@ -54,7 +54,7 @@ static void product(const Matrix &m, const Rows &a, long rows, float *out, long 
     every([&](long panel) {
         for (long b = 0; b < blocks; b++) {
             long first = rows * b / blocks, count = rows * (b + 1) / blocks - first;
-            vectors.of[count - 1](m, panel, a, first, out, ld, add);
+            vectors.of[count - 1](m, panel, a, first, out, ld, use);
         }
     });
 }

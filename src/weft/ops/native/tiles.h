@@ -122,8 +122,19 @@ static void finish(const Matrix &m, long output, const Rows &a, long first, long
     add ? all([](Floats x, const float *at) { return x + load<Floats>(at); }) : all([](Floats x, const float *) { return x; });
 }
 
+// 16 outputs of SwiGLU from the sums of some rows.
 template <class Kind>
-static void block(const Matrix &m, long panel, const Rows &a, long first, long rows, float *out, long ld, bool add) {
+static void gate(const Matrix &m, long panel, const Rows &a, long first, long rows, const char *found, float *out, long ld) {
+    using Sum = typename Kind::Sum;
+    const float *scales = m.scale ? m.scale + panel * PANEL : nullptr;
+    const Floats of_gate = scales ? load<Floats>(scales) : Floats{}, of_value = scales ? load<Floats>(scales + LANES) : Floats{};
+    for (long r = 0; r < rows; r++, found += 2 * STEP, out += ld)
+        gated(Kind::scaled(load<Sum>(found), a, first + r, of_gate),
+              Kind::scaled(load<Sum>(found + STEP), a, first + r, of_value), out);
+}
+
+template <class Kind>
+static void block(const Matrix &m, long panel, const Rows &a, long first, long rows, float *out, long ld, Use use) {
     alignas(64) char found[BLOCK * 2 * STEP];
     const char *w = m.data + panel * (a.used / 4) * 128, *x = a.row(first);
     const long whole = in_use ? a.used / STEP : 0;
@@ -132,19 +143,20 @@ static void block(const Matrix &m, long panel, const Rows &a, long first, long r
     else if (whole)
         (first ? sums<Kind, true, false> : sums<Kind, true, true>)(w, a, x, whole, found);
     chains<Kind>(w, a, x, whole * SIDE, rows, found);
+    if (use == GATE) return gate<Kind>(m, panel, a, first, rows, found, out + first * ld + panel * LANES, ld);
     for (int j = 0; j < 2; j++) {
         const long output = panel * PANEL + j * LANES;
-        if (output < m.N) finish<Kind>(m, output, a, first, rows, found + j * STEP, out + first * ld + output, ld, add);
+        if (output < m.N) finish<Kind>(m, output, a, first, rows, found + j * STEP, out + first * ld + output, ld, use == ADD);
     }
 }
 
 static inline bool take(long format) { return format == BF16 || (format == INT8 && in_use); }
 
 // As `tile` in packed.h for all rows of one panel.
-static void panel(const Matrix &m, long at, const Rows &a, long rows, float *out, long ld, bool add) {
+static void panel(const Matrix &m, long at, const Rows &a, long rows, float *out, long ld, Use use) {
     for (long first = 0; first < rows; first += BLOCK) {
         const long count = rows - first < BLOCK ? rows - first : BLOCK;
-        (m.format == INT8 ? block<Whole> : block<Half>)(m, at, a, first, count, out, ld, add);
+        (m.format == INT8 ? block<Whole> : block<Half>)(m, at, a, first, count, out, ld, use);
     }
 }
 
@@ -154,7 +166,7 @@ struct Registers {
     explicit Registers(long) {}
 };
 static inline bool take(long) { return false; }
-static void panel(const Matrix &, long, const Rows &, long, float *, long, bool) {}
+static void panel(const Matrix &, long, const Rows &, long, float *, long, Use) {}
 #endif
 
 }  // namespace tiles
