@@ -68,7 +68,7 @@ static void sums(const char *w, const Rows &a, const char *x, long steps, char *
     }
     for (long k = 0; k < steps; k++, w += 2 * STEP * SIDE) {
         if (FIRST)
-            for (long line = 0; line < 2 * STEP * SIDE; line += 64) __builtin_prefetch(w + 2 * AHEAD + line);
+            for (long line = 0; line < 2 * STEP * SIDE; line += 64) __builtin_prefetch(w + AHEAD + line);
         _tile_loadd(4, x + k * STEP, a.stride);
         _tile_loadd(6, w, 2 * STEP);
         _tile_loadd(7, w + STEP, 2 * STEP);
