@@ -169,27 +169,29 @@ def test_a_nan_is_not_hidden():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("cache", [torch.float32, torch.bfloat16, torch.int8], ids=["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-@pytest.mark.parametrize("native", [True, False], ids=["native", "plain"])
-def test_what_is_no_number_reaches_those_that_see_it_and_nobody_else(
-    shape, cache, broken, native, monkeypatch
-):
+@pytest.mark.parametrize("path", ["native", "plain", "copies"])
+def test_what_is_no_number_reaches_those_that_see_it_and_nobody_else(shape, cache, broken, path, monkeypatch):
     """A guess of a damaged model, say: what stands before it is right all the same."""
-    if not native:
+    if path != "native":
         monkeypatch.setattr("weft.ops.paged._kernel", lambda q, dtype: None)
+    if path == "copies":
+        monkeypatch.setattr("weft.ops.paged.attend_plain", attend_gathered)
     H, G, _, window = SHAPES[shape]
     model = torch.float32 if cache is torch.int8 else cache
     q, k, v = inputs(shape, model)
-    k, v = (x.clone() for x in (k, v))
-    place, until = 21, LENGTH if window is None else 21 + window
-    sees = torch.zeros(LENGTH, H, dtype=torch.bool)
-    sees[place:until, : H // G] = True
     # In one piece, so that others of the same tile stand before it.
     right = attend(pages_of(shape, cache), q, k, v, [LENGTH], BLOCKS)
-    v[place, 0, 3] = broken
-    k[place, 0, 1] = broken
-    found = attend(pages_of(shape, cache), q, k, v, [LENGTH], BLOCKS)
-    assert found.isnan().all(-1)[sees].all()
-    assert torch.equal(found[~sees], right[~sees])
+    # At the edges of blocks and of the 64 keys that the kernel takes at once, and all of those.
+    for places in ([0], [21], [62], [63], [64], [15, 79, 127], range(64), [LENGTH - 1]):
+        broken_k, broken_v = (x.clone() for x in (k, v))
+        sees = torch.zeros(LENGTH, H, dtype=torch.bool)
+        for place in places:
+            broken_v[place, 0, 3] = broken
+            broken_k[place, 0, 1] = broken
+            sees[place : None if window is None else place + window, : H // G] = True
+        found = attend(pages_of(shape, cache), q, broken_k, broken_v, [LENGTH], BLOCKS)
+        assert found.isnan().all(-1)[sees].all(), places
+        assert torch.equal(found[~sees], right[~sees]), places
 
 
 @pytest.mark.parametrize("shape", SHAPES)

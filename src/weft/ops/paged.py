@@ -223,6 +223,10 @@ def _attend_batch(pages: Pages, layer: int, layout: Layout, batch: Batch, q_ISHD
         for x in pages.gather(layer, batch.blocks.flatten())
     )
     mask = batch.mask(key_L, pages.window).unsqueeze(1)
+    # A key that is NaN (see Pages.store) is for those that see it; PyTorch gives it to all.
+    broken_IGL = keys.isnan().any(-1)
+    keys = keys.masked_fill(broken_IGL.unsqueeze(-1), 0)
+    spoilt_IGS = (mask & broken_IGL.unsqueeze(2)).any(-1)
     if layout.bias is not None:
         added = layout.biases(batch.query, key_L).transpose(0, 1)
         mask = added.masked_fill(~mask, float("-inf")).to(q_ISHD.dtype)
@@ -230,7 +234,8 @@ def _attend_batch(pages: Pages, layer: int, layout: Layout, batch: Batch, q_ISHD
     mixed = F.scaled_dot_product_attention(
         q, keys, values, attn_mask=mask, scale=pages.scale, enable_gqa=grouped
     )
-    return mixed.transpose(1, 2)
+    spoilt_IHS = spoilt_IGS.repeat_interleave(pages.H // pages.G, dim=1)
+    return mixed.masked_fill(spoilt_IHS.unsqueeze(-1), float("nan")).transpose(1, 2)
 
 
 def _kernel(q: Tensor, dtype: torch.dtype) -> Any:

@@ -272,15 +272,18 @@ struct Softmax {
     __attribute__((noinline)) float take(float *s, int first, int end, const float *const *key_scales,
                                          const float *const *value_scales) {
         Vector x[TILE / BLOCK], high = all(-INFINITY);
-        Whole seen[TILE / BLOCK];
+        Whole seen[TILE / BLOCK], wrong{};
         for (int b = 0; b < TILE / BLOCK; b++) {
             Whole key = Whole{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + b * BLOCK;
             seen[b] = (key >= first) & (key < end);
             x[b] = load(s + b * BLOCK);
             if (key_scales) x[b] *= load(key_scales[b]);
             x[b] = seen[b] ? x[b] : all(-INFINITY);
+            wrong |= x[b] != x[b];
             high = larger(high, x[b]);
         }
+        // A score that is NaN may be no greatest one. It is to show, and all bits set are a NaN.
+        sum = (Vector)((Whole)sum | wrong);
         float before = top;
         top = std::max(top, largest(high));
         if (top == -INFINITY) {  // it has seen nothing yet
