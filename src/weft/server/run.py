@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -62,9 +61,6 @@ async def _run(service: Service, ready: Callable[[], None]) -> None:
         try:
             await models.start()
             app = create_app(models, service.limits, keys, ledger)
-            # As an engine does (weft.server.loop).
-            gc.collect()
-            gc.freeze()
             ready()
             http = http_server(app, service.limits, service.tls)
             with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal after an orderly end
