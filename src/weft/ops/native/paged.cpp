@@ -127,11 +127,20 @@ X not_a_number() {
     return x;
 }
 
-template <typename X>
-bool finite(const X *x, long D) {
-    bool all = true;
-    for (long d = 0; d < D; d++) all &= std::fabs(widen(x[d])) < INFINITY;
-    return all;
+// Whether all are finite. By their bits, which the compiler compares in vectors; numbers it may not take out of turn.
+inline bool finite(const bf16 *x, long D) {
+    uint16_t wrong = 0;
+    for (long d = 0; d < D; d++) wrong |= (x[d] & 0x7f80) == 0x7f80;
+    return !wrong;
+}
+inline bool finite(const float *x, long D) {
+    uint32_t wrong = 0;
+    for (long d = 0; d < D; d++) {
+        uint32_t bits;
+        std::memcpy(&bits, x + d, 4);
+        wrong |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !wrong;
 }
 
 // In a line of the caches.
@@ -262,44 +271,87 @@ void mixture(int queries, const float *s, const Tile<T> &tile, long P, int j0, i
     }
 }
 
-// What one query has seen so far: the greatest score, and by lanes the sum of exponentials below it.
-struct Softmax {
-    float top = -INFINITY;
-    Vector sum = Vector{};
+// The keys [first, end) of a tile, which a query sees.
+struct Seen {
+    int first, end;
+    bool all() const { return first <= 0 && end >= TILE; }
+    // Those of the block `b`, as a mask.
+    Whole of(int b) const {
+        const Whole key = Whole{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + b * BLOCK;
+        return (key >= first) & (key < end);
+    }
+};
 
-    // Scores of a tile become weights; returns what earlier sums are to be multiplied by.
-    // The query sees the keys [first, end) of the tile. Scales are those of int8 blocks, else null.
-    __attribute__((noinline)) float take(float *s, int first, int end, const float *const *key_scales,
-                                         const float *const *value_scales) {
-        Vector x[TILE / BLOCK], high = all(-INFINITY);
-        Whole seen[TILE / BLOCK], wrong{};
+// What some queries have seen so far: the greatest score of each, and by lanes the sum of exponentials below it.
+template <int QUERIES>
+struct Softmax {
+    static constexpr int LINES = (QUERIES + LANES - 1) / LANES;
+    Vector top[LINES], kept[LINES], highest[LINES];
+    Vector sum[QUERIES];
+
+    Softmax() {
+        for (Vector &line : top) line = all(-INFINITY);
+        for (Vector &line : highest) line = all(-INFINITY);
+        for (Vector &line : sum) line = Vector{};
+    }
+
+    // Scores of a tile, [queries][64], are multiplied by `factor`; afterwards `kept` is what earlier sums are to be
+    // multiplied by. Scales are those of int8 blocks, else null.
+    void look(int queries, float *s, const Seen *seen, float factor, const float *const *key_scales) {
+        for (int i = 0; i < queries; i++)
+            (seen[i].all() ? look_at<true> : look_at<false>)(*this, i, s + i * TILE, seen[i], factor, key_scales);
+        for (int n = 0; n < LINES; n++) {
+            const Vector before = top[n], none = all(-INFINITY);
+            top[n] = highest[n] > before ? highest[n] : before;
+            kept[n] = before == none ? Vector{} : exponential(before - top[n]);
+            kept[n] = before == top[n] ? all(1.0f) : kept[n];
+        }
+    }
+    // They become weights, which `sums` keeps.
+    template <class Sums>
+    void weigh(Sums &sums, int queries, float *s, const Seen *seen, const float *const *value_scales) {
+        for (int i = 0; i < queries; i++)
+            (seen[i].all() ? weighed<true, Sums> : weighed<false, Sums>)(*this, sums, i, s, seen[i], value_scales);
+    }
+
+  private:
+    static float &of(Vector *lines, int i) { return ((float *)lines)[i]; }
+
+    template <bool ALL>
+    static void look_at(Softmax &self, int i, float *s, const Seen &seen, float factor, const float *const *key_scales) {
+        Vector high = all(-INFINITY);
+        Whole wrong{};
         for (int b = 0; b < TILE / BLOCK; b++) {
-            Whole key = Whole{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + b * BLOCK;
-            seen[b] = (key >= first) & (key < end);
-            x[b] = load(s + b * BLOCK);
-            if (key_scales) x[b] *= load(key_scales[b]);
-            x[b] = seen[b] ? x[b] : all(-INFINITY);
-            wrong |= x[b] != x[b];
-            high = larger(high, x[b]);
+            Vector x = load(s + b * BLOCK) * factor;
+            if (key_scales) x *= load(key_scales[b]);
+            store(s + b * BLOCK, x);
+            if (!ALL) x = seen.of(b) ? x : all(-INFINITY);
+            wrong |= x != x;
+            high = larger(high, x);
         }
         // A score that is NaN may be no greatest one. It is to show, and all bits set are a NaN.
-        sum = (Vector)((Whole)sum | wrong);
-        float before = top;
-        top = std::max(top, largest(high));
-        if (top == -INFINITY) {  // it has seen nothing yet
-            std::fill(s, s + TILE, 0.0f);
-            return 1.0f;
+        self.sum[i] = (Vector)((Whole)self.sum[i] | wrong);
+        of(self.highest, i) = largest(high);
+    }
+
+    template <bool ALL, class Sums>
+    static void weighed(Softmax &self, Sums &sums, int i, float *s, const Seen &seen, const float *const *value_scales) {
+        const float most = of(self.top, i);
+        if (most == -INFINITY) {  // it has seen nothing yet
+            for (int b = 0; b < TILE / BLOCK; b++) sums.keep(Vector{}, s, i * TILE + b * BLOCK);
+            return;
         }
-        float kept = before == top ? 1.0f : exponential(all(before - top))[0];
-        if (before == -INFINITY) kept = 0.0f;
-        sum *= kept;
+        Vector sum = self.sum[i] * of(self.kept, i);
         for (int b = 0; b < TILE / BLOCK; b++) {
-            Vector p = seen[b] ? exponential(x[b] - top) : Vector{};
+            const long at = i * TILE + b * BLOCK;
+            Vector p = exponential(load(s + at) - most);
+            if (!ALL) p = seen.of(b) ? p : Vector{};
             sum = sum + p;
-            if (value_scales) p = seen[b] ? p * load(value_scales[b]) : Vector{};
-            store(s + b * BLOCK, p);
+            if (value_scales) p *= load(value_scales[b]);
+            if (value_scales && !ALL) p = seen.of(b) ? p : Vector{};
+            sums.keep(p, s, at);
         }
-        return kept;
+        self.sum[i] = sum;
     }
 };
 
@@ -314,6 +366,7 @@ struct PlainSums {
     struct Thread {};                  // what a thread holds while it works
     const long D, P;
     const float scale;
+    const float factor = 1.0f;  // what scores are still to be multiplied by
     std::vector<float> query;
 
     PlainSums(long D, long P, float scale) : D(D), P(P), scale(scale), query(QUERIES * D) {}
@@ -324,6 +377,8 @@ struct PlainSums {
         for (long d = 0; d < D; d++) query[i * D + d] = widen(row[d]) * scale;
     }
     void find_scores(int queries, const Tile<T> &tile, float *s) { scores(queries, query.data(), D, tile, s); }
+    void ready(const Tile<T> &, int, int) {}
+    void keep(Vector weights, float *s, long at) { store(s + at, weights); }
     void mix(int queries, float *s, const Tile<T> &tile, int first, int end, float *o) {
         mixture(queries, s, tile, P, first, end, o);
     }
@@ -387,7 +442,7 @@ struct Worker {
             from[i] = lowest(position[i]);
         }
         int begin = from[0] / TILE * TILE, end = until(task.item, position[task.queries - 1]);
-        Softmax softmax[QUERIES];
+        Softmax<QUERIES> softmax;
         std::fill(mixed.begin(), mixed.end(), 0.0f);
         for (int j0 = begin; j0 < end; j0 += TILE) {
             Tile<T> tile;
@@ -402,16 +457,19 @@ struct Worker {
             take(task, tile, j0, from, position, softmax);
         }
         for (int i = 0; i < task.queries; i++) {
-            float inverse = 1.0f / total(softmax[i].sum);
+            float inverse = 1.0f / total(softmax.sum[i]);
             X *row = out + offset(task, i);
             for (long d = 0; d < D; d++) narrow(mixed[i * P + d] * inverse, row[d]);
         }
     }
 
-    // To the scores of a tile whose first key is `distance` behind the query.
-    void add_bias(float *s, long head, long distance) const {
+    // To the scores of a tile whose first key is `distance` behind the query; scales are those of int8 blocks, else null.
+    void add_bias(float *s, long head, long distance, const float *const *key_scales) const {
         const float *bias = step.bias + head * (2 * step.reach + 1) + step.reach;
-        for (long j = 0; j < TILE; j++) s[j] += bias[std::clamp(distance + j, -step.reach, step.reach)];
+        for (long j = 0; j < TILE; j++) {
+            const float score = key_scales ? s[j] * sums.factor * key_scales[j / BLOCK][j % BLOCK] : s[j] * sums.factor;
+            s[j] = score + bias[std::clamp(distance + j, -step.reach, step.reach)];
+        }
     }
 
     int lowest(int position) const { return cache.window ? std::max<long>(0, position - cache.window + 1) : 0; }
@@ -424,27 +482,29 @@ struct Worker {
         return step.tables[(long)task.item * step.width + place] * cache.G + task.group;
     }
 
-    void take(const Task &task, const Tile<T> &tile, int j0, const int *from, const int *position, Softmax *softmax) {
+    void take(const Task &task, const Tile<T> &tile, int j0, const int *from, const int *position, Softmax<QUERIES> &softmax) {
         const float *ks[Tile<T>::MANY], *vs[Tile<T>::MANY];
         for (int b = 0; key_scales && b < Tile<T>::MANY; b++)
             ks[b] = key_scales + at(task, j0, b) * BLOCK, vs[b] = value_scales + at(task, j0, b) * BLOCK;
-        sums.find_scores(task.queries, tile, score.data());
-        for (int i = 0; i < task.queries; i++) {
-            if (step.bias) {
-                for (int b = 0; key_scales && b < Tile<T>::MANY; b++) {
-                    float *of_block = &score[i * TILE + b * BLOCK];
-                    store(of_block, load(of_block) * load(ks[b]));
-                }
-                add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i]);
-            }
-            float kept = softmax[i].take(&score[i * TILE], from[i] - j0, until(task.item, position[i]) - j0,
-                                         key_scales && !step.bias ? ks : nullptr, key_scales ? vs : nullptr);
-            if (kept != 1.0f)
-                for (long d = 0; d < P; d++) mixed[i * P + d] *= kept;
-        }
         // Places that no sequence has written may hold anything, even NaN: they are not multiplied by zero.
         const int first = std::max(from[0] - j0, 0);
         const int end = std::min(until(task.item, position[task.queries - 1]) - j0, TILE);
+        sums.find_scores(task.queries, tile, score.data());
+        sums.ready(tile, first, end);
+        Seen seen[QUERIES];
+        for (int i = 0; i < task.queries; i++) {
+            seen[i] = {from[i] - j0, until(task.item, position[i]) - j0};
+            if (step.bias)
+                add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i], key_scales ? ks : nullptr);
+        }
+        softmax.look(task.queries, score.data(), seen, step.bias ? 1.0f : sums.factor,
+                     key_scales && !step.bias ? ks : nullptr);
+        for (int i = 0; i < task.queries; i++) {
+            const float kept = softmax.kept[i / LANES][i % LANES];
+            if (kept != 1.0f)
+                for (long d = 0; d < P; d++) mixed[i * P + d] *= kept;
+        }
+        softmax.weigh(sums, task.queries, score.data(), seen, key_scales ? vs : nullptr);
         sums.mix(task.queries, score.data(), tile, first, end, mixed.data());
     }
 };

@@ -18,14 +18,6 @@ constexpr int LANES = 16, BLOCK = 16, KEYS = 64, SPAN = 32;  // keys of a tile o
 constexpr long MOST = 256;                                   // dimensions that the copy of values has room for
 
 static inline __m512i line(const bf16 *at) { return _mm512_loadu_si512(at); }
-// 16 weights to bf16, elsewhere or where they are.
-static inline void narrowed(const float *from, bf16 *to) {
-    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)));
-}
-static inline void round(float *at) {
-    const __m256i half = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(at));
-    _mm512_storeu_si512(at, _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
 
 // s[i][64] = q[i] . k for NQ queries, fp32 [NQ][D] with bf16's values, and NB blocks of keys.
 template <int NQ, int NB>
@@ -237,14 +229,14 @@ struct Sums {
     static constexpr int QUERIES = tiles::BLOCK, FEW = 2;  // few are not worth their tiles
     using Thread = tiles::Registers;
     const long D, P;
-    const float scale;
+    const float factor;  // what scores are still to be multiplied by
     bool tiled = false;
     std::vector<float> query;
     std::vector<bf16> half, weights;  // queries and weights as tiles take them
     Values values;
 
     Sums(long D, long P, float scale)
-        : D(D), P(P), scale(scale), query(QUERIES * D), half(QUERIES * D), weights(QUERIES * KEYS) {}
+        : D(D), P(P), factor(scale), query(QUERIES * D), half(QUERIES * D), weights(QUERIES * KEYS) {}
 
     void begin(int queries) { tiled = tiles::in_use && queries > FEW && D % SPAN == 0 && P <= MOST; }
 
@@ -261,18 +253,27 @@ struct Sums {
             (queries > tiles::SIDE ? tile_scores<true> : tile_scores<false>)(half.data(), D, tile.k, tile.v, tile.blocks, s);
         else
             scores(queries, query.data(), D, tile.k, tile.v, tile.blocks, s);
-        const __m512 factor = _mm512_set1_ps(scale);
-        for (long j = 0; j < queries * KEYS; j += LANES) _mm512_storeu_ps(s + j, _mm512_mul_ps(_mm512_loadu_ps(s + j), factor));
+    }
+
+    // Long before tiles load them: they wait for stores to be through.
+    template <class Tile>
+    void ready(const Tile &tile, int first, int end) {
+        if (tiled) values.gather(tile.v, tile.ahead, P, first, end);
+    }
+
+    // 16 weights, where tiles take them or in the place of their scores.
+    template <class Vector>
+    void keep(Vector found, float *s, long at) {
+        const __m256i half = (__m256i)_mm512_cvtneps_pbh((__m512)found);
+        if (tiled)
+            _mm256_storeu_si256((__m256i *)&weights[at], half);
+        else
+            _mm512_storeu_si512(s + at, _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
     }
 
     template <class Tile>
     void mix(int queries, float *s, const Tile &tile, int first, int end, float *o) {
-        if (!tiled) {
-            for (long j = 0; j < queries * KEYS; j += LANES) round(s + j);
-            return mixture(queries, s, tile.v, tile.ahead, P, first, end, o);
-        }
-        for (long j = 0; j < queries * KEYS; j += LANES) narrowed(s + j, &weights[j]);
-        values.gather(tile.v, tile.ahead, P, first, end);
+        if (!tiled) return mixture(queries, s, tile.v, tile.ahead, P, first, end, o);
         (queries > tiles::SIDE ? tile_mixture<true> : tile_mixture<false>)(weights.data(), values, P, end, o);
     }
 
@@ -280,8 +281,14 @@ struct Sums {
         for (long d = 0; d < D; d += 2) std::memcpy(block + d * BLOCK + 2 * place, x + d, 2 * sizeof(bf16));
     }
     static void put_value(const bf16 *x, bf16 *block, long place, long D, long P, float *) {
-        bf16 *to = block + place / 2 * 2 * P + place % 2;
-        for (long d = 0; d < D; d++) to[2 * d] = x[d];
+        bf16 *to = block + place / 2 * 2 * P;
+        const __mmask32 which = place % 2 ? 0xaaaaaaaa : 0x55555555;
+        long d = 0;
+        for (; d + LANES <= D; d += LANES) {
+            const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(x + d)));
+            _mm512_mask_storeu_epi16(to + 2 * d, which, _mm512_or_si512(wide, _mm512_slli_epi32(wide, 16)));
+        }
+        for (; d < D; d++) to[2 * d + place % 2] = x[d];
     }
 };
 
