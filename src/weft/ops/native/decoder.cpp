@@ -51,13 +51,12 @@ __attribute__((noinline)) Floats rest(const float *x, long n) {
 
 typedef int8_t Bytes __attribute__((vector_size(LANES)));
 
-// n numbers times `inverse`, rounded to even, at most 127 in size; their sum.
+// n numbers times `inverse`, which makes the largest 127, rounded to even; their sum.
 int32_t whole_numbers(const float *x, long n, float inverse, int8_t *q) {
     constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
     Ints sum{};
     auto some = [&](Floats v) {
-        Floats near = (v * inverse + MAGIC) - MAGIC;
-        near = near > 127.0f ? Floats{} + 127.0f : near < -127.0f ? Floats{} - 127.0f : near;
+        const Floats near = (v * inverse + MAGIC) - MAGIC;
         const Ints whole = __builtin_convertvector(near, Ints);
         sum += whole;
         return __builtin_convertvector(whole, Bytes);
@@ -86,17 +85,19 @@ __attribute__((noinline)) void encode(const Matrix &m, const float *x, const Row
         for (long i = 0; i < n; i++) narrow(x[i], ((bf16 *)out)[i]);
         std::memset(out + n * 2, 0, a.used - n * 2);
     } else {
-        Floats largest{}, wrong{};
+        Ints largest{};  // as bits, which are in order where there is no sign; those of no number come last
         for (long i = 0; i < n; i += LANES) {
             Floats v = i + LANES <= n ? load<Floats>(x + i) : rest(x + i, n - i);
-            Floats size = (Floats)((Ints)v & 0x7fffffff);
+            const Ints size = (Ints)v & 0x7fffffff;
             largest = size > largest ? size : largest;
-            wrong += v - v;
         }
-        float most = 0.0f, bad = total(wrong);
-        for (long l = 0; l < LANES; l++) most = std::max(most, largest[l]);
-        float inverse = most > 0.0f && bad == 0.0f ? 127.0f / most : 0.0f;
-        a.scale[r] = bad == 0.0f ? most / 127.0f : NAN;
+        int32_t bits = 0;
+        for (long l = 0; l < LANES; l++) bits = std::max(bits, largest[l]);
+        float most;
+        std::memcpy(&most, &bits, 4);
+        const bool sound = most < INFINITY;
+        const float inverse = most > 4e-37f && sound ? 127.0f / most : 0.0f;  // of less it would be infinite
+        a.scale[r] = sound ? most / 127.0f : NAN;
         const int32_t sum = whole_numbers(x, n, inverse, (int8_t *)out);
         std::memset(out + n, 0, a.used - n);
         a.sum[r * a.sums] = sum;
