@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import random
+import re
 import sys
 
 import pytest
@@ -22,10 +24,13 @@ TRIES = 60
 
 
 class Interrupter:
-    """Raises KeyboardInterrupt before the ``at``-th instruction of the engine's own code; 0: only counts."""
+    """Raises KeyboardInterrupt before the ``at``-th instruction of the engine's own code; 0: only counts.
 
-    def __init__(self, at: int):
-        self.at, self.count = at, 0
+    Not within functions of the name ``skip``.
+    """
+
+    def __init__(self, at: int, skip: str = "_recover"):
+        self.at, self.skip, self.count = at, skip, 0
 
     def __enter__(self):
         sys.settrace(self)
@@ -35,7 +40,7 @@ class Interrupter:
         sys.settrace(None)
 
     def __call__(self, frame, event, argument):
-        if "/weft/engine/" not in frame.f_code.co_filename or frame.f_code.co_name == "_recover":
+        if "/weft/engine/" not in frame.f_code.co_filename or frame.f_code.co_name == self.skip:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -145,6 +150,171 @@ def test_an_interrupt_while_a_request_is_aborted_loses_no_block(tiny_decoder, ti
         assert engine.stats().free_blocks == engine.stats().total_blocks
         assert not engine.scheduler._queue._present and not engine.scheduler._known
     assert at > 200
+
+
+def recovery_interrupted(model, tokenizer, kind, at):
+    """An engine that was left half way after a few steps, and again while it was recovering."""
+    engine, requests = asked(model, tokenizer, kind)
+    for _ in range(4):
+        engine.step()
+    engine._half_done = True
+    engine._settling = requests[0], None
+    try:
+        with Interrupter(at, skip=""):
+            engine._recover()
+    except KeyboardInterrupt:
+        return engine, requests, True
+    return engine, requests, False
+
+
+@pytest.mark.parametrize("kind", ["lookup", "draft", "search"])
+def test_an_interrupt_while_the_engine_recovers_loses_nothing(tiny_decoder, tiny_tokenizer, kind):
+    model = tiny_decoder()
+    engine, requests = asked(model, tiny_tokenizer, kind)
+    finish(engine)
+    expected = [outcome(request) for request in requests]
+    for at in itertools.count(1, 37):
+        engine, requests, interrupted = recovery_interrupted(model, tiny_tokenizer, kind, at)
+        finish(engine)
+        assert requests[0].error == _LEFT and requests[0].finish_reason == "abort", at
+        assert [outcome(request) for request in requests[1:]] == expected[1:], at
+        assert engine.stats().free_blocks == engine.stats().total_blocks
+        assert not engine.scheduler._queue._present and not engine.scheduler._known
+        if not interrupted:
+            break
+    assert at > 300
+
+
+class Interrupted:
+    """A grammar's matcher whose ``name`` raises what an interrupt would, once, after guesses."""
+
+    def __init__(self, matcher, name):
+        self.matcher, self.name, self.guesses, self.done = matcher, name, 0, False
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            result = getattr(self.matcher, name)(*arguments)
+            if name == "try_consume_tokens":
+                self.guesses = result
+            if name == self.name and self.guesses and not self.done:
+                self.done = True
+                raise KeyboardInterrupt
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("name", ["try_consume_tokens", "compute_bitmask", "rollback"])
+def test_guesses_that_an_interrupt_leaves_in_a_grammar_are_taken_back(tiny_decoder, tiny_tokenizer, name):
+    params = SamplingParams(temperature=0, max_tokens=30, grammar=Grammar("regex", "(ab ?){12}"))
+
+    def answer(interrupt):
+        engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
+        engine._speculator._plan = lambda *asked: 4
+        request = engine.add([5, 6, 7, 8], params)
+        matcher = request.grammar._matcher = Interrupted(request.grammar._matcher, name)
+        matcher.done = not interrupt
+        while not request.finished:
+            with contextlib.suppress(KeyboardInterrupt):
+                engine.step()
+        assert matcher.done and engine.stats().accepted
+        return request.take(), request.finish_reason
+
+    text, reason = answer(False)
+    assert answer(True) == (text, reason) and re.fullmatch("(ab ?){12}", text)
+
+
+class Broken:
+    """A text that fails when its third token comes."""
+
+    def __init__(self, text):
+        self.text, self.left, self.stopped = text, 3, False
+
+    def push(self, token):
+        self.left -= 1
+        if not self.left:
+            raise RuntimeError("no such token")
+        return self.text.push(token)
+
+    def finish(self):
+        raise RuntimeError("no end")
+
+
+def test_what_fails_with_one_text_ends_no_other(tiny_decoder, tiny_tokenizer, caplog):
+    engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    wanted = engine.generate([[3, 4, 5]], params)[0].tokens
+    requests = [engine.add([3, 4, 5], params), engine.add([5, 6, 7], params)]
+    requests[1].text = Broken(requests[1].text)
+    finish(engine)
+    assert list(requests[0].generated) == list(wanted)
+    assert "no such token" in requests[1].error and requests[1].finish_reason == "abort"
+    assert "in push" in caplog.text  # the log says where
+    engine.abort(requests[1])
+    ending = engine.add([5, 6, 7], params)
+    ending.text = Broken(ending.text)
+    engine.step()
+    engine.abort(ending)
+    assert "no end" in ending.error and ending.finish_reason == "abort"
+    assert engine.stats().free_blocks == engine.stats().total_blocks
+
+
+def test_want_of_memory_for_one_prompt_ends_no_other(tiny_decoder, tiny_tokenizer, monkeypatch):
+    engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    wanted = engine.generate([[3, 4, 5]], params)[0].tokens
+
+    def none_left(*asked):
+        raise MemoryError("none left")
+
+    monkeypatch.setattr("weft.engine.runner.logprobs", none_left)
+    requests = [
+        engine.add([3, 4, 5], params),
+        engine.add([5, 6, 7], dataclasses.replace(params, prompt_logprobs=2)),
+    ]
+    finish(engine)
+    assert list(requests[0].generated) == list(wanted)
+    assert "none left" in requests[1].error and not requests[1].generated
+
+
+def test_who_ended_in_a_step_that_was_left_is_told_of_by_the_next(tiny_decoder, tiny_tokenizer):
+    engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
+    requests = [engine.add([3, 4, 5], SamplingParams(temperature=0, max_tokens=1)) for _ in range(3)]
+    remove, left = engine.scheduler.remove, [2]
+
+    def interrupted(sequence):
+        remove(sequence)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    engine.scheduler.remove = interrupted
+    told = set()
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            told |= set(engine.step())
+    while not set(requests) <= told:
+        told |= set(engine.step())
+    assert all(request.finished for request in requests)
+
+
+def test_a_draft_model_has_room_after_requests_made_way(tiny_decoder, tiny_tokenizer):
+    model = tiny_decoder()
+    memory = 12 * Pages.block_bytes(2, 2, 8, torch.float32)
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    prompts = [[(place * 7 + i * 3) % 300 for i in range(60)] for place in range(8)]
+    engine = LLM(model, tiny_tokenizer, max_sequences=2, cache_bytes=memory, draft=early_exit(model, 1))
+    engine._speculator._plan = lambda *asked: 4
+    requests = []
+    for place, prompt in enumerate(prompts):
+        requests.append(engine.add(prompt, params, priority=place, owner=str(place)))
+        for _ in range(4):
+            engine.step()
+    finish(engine)
+    assert engine.scheduler.preemptions > 1
+    alone = LLM(model, tiny_tokenizer, max_sequences=2, cache_bytes=memory, speculation=False)
+    for request, prompt in zip(requests, prompts, strict=True):
+        assert list(request.generated) == list(alone.generate([prompt], params)[0].tokens)
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ class DraftModel:
     def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
         """As the protocol says: one step of the small model for each guess of all sequences."""
         able = [sequence for sequence in sequences if len(sequence.tokens) + count <= self._context]
+        self._make_room(able, count)
         shadows = [self._shadow(sequence, count) for sequence in able]
         if not shadows:
             return [()] * len(sequences)
@@ -84,6 +85,18 @@ class DraftModel:
         """As the protocol says; its cache is empty again."""
         self._shadows.clear()
         self._pool.clear()
+
+    def _make_room(self, able: Items[Sequence], count: int) -> None:
+        """Forget those that had to make way, where blocks are short: there are enough for those that run."""
+        needed = 0
+        for sequence in able:
+            shadow = self._shadows.get(sequence)
+            held = 0 if shadow is None else len(shadow.blocks)
+            needed += max(0, -(-(len(sequence.tokens) + count) // BLOCK) - held)
+        if needed > self._pool.available:
+            running = set(able)
+            for sequence in [sequence for sequence in self._shadows if sequence not in running]:
+                self.forget(sequence)
 
     def _shadow(self, sequence: Sequence, count: int) -> Sequence:
         """The small model's state of ``sequence``: the same tokens, cached as far as they were right."""

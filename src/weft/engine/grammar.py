@@ -85,9 +85,11 @@ class LlguidanceConstraint:
     def mask(self, drafts: Sequence[int]) -> bytes:
         """As the protocol says; nothing but the end once the grammar has failed."""
         taken = self._matcher.try_consume_tokens(list(drafts)) if drafts else 0
-        mask = self._matcher.compute_bitmask()
-        if taken:
-            self._matcher.rollback(taken)
+        try:
+            mask = self._matcher.compute_bitmask()
+        finally:
+            if taken:
+                self._matcher.rollback(taken)
         if self._failed():
             return self._end_mask
         return mask
@@ -97,6 +99,13 @@ class LlguidanceConstraint:
         if self.error is None:
             self._matcher.consume_token(token)
         return self._failed() or self._matcher.is_stopped()
+
+    def restart(self, tokens: Sequence[int]) -> None:
+        """As the protocol says."""
+        if self.error is None:
+            self._matcher.reset()
+            self._matcher.consume_tokens(list(tokens))
+            self._failed()
 
     def _failed(self) -> bool:
         if self.error is None and self._matcher.is_error():

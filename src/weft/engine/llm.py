@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import time
@@ -98,6 +99,8 @@ class LLM:
         self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
         self._settling: tuple[Sequence, FinishReason | None] | None = None
+        self._untold: dict[Sequence, None] = {}
+        self._half_done = False
         known = (tokenizer.eos_id, None if self.reads_source else tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
         self._prompts: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
@@ -113,48 +116,54 @@ class LLM:
         """One step of the model for everything under way; returns those that got a token, or failed.
 
         A step that is left half way, by a Ctrl-C say, leaves an engine that can go on: what was under way
-        begins its step anew, from an empty cache. One whose new tokens were just taken up has failed.
+        begins its step anew, from an empty cache. One whose new tokens were just taken up has failed. Those
+        that got their tokens before are returned by the next step.
         """
+        self._recover()
+        self._half_done = True
         try:
-            return self._step()
-        except BaseException as error:
-            self._recover(error)
+            self._step()
+        except BaseException:
+            self._recover()
             raise
+        self._half_done = False
+        told, self._untold = list(self._untold), {}
+        return told
 
-    def _step(self) -> list[Sequence]:
+    def _step(self) -> None:
         if self._speculator:
             self._speculator.propose(self.scheduler.running)
         work = self.scheduler.schedule()
         if not work:
-            return []
+            return
         began = time.perf_counter()
         scores, known = self.runner.run(work), self.tokenizer.vocab_size
         # Even a view takes its time in the step of a small model.
         drawn = sample(scores if scores.shape[1] == known else scores[:, :known], work)
         if self._speculator:
             self._speculator.observe(work, drawn, time.perf_counter() - began)
-        advanced = self._postprocess(work, drawn)
+        self._postprocess(work, drawn)
         self._steps += 1
         if not self.scheduler.busy:
             self.scheduler.check()
-        return advanced
 
-    def _postprocess(self, work: list[Work], drawn: list[list[int]]) -> list[Sequence]:
-        """Give each sequence its new tokens, and end those that are done; returns who got any."""
-        advanced = [item.sequence for item in work if item.last or item.sequence.failure]
+    def _postprocess(self, work: list[Work], drawn: list[list[int]]) -> None:
+        """Give each sequence its new tokens, and end those that are done."""
+        self._untold |= {item.sequence: None for item in work if item.last or item.sequence.failure}
         fresh = iter(drawn)
         for item in work:
             reason: FinishReason | None = None
             new = next(fresh) if item.last else []
-            if item.sequence.failure is not None:
-                # What it has in the cache may be damaged: none of it is to be found by others.
-                self._finish(item.sequence, "abort")
-                continue
             if item.last and not item.sequence.limit:
                 reason, new = "length", []  # only the prompt was asked about
             kept = 0
-            if new:
+            if new and item.sequence.failure is None:
                 kept, reason = self._take_up(item.sequence, new)
+            if item.sequence.failure is not None:
+                # What it has in the cache may be damaged: none of it is to be found by others.
+                self._finish(item.sequence, "abort")
+                self._settling = None
+                continue
             search = item.sequence.search if item.last else None
             self.scheduler.advance(item, max(0, kept - 1))
             if search is not None:
@@ -162,31 +171,43 @@ class LLM:
             if reason:
                 self._finish(item.sequence, reason)
                 self._settling = None
-        return advanced
 
     def _take_up(self, sequence: Sequence, new: list[int]) -> tuple[int, FinishReason | None]:
-        """Give it the new tokens up to the last one; how many they are, and why it is the last."""
+        """Give it the new tokens up to the last one; how many they are, and why it is the last.
+
+        What goes wrong with its text or its grammar is its failure alone.
+        """
         self._settling = sequence, None
-        for count, token in enumerate(new, 1):
-            if reason := self._receive(sequence, token):
-                self._settling = sequence, reason
-                return count, reason
+        try:  # costs nothing, unlike _own_failure
+            for count, token in enumerate(new, 1):
+                if reason := self._receive(sequence, token):
+                    self._settling = sequence, reason
+                    return count, reason
+        except Exception as failure:
+            sequence.fail(failure)
         self._settling = None
         return len(new), None
 
-    def _recover(self, error: BaseException) -> None:
-        settling, self._settling = self._settling, None
+    def _recover(self) -> None:
+        """Make the books anew if something was left half done; left half way itself, it begins again."""
+        if not self._half_done:
+            return
         self.scheduler.recover()
         if self._speculator:
             self._speculator.restart()
-        if settling is None or settling[0].finished:
-            return
-        sequence, reason = settling
-        if reason is None:
-            # Its text or its grammar may know a token more, or less, than there is.
-            sequence.fail(error if isinstance(error, Exception) else Interrupted(_LEFT))
-        else:
-            self._finish(sequence, reason)
+        for sequence in self.scheduler:
+            if sequence.grammar is not None:
+                # A guess may have been taken back, or not.
+                with _own_failure(sequence):
+                    sequence.grammar.restart(sequence.tokens[sequence.prompt_length :])
+        if self._settling is not None and not self._settling[0].finished:
+            sequence, reason = self._settling
+            if reason is None:
+                # Its text or its grammar may know a token more, or less, than there is.
+                sequence.fail(Interrupted(_LEFT))
+            else:
+                self._finish(sequence, reason)
+        self._settling, self._half_done = None, False
 
     def _searched(self, sequence: Sequence, search: Search) -> FinishReason | None:
         """Go on with the beams that were chosen, or say why the search is at its end."""
@@ -207,7 +228,8 @@ class LLM:
         return "length" if sequence.generated_length == sequence.limit else None
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        sequence.publish(sequence.text.finish())
+        with _own_failure(sequence):
+            sequence.publish(sequence.text.finish())
         sequence.finish_reason = "stop" if sequence.text.stopped else reason
         if sequence.grammar is not None and sequence.grammar.error:
             sequence.finish_reason, sequence.error = "abort", sequence.grammar.error
@@ -370,8 +392,14 @@ class LLM:
             sequence.leader = leader
         else:
             self._prompts[sequence.prompt_digest] = sequence
-        self.scheduler.add(sequence)
+        self._queue(sequence)
         return sequence
+
+    def _queue(self, sequence: Sequence) -> None:
+        self._recover()
+        self._half_done = True
+        self.scheduler.add(sequence)
+        self._half_done = False
 
     def add_search(
         self,
@@ -424,7 +452,7 @@ class LLM:
             priority=priority,
             pooled=Pooled(),
         )
-        self.scheduler.add(sequence)
+        self._queue(sequence)
         return sequence
 
     def embed(self, prompts: Items[Prompt]) -> list[npt.NDArray[np.float32]]:
@@ -442,28 +470,29 @@ class LLM:
     def _ended(self, adding: Iterable[Sequence]) -> list[Sequence]:
         """Sequences, added one by one, once all have ended; none is left behind when something goes wrong."""
         sequences: list[Sequence] = []
-        try:
-            sequences.extend(adding)
+        with contextlib.ExitStack() as ending:
+            for sequence in adding:
+                ending.callback(self.abort, sequence)
+                sequences.append(sequence)
             while not all(sequence.finished for sequence in sequences):
                 self.step()
                 for failed in filter(None, (sequence.failure for sequence in sequences)):
                     raise failed
-        finally:
-            for sequence in sequences:
-                self.abort(sequence)
         return sequences
 
     def abort(self, sequence: Sequence) -> None:
         """End a request now; its blocks are free for the next step."""
+        self._recover()
         if sequence.finished:
             return
+        self._half_done = True
         try:
             self._finish(sequence, "abort")
-        except BaseException as error:
+        except BaseException:
             sequence.finish_reason = "abort"
-            self._recover(error)
+            self._recover()
             raise
-        sequence.finish_reason = "abort"
+        sequence.finish_reason, self._half_done = "abort", False
 
     def generate(
         self,
@@ -490,6 +519,15 @@ class LLM:
                 raise sequence.failure
         finally:
             self.abort(sequence)
+
+
+@contextlib.contextmanager
+def _own_failure(sequence: Sequence) -> Iterator[None]:
+    """What goes wrong within it is the failure of this one: the engine has others to serve."""
+    try:
+        yield
+    except Exception as failure:
+        sequence.fail(failure)
 
 
 def _room(params: SamplingParams) -> int:

@@ -91,8 +91,7 @@ class Runner:
         hidden, scores = native or self._layer_by_layer(model, tokens, wanted, context)
         if any(item.sequence.asks_of_prompt for item in work):
             hidden = hidden[: len(tokens)]
-            self._score_prompts(model, hidden, work)
-            _pool(hidden, work)
+            self._take_prompts(model, hidden, work)
         return scores
 
     def _layer_by_layer(
@@ -106,36 +105,38 @@ class Runner:
         some = hidden[torch.tensor(wanted, device=device)] if len(wanted) < len(tokens) else hidden
         return hidden, model.logits(some).float()
 
-    def _score_prompts(self, model: Decoder, hidden_TE: Tensor, work: Items[Work]) -> None:
-        """Append the log probabilities of the prompts' tokens that follow the rows of ``work``."""
+    def _take_prompts(self, model: Decoder, hidden_TE: Tensor, work: Items[Work]) -> None:
+        """Give what was asked about their prompts to the sequences of ``work``."""
         begin = 0
         for item in work:
-            sequence, start = item.sequence, begin - item.sequence.cached
-            for places in _pieces(sequence.unscored(item.tokens)):
-                rows_ME = hidden_TE[start + places.start : start + places.stop]
-                scores_MV = model.logits(rows_ME).float()[:, : self._vocabulary]
-                following = sequence.tokens[places.start + 1 : places.stop + 1]
-                count = sequence.params.prompt_logprobs or 0
-                try:
-                    sequence.prompt_logprobs += logprobs(scores_MV, following, count)
-                except CheckpointError as failure:
-                    sequence.fail(failure)
-                    break
+            rows_TE = hidden_TE[begin : begin + item.rows]
+            try:
+                self._score_prompt(model, rows_TE, item)
+                _pool(rows_TE, item)
+            except Exception as failure:
+                item.sequence.fail(failure)
             begin += item.rows
 
+    def _score_prompt(self, model: Decoder, hidden_TE: Tensor, item: Work) -> None:
+        """Append the log probabilities of the prompt's tokens that follow the rows of ``item``."""
+        sequence = item.sequence
+        for places in _pieces(sequence.unscored(item.tokens)):
+            rows_ME = hidden_TE[places.start - sequence.cached : places.stop - sequence.cached]
+            scores_MV = model.logits(rows_ME).float()[:, : self._vocabulary]
+            following = sequence.tokens[places.start + 1 : places.stop + 1]
+            sequence.prompt_logprobs += logprobs(scores_MV, following, sequence.params.prompt_logprobs or 0)
 
-def _pool(hidden_TE: Tensor, work: Items[Work]) -> None:
-    """Give the hidden states of ``work`` to those whose vector is wanted."""
-    begin = 0
-    for item in work:
-        places, start = item.sequence.unpooled(item.tokens), begin - item.sequence.cached
-        if item.sequence.pooled is not None and places:
-            rows = hidden_TE[start + places.start : start + places.stop].float().cpu()
-            if rows.isfinite().all():
-                item.sequence.pooled.add(rows.numpy())
-            else:
-                item.sequence.fail(CheckpointError(DAMAGED))
-        begin += item.rows
+
+def _pool(hidden_TE: Tensor, item: Work) -> None:
+    """Give its hidden states to a sequence whose vector is wanted. CheckpointError when some are NaN."""
+    sequence = item.sequence
+    places = sequence.unpooled(item.tokens)
+    if sequence.pooled is None or not places:
+        return
+    rows = hidden_TE[places.start - sequence.cached : places.stop - sequence.cached].float().cpu()
+    if not rows.isfinite().all():
+        raise CheckpointError(DAMAGED)
+    sequence.pooled.add(rows.numpy())
 
 
 def step_tokens(work: Items[Work]) -> tuple[list[int], list[int]]:

@@ -90,7 +90,7 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.running or len(self._queue))
+        return bool(self._known)
 
     @property
     def waiting(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -14,6 +15,7 @@ from weft.engine.search import Search
 from weft.engine.text import TextStream
 
 FinishReason = Literal["stop", "length", "abort"]
+_log = logging.getLogger("weft.engine")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Constraint(Protocol):
 
     def push(self, token: int) -> bool:
         """A token has come; whether the answer is complete, so that none may follow."""
+        ...
+
+    def restart(self, tokens: Tokens[int]) -> None:
+        """Whatever the state is, make it that after these tokens of the answer."""
         ...
 
 
@@ -178,8 +184,12 @@ class Sequence:
             self.search.start_over()
 
     def fail(self, failure: Exception) -> None:
-        """This came up in its own part of a step: it is ended for that, and nobody beside it."""
+        """This came up in its own part of a step: it is ended for what came first, and nobody beside it."""
+        if self.failure is not None:
+            return
         known = isinstance(failure, WeftError)
+        if not known:
+            _log.error("A request failed", exc_info=failure)
         # Its traceback would keep the scores of the whole step.
         self.failure = failure.with_traceback(None)
         self.error = str(failure) if known else f"The engine failed on this request: {failure!r}."

@@ -141,8 +141,12 @@ class Host(Generic[Request]):
 
     def _abort(self, name: int) -> None:
         if (request := self._requests.get(name)) is not None:
-            self._worker.abort(request)
-            self._publish([request])
+            try:
+                self._worker.abort(request)
+            except Exception as error:
+                self._fail(error)
+            else:
+                self._publish([request])
 
     def _publish(self, advanced: Iterable[Request]) -> None:
         items: list[dict[str, Any]] = []
@@ -165,7 +169,9 @@ class Host(Generic[Request]):
     def _fail(self, error: Exception) -> None:
         """Answer everything under way with the error; the engine goes on with nothing."""
         for request in self._requests.values():
-            self._worker.abort(request)
+            # Whatever else fails now, everybody is to be answered.
+            with contextlib.suppress(Exception):
+                self._worker.abort(request)
         self._send_error(list(self._requests), error)
         for name in list(self._requests):
             self._forget(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,8 @@ from weft.engine.sequence import Sequence, TokenLogprobs
 from weft.engine.weights import described
 from weft.server.loop import vector
 from weft.server.wire import Logprob, Message
+
+_log = logging.getLogger("weft.engine")
 
 
 def supported() -> list[str]:
@@ -44,6 +47,19 @@ def sampling(fields: dict[str, Any]) -> SamplingParams:
     if "grammar" in given:
         given["grammar"] = Grammar(**given["grammar"])
     return SamplingParams(**given).sample(index)
+
+
+def step_twice(llm: LLM) -> list[Sequence]:
+    """One step; one that fails, for want of memory say, is tried once more from an empty cache.
+
+    Nobody's request need end for what is over in a moment. Raises what the second one raises.
+    """
+    try:
+        return llm.step()
+    except Exception as error:
+        _log.warning("A step failed; it is tried once more", exc_info=error)
+    # Only here is what the first one had in hand let go.
+    return llm.step()
 
 
 _WARM = SamplingParams(max_tokens=2, seed=0, cache_salt="warm")
@@ -90,7 +106,7 @@ class LlmWorker:
 
     def step(self) -> list[Sequence]:
         """One step of the model."""
-        return self._llm.step()
+        return step_twice(self._llm)
 
     def news(self, request: Sequence) -> Message:
         """Its new text, and the log probabilities of its new tokens; of its prompt the first time.

@@ -18,6 +18,7 @@ from weft.engine import LLM, SamplingParams
 from weft.engine.runner import prepare
 from weft.engine.search import Written
 from weft.engine.sequence import Sequence
+from weft.server.seam import step_twice
 from weft.server.tasks import SOURCE_TOKENS, check
 from weft.server.wire import Message
 
@@ -82,7 +83,7 @@ class WritingWorker:
 
     def step(self) -> list[Asked]:
         """A token more of everything under way; those that are written whole."""
-        self._llm.step()
+        step_twice(self._llm)
         done = [one for one in self._asked if one.sequence.finished]
         self._asked = [one for one in self._asked if not one.sequence.finished]
         return done
