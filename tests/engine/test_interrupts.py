@@ -18,6 +18,7 @@ from weft.engine.llm import _LEFT
 from weft.engine.params import Grammar
 from weft.engine.search import Beams
 from weft.engine.weights import for_inference
+from weft.ops import whole_step
 from weft.ops.paged import Pages
 
 TRIES = 60
@@ -315,6 +316,44 @@ def test_a_draft_model_has_room_after_requests_made_way(tiny_decoder, tiny_token
     alone = LLM(model, tiny_tokenizer, max_sequences=2, cache_bytes=memory, speculation=False)
     for request, prompt in zip(requests, prompts, strict=True):
         assert list(request.generated) == list(alone.generate([prompt], params)[0].tokens)
+
+
+class WithoutMemory:
+    """PyTorch as a module sees it, whose ``empty`` finds no memory the ``at``-th time."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def empty(self, *shape, **how):
+        self.left -= 1
+        if not self.left:
+            raise RuntimeError("no memory")
+        return torch.empty(*shape, **how)
+
+
+def test_want_of_memory_for_a_longer_step_leaves_its_buffers_whole(tiny_decoder, tiny_tokenizer, monkeypatch):
+    packed = for_inference(tiny_decoder(), torch.device("cpu"), "float32")
+    if getattr(packed, "_whole", None) is None:
+        pytest.skip("no compiler here")
+    params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    prompt = [3, 4, 5] * 15
+    wanted = LLM(packed, tiny_tokenizer, cache_bytes=10**6).generate([prompt], params)[0].tokens
+    for at in itertools.count(1):
+        packed = for_inference(tiny_decoder(), torch.device("cpu"), "float32")
+        engine = LLM(packed, tiny_tokenizer, cache_bytes=10**6)
+        request, fake = engine.add(prompt, params), WithoutMemory(at)
+        monkeypatch.setattr(whole_step, "torch", fake)
+        with contextlib.suppress(RuntimeError):
+            engine.step()
+        monkeypatch.undo()
+        finish(engine)
+        assert list(request.generated) == list(wanted), at
+        if fake.left > 0:
+            break
+    assert at > 8
 
 
 @pytest.mark.slow

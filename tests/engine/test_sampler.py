@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from weft.core.errors import UsageError
+from weft.engine import LLM
 from weft.engine.params import SamplingParams, uniform
 from weft.engine.sampler import penalise
 
@@ -51,3 +54,21 @@ def test_uniform_numbers_are_spread_and_depend_on_both():
 def test_settings_that_make_no_sense_name_themselves(name, value):
     with pytest.raises(UsageError, match=name):
         SamplingParams(**{name: value})
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}, {}])
+def test_where_no_token_has_any_probability_the_request_fails_and_no_other(
+    tiny_decoder, tiny_tokenizer, settings, monkeypatch
+):
+    engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
+    plain = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+    wanted = engine.generate([[3, 4, 5]], plain)[0].tokens
+    changed = SamplingParams(**settings, max_tokens=4, logit_bias={7: 1.0})
+    monkeypatch.setattr(
+        "weft.engine.sampler.change", lambda scores_V, *given: torch.full_like(scores_V, -math.inf)
+    )
+    requests = [engine.add([3, 4, 5], plain), engine.add([5, 6], changed)]
+    while engine.scheduler.busy:
+        engine.step()
+    assert list(requests[0].generated) == list(wanted)
+    assert requests[1].finish_reason == "abort" and "No token may follow" in requests[1].error

@@ -78,3 +78,17 @@ def test_rows_of_one_document_need_no_mask(window: int | None, dtype: torch.dtyp
     grouped = attention_causal(q, k, v)
     repeated = attention_causal(q, *repeat_heads(k, v, 4))
     torch.testing.assert_close(grouped, repeated)
+
+
+@pytest.mark.parametrize("what", ["q", "k", "infinite k"])
+def test_what_is_no_number_shows_to_who_sees_it(what: str) -> None:
+    noise = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, 80, 2, 32, generator=noise).bfloat16() for _ in range(3))
+    (q if what == "q" else k)[0, 70] = float("inf") if what == "infinite k" else float("nan")
+    first = torch.zeros(1, 80, dtype=torch.int32)
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    out = attention(*leaves, first)
+    assert torch.equal(out.isnan(), attention_plain(q, k, v, first).isnan())
+    assert out[0, 70].isnan().all() and not out[0, :70].isnan().any()
+    gradient = torch.autograd.grad(out[0, 70].sum(), leaves[0])[0]
+    assert gradient[0, 70].isnan().any()

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from weft.core.errors import DataError
 from weft.ops.loss import IGNORED, cross_entropy_plain, losses_and_gradient, summed_cross_entropy
 
 
@@ -57,3 +58,10 @@ def test_a_nan_logit_makes_a_nan_loss() -> None:
     logits = torch.zeros(1, 10)
     logits[0, 4] = float("nan")
     assert losses_and_gradient(logits, torch.tensor([2]), 1.0).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_target_that_is_no_token_is_an_error(dtype: torch.dtype) -> None:
+    logits, targets = torch.randn(3, 100).to(dtype), torch.tensor([5, IGNORED, 100])
+    with pytest.raises((DataError, IndexError, RuntimeError), match=r"100|index"):
+        losses_and_gradient(logits, targets, 1.0)

@@ -22,6 +22,7 @@ from weft.engine.sequence import Sequence, TokenLogprobs
 from weft.ops.draw import Draw, draw_rows, greatest_rows
 
 DAMAGED = "The model gives NaN or infinite scores: its weights are damaged or overflow."
+_NOTHING_LEFT = "No token may follow: the model gives all that the grammar allows no probability at all."
 
 
 def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
@@ -115,9 +116,10 @@ def _next(scores_MV: Tensor, row: int, token: int, sequence: Sequence, drafts: t
     params = sequence.params
     if not params.plain:
         changed_V = change(scores_MV[row], sequence, drafts)
-        if params.greedy:
-            token = int(changed_V.argmax())
-        else:
+        (best,), (token,) = greatest_rows(changed_V.unsqueeze(0))
+        if best == -math.inf:
+            raise CheckpointError(_NOTHING_LEFT)
+        if not params.greedy:
             (token,) = draw_rows(changed_V.unsqueeze(0), [0], [_draw(sequence, len(drafts))])
     if params.logprobs is not None:
         # A step that was left half way may have noted it already.

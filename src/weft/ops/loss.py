@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from weft.core.errors import DataError
 from weft.ops.kernels import address, pointwise, whole
 
 IGNORED = -100
@@ -37,11 +38,19 @@ def summed_cross_entropy(
 
 
 def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float) -> Tensor:
-    """fp32 [N] losses; ``logits`` [N, V] are replaced by ``scale`` times their gradient."""
+    """fp32 [N] losses; ``logits`` [N, V] are replaced by ``scale`` times their gradient.
+
+    Raises DataError (or, without native kernels, what PyTorch does) for a target that is none of V.
+    """
     found = pointwise(logits)
     losses = torch.empty(logits.shape[0], device=logits.device)
     if found is not None and logits.is_contiguous():
         library, name = found
+        if (most := int(targets.max())) >= logits.shape[1]:
+            raise DataError(
+                f"A target is token {most}, but the model knows {logits.shape[1]} tokens; encode the data with "
+                "the model's own tokenizer."
+            )
         getattr(library, f"weft_cross_entropy_{name}")(
             *map(address, (logits, targets, losses)), *whole(*logits.shape), ctypes.c_float(scale)
         )

@@ -147,7 +147,7 @@ struct Reach {
 };
 
 inline __m512 exp16(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x);  // the second operand where one is NaN, which is to show
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
@@ -207,8 +207,8 @@ void softmax_block(const Shape &z, const Sight &sight, int from, float *s, uint3
     for (int v = 0; v < 4; v++)
         for (int i = 0; i < 16; i++) {
             float total = sum[v][i];
-            inverse[v * 16 + i] = total > 0 ? 1.0f / total : 0.0f;
-            lse[v * 16 + i] = total > 0 ? top[v][i] + std::log(total) : -INFINITY;
+            inverse[v * 16 + i] = total == 0 ? 0.0f : 1.0f / total;
+            lse[v * 16 + i] = total == 0 ? -INFINITY : top[v][i] + std::log(total);
         }
 }
 

@@ -153,6 +153,7 @@ int64_t draw(const float *scores, long V, Filters f, float *weight, Stretch *str
         return walk(weight, V, f.number * kept, f.min_p);
     }
     heaviest(weight, stretches, V, f, total, some);
+    if (some.empty()) return 0;  // nothing has any weight
     if (f.top_k > 0) {
         total = 0.0;
         for (auto &c : some) total += c.weight;
