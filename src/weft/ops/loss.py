@@ -48,8 +48,8 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float) -> Tensor
         library, name = found
         if (most := int(targets.max())) >= logits.shape[1]:
             raise DataError(
-                f"A target is token {most}, but the model knows {logits.shape[1]} tokens; encode the data with "
-                "the model's own tokenizer."
+                f"A target is token {most}, but the model knows {logits.shape[1]} tokens; encode the data "
+                "with the model's own tokenizer."
             )
         getattr(library, f"weft_cross_entropy_{name}")(
             *map(address, (logits, targets, losses)), *whole(*logits.shape), ctypes.c_float(scale)
