@@ -281,3 +281,21 @@ def test_a_damaged_draft_guesses_nothing_and_changes_no_token(tiny_decoder, tiny
     expected = LLM(model, tiny_tokenizer, speculation=False).generate(prompts, params)
     found = LLM(model, tiny_tokenizer, draft=draft).generate(prompts, params)
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
+
+
+def test_a_draft_that_lacks_tokens_of_a_prompt_leaves_it_alone(tiny_decoder, tiny_tokenizer):
+    model = for_inference(tiny_decoder(vocab_size=1024), torch.device("cpu"), "float32")
+    draft = for_inference(tiny_decoder(), torch.device("cpu"), "float32")
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    prompts = [[5, 6, 900, 5, 6], [5, 6, 7, 5, 6]]
+    alone = LLM(model, tiny_tokenizer, cache_bytes=10**6, speculation=False).generate(prompts, params)
+    engine = LLM(model, tiny_tokenizer, cache_bytes=10**6, draft=draft)
+    engine._speculator._plan = lambda *asked: 3
+    looked_up = []
+    run = engine._speculator._proposer._runner.run
+    engine._speculator._proposer._runner.run = lambda work: (
+        looked_up.extend(token for item in work for token in item.sequence.tokens) or run(work)
+    )
+    found = engine.generate(prompts, params)
+    assert [one.tokens for one in found] == [one.tokens for one in alone]
+    assert looked_up and max(looked_up) < 512

@@ -27,11 +27,12 @@ class DraftModel:
 
     It draws with the request's own settings and random numbers: where both models give nearly the same
     probabilities they then draw the same token, hot or cold. Its cache is its own, of ``blocks`` blocks.
+    ``largest``: tokens that the large model knows, and a prompt may hold.
     """
 
     free = False
 
-    def __init__(self, model: Decoder, *, vocabulary: int, slots: int, context: int):
+    def __init__(self, model: Decoder, *, vocabulary: int, slots: int, context: int, largest: int):
         if model.config.vocab_size < vocabulary:
             raise CheckpointError(
                 f"The draft model knows {model.config.vocab_size} tokens and the tokenizer {vocabulary}: "
@@ -45,10 +46,11 @@ class DraftModel:
         self._pool = BlockPool(blocks)
         self._shadows: weakref.WeakKeyDictionary[Sequence, Sequence] = weakref.WeakKeyDictionary()
         self._per_guess = 0.0
+        self._all_known = largest <= model.config.vocab_size
 
     def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
         """As the protocol says: one step of the small model for each guess of all sequences."""
-        able = [sequence for sequence in sequences if len(sequence.tokens) + count <= self._context]
+        able = [sequence for sequence in sequences if self._knows(sequence, count)]
         self._make_room(able, count)
         shadows = [self._shadow(sequence, count) for sequence in able]
         if not shadows:
@@ -85,6 +87,15 @@ class DraftModel:
         """As the protocol says; its cache is empty again."""
         self._shadows.clear()
         self._pool.clear()
+
+    def _knows(self, sequence: Sequence, count: int) -> bool:
+        """Whether it is short enough, and of tokens that the small model has: a prompt may hold others."""
+        if len(sequence.tokens) + count > self._context:
+            return False
+        if self._all_known:
+            return True
+        # What is written itself is of the tokenizer.
+        return max(sequence.tokens[: sequence.prompt_length]) < self._runner.model.config.vocab_size
 
     def _make_room(self, able: Items[Sequence], count: int) -> None:
         """Forget those that had to make way, where blocks are short: there are enough for those that run."""

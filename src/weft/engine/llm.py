@@ -110,7 +110,8 @@ class LLM:
     def _proposer(self, draft: Decoder | None, slots: int) -> Proposer:
         if draft is None:
             return PromptLookup()
-        return DraftModel(draft, vocabulary=self.tokenizer.vocab_size, slots=slots, context=self.context)
+        largest, known = self.runner.model.config.vocab_size, self.tokenizer.vocab_size
+        return DraftModel(draft, vocabulary=known, slots=slots, context=self.context, largest=largest)
 
     def step(self) -> list[Sequence]:
         """One step of the model for everything under way; returns those that got a token, or failed.

@@ -46,14 +46,14 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float) -> Tensor
     losses = torch.empty(logits.shape[0], device=logits.device)
     if found is not None and logits.is_contiguous():
         library, name = found
-        if (most := int(targets.max())) >= logits.shape[1]:
-            raise DataError(
-                f"A target is token {most}, but the model knows {logits.shape[1]} tokens; encode the data "
-                "with the model's own tokenizer."
-            )
-        getattr(library, f"weft_cross_entropy_{name}")(
+        wrong = getattr(library, f"weft_cross_entropy_{name}")(
             *map(address, (logits, targets, losses)), *whole(*logits.shape), ctypes.c_float(scale)
         )
+        if wrong:
+            raise DataError(
+                f"A target is token {int(targets.max())}, but the model knows {logits.shape[1]} tokens; "
+                "encode the data with the model's own tokenizer."
+            )
         return losses
     logs = logits.float().log_softmax(-1)
     kept = targets >= 0

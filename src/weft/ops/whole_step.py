@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from weft.core.errors import UsageError
 from weft.ops.cache import NativeAttention
 from weft.ops.rope import rotation
 from weft.ops.step import Steps
@@ -70,6 +71,10 @@ class WholeStep:
             self._room = self._made(len(tokens))
         if attention.longest > len(self._angles):
             self._turn(attention.longest)
+        if max(tokens) >= len(self._embedding):
+            raise UsageError(
+                f"Token {max(tokens)} is none of the {len(self._embedding)} that the model knows."
+            )
         room = self._room
         ids, rows = array("q", tokens), array("i", wanted)
         scores, struct = torch.empty(len(rows), self._outputs), room.struct

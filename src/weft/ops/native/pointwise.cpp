@@ -171,9 +171,12 @@ void swiglu_backward(const T *gate, const T *up, const T *grad, T *dgate, T *dup
     }
 }
 
-// Loss of each row, and the logits replaced by their gradient times `scale`; target < 0 carries no loss.
+// Loss of each row, and the logits replaced by their gradient times `scale`; target < 0 carries no loss. Nothing is
+// done, and the answer is 1, where a target is none of V.
 template <typename T>
-void cross_entropy(T *logits, const int64_t *targets, float *loss, long rows, long V, float scale) {
+int cross_entropy(T *logits, const int64_t *targets, float *loss, long rows, long V, float scale) {
+    for (long r = 0; r < rows; r++)
+        if (targets[r] >= V) return 1;
 #pragma omp parallel if (rows * V > SMALL)
     {
         Share share(rows);
@@ -201,6 +204,7 @@ void cross_entropy(T *logits, const int64_t *targets, float *loss, long rows, lo
             narrow(e[targets[r]] * factor - scale, row[targets[r]]);
         }
     }
+    return 0;
 }
 
 }  // namespace
@@ -227,8 +231,8 @@ void cross_entropy(T *logits, const int64_t *targets, float *loss, long rows, lo
     void weft_swiglu_backward_##SUFFIX(const T *gate, const T *up, const T *g, T *dgate, T *dup, long count) {       \
         swiglu_backward(gate, up, g, dgate, dup, count);                                                             \
     }                                                                                                                \
-    void weft_cross_entropy_##SUFFIX(T *logits, const int64_t *targets, float *loss, long n, long V, float scale) {  \
-        cross_entropy(logits, targets, loss, n, V, scale);                                                           \
+    int weft_cross_entropy_##SUFFIX(T *logits, const int64_t *targets, float *loss, long n, long V, float scale) {   \
+        return cross_entropy(logits, targets, loss, n, V, scale);                                                    \
     }
 
 extern "C" {
