@@ -54,6 +54,13 @@ def test_the_kernel_equals_its_plain_twin() -> None:
         assert leaf.grad is not None and torch.allclose(layout, leaf.grad, atol=1e-5)
 
 
+@pytest.mark.parametrize("targets", [torch.tensor([[4, 9], [8, 9]])[:, 0], torch.tensor([4, 8]).int()])
+def test_targets_may_lie_apart_or_be_of_another_width(targets: torch.Tensor) -> None:
+    logits = torch.randn(2, 10, generator=torch.Generator().manual_seed(2))
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([4, 8]), reduction="none")
+    assert torch.allclose(losses_and_gradient(logits.clone(), targets, 1.0), expected, atol=1e-5)
+
+
 def test_a_nan_logit_makes_a_nan_loss() -> None:
     logits = torch.zeros(1, 10)
     logits[0, 4] = float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -88,6 +89,10 @@ def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
             answer = (True, function(*arguments))
         except BaseException:
             answer = (False, traceback.format_exc())
+        if answer[0]:
+            # Nobody closes connections that another still uses; one that failed does, and so ends the wait.
+            with contextlib.suppress(RuntimeError):
+                dist.barrier()
         dist.destroy_process_group()
         # DTensor remembers how to redistribute by a mesh's shape, and with it the groups that are gone.
         _redistribute.clear_redistribute_planner_cache()

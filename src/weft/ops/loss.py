@@ -44,8 +44,9 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float) -> Tensor
     """
     found = pointwise(logits)
     losses = torch.empty(logits.shape[0], device=logits.device)
-    if found is not None and logits.is_contiguous():
+    if found is not None and logits.is_contiguous() and targets.dtype == torch.int64:
         library, name = found
+        targets = targets.contiguous()
         wrong = getattr(library, f"weft_cross_entropy_{name}")(
             *map(address, (logits, targets, losses)), *whole(*logits.shape), ctypes.c_float(scale)
         )
