@@ -57,6 +57,8 @@ def test_tokens_drafts_and_chunks_of_random_layouts_equal_the_plain_path(shape):
 def test_blocks_that_sequences_share_lie_at_the_same_place_of_each():
     pages, (table, own) = filled((4, 2), 16, [40, 20])
     shared = Item(1, 1, 50, [*table[:2], *own])
+    # As if it had written them itself, behind what it shares.
+    pages.place(torch.tensor(own) * 16, torch.tensor([32, 48]))
     compare(pages, [Item(0, 1, 39, table), shared], 0)
 
 

@@ -42,7 +42,7 @@ class DraftModel:
         weight = model.embedding.weight
         self._vocabulary, self._context = vocabulary, min(context, model.config.max_position_embeddings)
         self._runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
-        self._runner.captured = captured_steps(self._runner, slots, slots * 2 * MOST)
+        self._runner.captured = captured_steps(self._runner, slots, slots * 2 * MOST, drafts=False)
         self._pool = BlockPool(blocks)
         self._shadows: weakref.WeakKeyDictionary[Sequence, Sequence] = weakref.WeakKeyDictionary()
         self._per_guess = 0.0

@@ -1,7 +1,9 @@
 """The attention context of a step over flat pages (:mod:`weft.ops.flat_pages`): rows alone, rows in tiles.
 
 Sizes come from ladders, since the attention is compiled for each: rows that are alone are filled up to the
-next size, and so are tiles. What fills up belongs to nobody and writes nowhere.
+next size, and so are tiles. What fills up belongs to nobody and writes nowhere. More than the largest size
+that was compiled when the engine was made go in several calls: to compile in the middle of serving would hold
+up everybody for seconds.
 
 Dimensions: N rows of the step, I items (a stretch of rows of one sequence), W entries of a block table.
 """
@@ -9,9 +11,10 @@ Dimensions: N rows of the step, I items (a stretch of rows of one sequence), W e
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +53,12 @@ def tile_sizes(most: int) -> list[int]:
     return ladder
 
 
+def parts(count: int, ladder: Sequence[int]) -> list[tuple[range, int]]:
+    """``count`` rows or tiles in calls of sizes of ``ladder``: those of each call, and its size."""
+    spans = [range(begin, min(begin + ladder[-1], count)) for begin in range(0, count, ladder[-1])]
+    return [(span, next(size for size in ladder if size >= len(span))) for span in spans]
+
+
 def step_context(pages: Pages, work: Sequence[Work]) -> AttentionContext:
     """The context that these pages need."""
     return FlatStep(pages, step_items(work)) if isinstance(pages, FlatPages) else StepContext(pages, work)
@@ -75,6 +84,8 @@ class FlatStep:
         places = [blocks[p // PAGE] * PAGE + p % PAGE for blocks, span in spans for p in span]
         self._positions_N = self._tensor([p for _, span in spans for p in span])
         self._places_N = self._tensor(places)
+        # Also where copies serve: recorded steps may come after them.
+        pages.place(self._places_N, self._positions_N)
 
     def positions(self, tokens_BT: Tensor) -> Tensor:
         """int64 [1, N]."""
@@ -116,38 +127,38 @@ class FlatStep:
         for table_W, item in zip(tables_IW, items, strict=False):
             table_W[: len(item.blocks)] = item.blocks
         tables = self._tensor(tables_IW)
-        pages.place(tables[:-1].long(), self._tensor([-(-(i.past + i.count) // PAGE) for i in items]))
         numbered = list(enumerate(items))
         few = [(number, item) for number, item in numbered if item.count <= _FEW]
         long = [(number, item) for number, item in numbered if item.count > _FEW]
-        return [*([self._lone(few, tables)] if few else []), *([self._tiled(long, tables)] if long else [])]
+        return [*self._lone(few, tables), *self._tiled(long, tables)]
 
-    def _lone(self, few: Sequence[tuple[int, Item]], tables: Tensor) -> _Group:
-        rows = [item.first + place for _, item in few for place in range(item.count)]
-        owners = [number for number, item in few for _ in range(item.count)]
-        positions = [item.past + place for _, item in few for place in range(item.count)]
-        missing = sizes(len(rows))[-1] - len(rows)
-        table = tables[self._tensor([*owners, *[-1] * missing])].unsqueeze(1)
-        places = self._tensor([*positions, *[0] * missing]).int().unsqueeze(1)
-        tiles = Tiles.of(places, table, LONE, self._pages.window)
-        taken, real = self._tensor([*rows, *[0] * missing]), self._tensor(list(range(len(rows))))
-        return _Group(taken, real, taken[: len(rows)], tiles)
+    def _lone(self, few: Sequence[tuple[int, Item]], tables: Tensor) -> Iterator[_Group]:
+        alone = [(i.first + place, number, i.past + place) for number, i in few for place in range(i.count)]
+        for span, size in parts(len(alone), self._pages.lone_sizes or sizes(len(alone))):
+            nobody = [(0, -1, 0)] * (size - len(span))
+            rows, owners, positions = zip(*alone[span.start : span.stop], *nobody, strict=True)
+            table = tables[self._tensor(owners)].unsqueeze(1)
+            places = self._tensor(positions).int().unsqueeze(1)
+            taken, real = self._tensor(rows), self._tensor(range(len(span)))
+            tiles = Tiles.of(places, table, LONE, self._pages.window)
+            yield _Group(taken, real, taken[: len(span)], tiles)
 
-    def _tiled(self, long: Sequence[tuple[int, Item]], tables: Tensor) -> _Group:
-        owners = [number for number, item in long for _ in range(0, item.count, TILE)]
-        owners += [-1] * (tile_sizes(len(owners))[-1] - len(owners))
-        rows, positions = np.zeros(len(owners) * TILE, np.int64), np.full(len(owners) * TILE, -1, np.int32)
-        real: list[int] = []
-        begin = 0
-        for _, item in long:
-            own = slice(begin, begin + item.count)
-            rows[own] = np.arange(item.first, item.first + item.count)
-            positions[own] = np.arange(item.past, item.past + item.count)
-            real += range(own.start, own.stop)
-            begin += -(-item.count // TILE) * TILE
+    def _tiled(self, long: Sequence[tuple[int, Item]], tables: Tensor) -> Iterator[_Group]:
+        tiles = [(number, item, begin) for number, item in long for begin in range(0, item.count, TILE)]
+        for span, size in parts(len(tiles), self._pages.tile_sizes or tile_sizes(len(tiles))):
+            yield self._tile_group(tiles[span.start : span.stop], size, tables)
+
+    def _tile_group(self, own: Sequence[tuple[int, Item, int]], size: int, tables: Tensor) -> _Group:
+        rows, positions = np.zeros((size, TILE), np.int64), np.full((size, TILE), -1, np.int32)
+        for place, (_, item, begin) in enumerate(own):
+            span = np.arange(begin, min(begin + TILE, item.count))
+            rows[place, : len(span)], positions[place, : len(span)] = item.first + span, item.past + span
+        owners = [number for number, *_ in own] + [-1] * (size - len(own))
         table = tables[self._tensor(owners)].unsqueeze(0)
-        tiles = Tiles.of(self._tensor(positions).unsqueeze(0), table, TILE, self._pages.window)
-        return _Group(self._tensor(rows), self._tensor(real), self._tensor(rows[real]), tiles)
+        real = np.flatnonzero(positions >= 0)
+        tiles = Tiles.of(self._tensor(positions.reshape(1, -1)), table, TILE, self._pages.window)
+        taken = rows.reshape(-1)
+        return _Group(self._tensor(taken), self._tensor(real), self._tensor(taken[real]), tiles)
 
     def _tensor(self, numbers: Sequence[int] | npt.NDArray[np.int32] | npt.NDArray[np.int64]) -> Tensor:
         return torch.as_tensor(numbers).to(self._pages.device)
@@ -165,7 +176,7 @@ class LoneRows:
         numbers = rows[:, :2].T.clone(memory_format=torch.contiguous_format)
         self._positions_N, self._places_N = numbers[0], numbers[1].long()
         tables_NW = rows[:, 2:]
-        pages.place(tables_NW.long(), self._positions_N // PAGE + 1)
+        pages.place(self._places_N, self._positions_N)
         self._tiles = Tiles.of(self._positions_N.unsqueeze(1), tables_NW.unsqueeze(1), LONE, pages.window)
 
     def positions(self, tokens_BT: Tensor) -> Tensor:
@@ -181,32 +192,59 @@ class LoneRows:
         return mixed_NHSD.squeeze(2).unsqueeze(0)
 
 
-def compare_paged(pages: FlatPages, budget: int) -> None:
-    """Compile attention for steps of up to ``budget`` tokens of prompts, and compare it with that of copies.
+def compare_paged(pages: FlatPages, lone: Sequence[int], budget: int) -> None:
+    """Compile attention for calls of ``lone`` rows (ascending), and of the tiles that most steps of up to
+    ``budget`` tokens need, and compare each with that of copies; steps make calls of these sizes only.
 
     Where it fails or differs, a warning says so and copies serve. The cache must not be in use yet.
     """
-    for tensor in (pages.keys[0], pages.values[0]):
-        tensor.normal_()
-    blocks = range(min(pages.width, pages.scratch, 2 * TILE // PAGE))
-    rows = len(blocks) * PAGE
     # Tiles of many sequences are not all full.
-    for tiles in tile_sizes(-(-2 * budget // TILE)):
-        # Two tiles each, fewer than there is room for, and a token behind them.
-        many = max(1, tiles // 2 - 1)
-        items = [Item(0, rows - place % 3, place % 3, blocks) for place in range(many)]
-        items.append(Item(0, 1, rows - 3, blocks))
-        items = [replace(item, first=sum(i.count for i in items[:n])) for n, item in enumerate(items)]
+    pages.lone_sizes, pages.tile_sizes = lone, tile_sizes(-(-2 * budget // TILE))
+    try:
+        differs = _differs(pages)
+    except Exception as failure:
+        return _give_up(pages, f"flex_attention could not be compared here ({said(failure)})")
+    if differs:
+        _give_up(pages, "flex_attention gives other results here than plain attention")
+
+
+def _differs(pages: FlatPages) -> bool:
+    """Whether a call of any size gives other results than copies; False where one failed, which is said."""
+    # One of its own: that of the process is of no use after a recording that failed.
+    noise = torch.Generator(pages.device).manual_seed(0)
+    for tensor in (pages.keys[0], pages.values[0]):
+        tensor.normal_(generator=noise)
+    blocks = range(min(pages.width, pages.scratch, 2 * TILE // PAGE))
+    every = torch.arange(len(blocks) * PAGE, device=pages.device)
+    pages.place(every, every)
+    for items in _steps_of_each_size(pages, blocks):
+        shape = (sum(item.count for item in items), pages.H, pages.D)
+        q_NHD = torch.randn(shape, device=pages.device, generator=noise).to(pages.dtype)
         step = FlatStep(pages, items)
-        q_NHD = torch.randn(sum(item.count for item in items), pages.H, pages.D, device=pages.device)
-        found = step.mixed(0, q_NHD.to(pages.dtype)).float()
+        found = step.mixed(0, q_NHD).float()
         if not pages.paged:
-            return
+            return False
         with plainly():
-            expected = step.mixed(0, q_NHD.to(pages.dtype)).float()
+            expected = step.mixed(0, q_NHD).float()
         bound = 5e-3 if pages.dtype == torch.float32 else 0.02
+        # NaN is not below the bound either.
         if not float((found - expected).norm()) <= bound * float(expected.norm()):
-            return _give_up(pages, "flex_attention gives other results here than plain attention")
+            return True
+    return False
+
+
+def _steps_of_each_size(pages: FlatPages, blocks: range) -> Iterator[list[Item]]:
+    """Steps over these blocks that make a call of each size, with something to fill up where that can be."""
+    most = len(blocks) * PAGE
+    for below, size in zip((0, *pages.lone_sizes), pages.lone_sizes, strict=False):
+        yield [Item(n, 1, (most - 1 - 7 * n) % most, blocks) for n in range(max(below + 1, size - 1))]
+    for size in pages.tile_sizes:
+        many = max(1, (size - 1) // -(-most // TILE))
+        items = [Item(0, most - n % 3, n % 3, blocks) for n in range(many)]
+        # A token behind them, as in steps that are mixed.
+        items.append(Item(0, 1, most - 3, blocks))
+        firsts = accumulate((item.count for item in items), initial=0)
+        yield [replace(item, first=first) for item, first in zip(items, firsts, strict=False)]
 
 
 def _give_up(pages: FlatPages, why: str) -> None:

@@ -39,18 +39,21 @@ another order, and a number that falls on the other side of a step of 8 bits mov
 layer: two right results of a deep model may differ by this much, and unrelated ones differ by 1.4. Attention
 alone is compared far more closely (:func:`weft.engine.flat_step.compare_paged`)."""
 
+_MOST_DRAFTED = 128
+"""Rows of recorded steps with drafts: behind them a step has work enough to hide its launches."""
+
 _log = logging.getLogger("weft.engine")
 
 
 class Graphs:
-    """Steps of 1, 2, 4, ... up to ``most`` rows, recorded when it is made; ``replays`` counts those that ran.
+    """Steps of so many rows (ascending), recorded when it is made; ``replays`` counts those that ran.
 
     ``capture`` records one (by default as a CUDA graph).
     """
 
-    def __init__(self, model: Decoder, pages: FlatPages, most: int, capture: Capture | None = None):
+    def __init__(self, model: Decoder, pages: FlatPages, rows: Items[int], capture: Capture | None = None):
         self._model, self._pages = model, pages
-        self.sizes, self.replays = sizes(most), 0
+        self.sizes, self.replays = rows, 0
         shape = (self.sizes[-1], 3 + pages.width)
         self._host = torch.zeros(shape, dtype=torch.int32, pin_memory=pages.device.type == "cuda")
         self._rows = torch.zeros(shape, dtype=torch.int32, device=pages.device)
@@ -75,9 +78,13 @@ class Graphs:
             return scores_NV
         return scores_NV[torch.tensor(wanted, dtype=torch.int64, device=self._pages.device)]
 
-    def scores(self, tokens: Items[int], items: Items[Item]) -> Tensor:
-        """fp32 [N, V] of ``tokens`` at the positions of ``items``, a view that the next call overwrites."""
-        size = next(size for size in self.sizes if size >= len(tokens))
+    def scores(self, tokens: Items[int], items: Items[Item], size: int | None = None) -> Tensor:
+        """fp32 [N, V] of ``tokens`` at the positions of ``items``, a view that the next call overwrites.
+
+        ``size`` is that of the graph (None: the smallest that holds them).
+        """
+        if size is None:
+            size = next(size for size in self.sizes if size >= len(tokens))
         self._fill(tokens, items, size)
         self._replay[size]()
         self.replays += 1
@@ -97,6 +104,18 @@ class Graphs:
         self._scores[:size].copy_(self._model.logits(hidden)[0])
 
 
+def step_sizes(most: int, drafts: bool) -> list[int]:
+    """Numbers of rows that are recorded, and for which attention is compiled.
+
+    The ladder up to ``most`` sequences, and at least a token and its guesses; with ``drafts`` a few more, up
+    to 4 rows for each and 128 at most: each takes its time when an engine is made.
+    """
+    ladder = sizes(max(most, 1 + MOST))
+    while drafts and ladder[-1] < min(_MOST_DRAFTED, 4 * most):
+        ladder.append(1 << ladder[-1].bit_length())
+    return ladder
+
+
 def _decodes(item: Work) -> bool:
     sequence = item.sequence
     plain = sequence.adapter is None and sequence.pooled is None
@@ -111,39 +130,52 @@ def cuda_capture(device: torch.device) -> Capture:
     def capture(function: Callable[[], None]) -> Callable[[], None]:
         # What compiles, allocates or picks an algorithm the first time does so before the recording, on the
         # stream that will be recorded, which is not the usual one, as PyTorch asks.
-        aside.wait_stream(torch.cuda.current_stream(device))
+        usual = torch.cuda.current_stream(device)
+        aside.wait_stream(usual)
         with torch.cuda.stream(aside):
             for _ in range(2):
                 function()
-        torch.cuda.current_stream(device).wait_stream(aside)
+        usual.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=aside):
-            function()
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=aside):
+                function()
+        except BaseException:
+            # PyTorch ends the recording first, which raises again, and leaves the process on that stream.
+            torch.cuda.set_stream(usual)
+            raise
         return graph.replay
 
     return capture
 
 
-def captured_steps(runner: Runner, most: int, budget: int, capture: Capture | None = None) -> Graphs | None:
-    """Graphs of steps of up to ``most`` rows (at least a token and its drafts), compared with plain steps.
+def captured_steps(
+    runner: Runner, most: int, budget: int, drafts: bool, capture: Capture | None = None
+) -> Graphs | None:
+    """Graphs of steps of up to ``most`` sequences (:func:`step_sizes`), compared with plain steps.
 
-    Attention to prompts of up to ``budget`` tokens a step is compiled and compared as well. Nothing may be
-    cached yet.
+    Attention to as many rows, and to prompts of up to ``budget`` tokens a step, is compiled and compared as
+    well, also where no graphs are. Nothing may be cached yet.
     None, and one warning, where recording fails or scores differ; None without one on a processor, for models
     with experts, and where ``WEFT_GRAPHS`` or ``WEFT_COMPILE`` is ``off``.
     """
-    model, pages = runner.model, runner.pages
+    pages = runner.pages
     if not isinstance(pages, FlatPages) or not wanted():
         return None
     off = os.environ.get("WEFT_GRAPHS", "on").lower() in ("off", "0")
+    rows = step_sizes(most, drafts)
+    # As steps run: what is compiled otherwise is compiled again in the first of them.
+    with torch.inference_mode(), row_invariant():
+        compare_paged(pages, rows, budget)
+        if off or not pages.paged or not dense(runner.model):
+            return None
+        return _recorded(runner.model, pages, rows, capture)
+
+
+def _recorded(model: Decoder, pages: FlatPages, rows: Items[int], capture: Capture | None) -> Graphs | None:
     try:
-        # As steps run: what is compiled otherwise is compiled again in the first of them.
-        with torch.inference_mode(), row_invariant():
-            compare_paged(pages, budget)
-            if off or not pages.paged or not dense(model):
-                return None
-            graphs = Graphs(model, pages, max(most, 1 + MOST), capture)
-            worst = float(torch.tensor([_difference(graphs, model, pages, n) for n in graphs.sizes]).max())
+        graphs = Graphs(model, pages, rows, capture)
+        worst = float(torch.tensor([_difference(graphs, model, pages, n) for n in graphs.sizes]).max())
     except Exception as failure:
         _log.warning("CUDA graphs are not in use here (%s); steps are slower.", said(failure))
         return None
@@ -164,15 +196,18 @@ def captured_steps(runner: Runner, most: int, budget: int, capture: Capture | No
 def _difference(graphs: Graphs, model: Decoder, pages: FlatPages, size: int) -> float:
     """How far scores of a graph lie from those of the plain step, over noise in the cache."""
     blocks = min(pages.scratch, size + 1)
+    noise = torch.Generator(pages.device).manual_seed(size)
     for tensor in (*pages.keys, *pages.values):
-        tensor[:blocks].normal_()
+        tensor[:blocks].normal_(generator=noise)
     long = min(2, pages.width, blocks)
+    begun = torch.arange(long * PAGE, device=pages.device)
+    pages.place(begun, begun)
     items = [Item(0, 1, long * PAGE - 6, range(long))]
     # One row less than there is room for, where that leaves any: what fills up is part of the check.
     for block in range(long, min(blocks, long + max(0, size - 2))):
         items.append(Item(len(items), 1, block % PAGE, [block]))
     tokens = [(7919 * place + 11) % model.config.vocab_size for place in range(len(items))]
-    found = graphs.scores(tokens, items).clone()
+    found = graphs.scores(tokens, items, size).clone()
     with plainly():
         context = FlatStep(pages, items)
         hidden = model(torch.tensor([tokens], device=pages.device), context)

@@ -95,7 +95,8 @@ class LLM:
             self.runner = SourceRunner(model, cache)
         else:
             runner = Runner(model, cache, Adapters(adapted) if adapted else None, tokenizer.vocab_size)
-            self.runner, runner.captured = runner, captured_steps(runner, max_sequences, token_budget)
+            self.runner = runner
+            runner.captured = captured_steps(runner, max_sequences, token_budget, speculation)
         self._speculator = Speculator(self._proposer(draft, max_sequences)) if speculation else None
         self._steps = 0
         self._settling: tuple[Sequence, FinishReason | None] | None = None

@@ -6,6 +6,8 @@ key-value heads, D head size, W entries of a block table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,9 +25,11 @@ class FlatPages(Pages):
     makes its key NaN: so whoever sees it gets NaN, and whoever does not gets nothing of it, although a weight
     of zero would not remove a NaN (the native path leaves out what a row does not see instead).
 
-    ``starts`` int32 [B + 1] is the position in its sequence of the first place of each block that a step
-    works with. It is one number whoever holds the block: what several sequences share is a prefix of each.
-    ``paged``: whether :mod:`weft.ops.flex` may attend; else copies serve.
+    ``starts`` int32 [B + 1] is the position in its sequence of the first place of each block: whoever writes
+    into a block notes it (:meth:`place`). It is one number whoever holds the block: what several sequences
+    share is a prefix of each.
+    ``paged``: whether :mod:`weft.ops.flex` may attend; else copies serve. ``lone_sizes`` and ``tile_sizes``
+    are the ascending numbers of rows alone, and of tiles, for which that is compiled; without any, all are.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class FlatPages(Pages):
         super().__init__(layers, blocks, heads, head_dim, dtype, device, window)
         self.starts = torch.zeros(blocks + 1, dtype=torch.int32, device=device)
         self.paged = True
+        self.lone_sizes: Sequence[int] = ()
+        self.tile_sizes: Sequence[int] = ()
 
     def _shapes(self, blocks: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         shape = (blocks + 1, PAGE, self.G, self.D)
@@ -67,8 +73,10 @@ class FlatPages(Pages):
         return None
 
     def store(self, layer: int, layout: Layout, k_NGD: Tensor, v_NGD: Tensor) -> None:
-        """As :meth:`write`, at the places of a layout."""
-        self.write(layer, layout.places_N.to(self.device), k_NGD, v_NGD)
+        """As :meth:`write`, at the places of a layout, which are noted."""
+        places_N = layout.places_N.to(self.device)
+        self.place(places_N, layout.positions_N)
+        self.write(layer, places_N, k_NGD, v_NGD)
 
     def write(self, layer: int, places_N: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> None:
         """Store keys and values at int64 ``places`` [N], block * 16 + offset."""
@@ -83,12 +91,12 @@ class FlatPages(Pages):
         keys, values = (self._rows(x[layer]).transpose(0, 1).unsqueeze(0) for x in (self.keys, self.values))
         return keys, values
 
-    def place(self, tables_NW: Tensor, counts_N: Tensor) -> None:
-        """Note in ``starts`` where the first ``counts`` blocks of each of int64 ``tables`` lie."""
-        entry_W = torch.arange(tables_NW.shape[1], device=self.device)
-        held_NW = entry_W < counts_N.unsqueeze(-1)
-        start_NW = torch.where(held_NW, entry_W * PAGE, 0).to(torch.int32)
-        self.starts[torch.where(held_NW, tables_NW, self.scratch)] = start_NW
+    def place(self, places_N: Tensor, positions_N: Tensor) -> None:
+        """Note in ``starts`` where the blocks of int64 ``places`` [N] lie, whose positions are these.
+
+        A step calls it for its own rows alone: the blocks before them were noted when they were written.
+        """
+        self.starts[places_N // PAGE] = (positions_N // PAGE * PAGE).int()
 
     def _rows(self, x: Tensor) -> Tensor:
         return x.view(-1, self.G, self.D)
