@@ -1,7 +1,7 @@
 """Inference on one GPU: Weft's share of its bandwidth, and its speed beside transformers and nano-vllm.
 
     python bench/decode_gpu.py [--models 8b,0.6b] [--formats bfloat16,fp8,int8] [--sequences 1,16,64]
-                               [--parts decode,transformers,workload] [--minutes 8] [--json FILE]
+                               [--parts decode,transformers,workload] [--minutes 6] [--json FILE]
     python bench/decode_gpu.py --device cpu --models tiny --prompt 16 --new 8 --workload 6     (a trial)
 
 Models have random weights in the shapes of Qwen3-8B and Qwen3-0.6B, made on the device; nothing is read.
@@ -58,12 +58,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workload", type=int, default=256, help="sequences of nano-vllm's workload")
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     for name in ("models", "formats", "parts"):
         setattr(given, name, getattr(given, name).split(","))
-    given.sequences = [int(number) for number in given.sequences.split(",")]
+    # The largest last: transformers is compared with that one.
+    given.sequences = sorted({int(number) for number in given.sequences.split(",")})
     if unknown := set(given.models) - set(SHAPES):
         parser.error(f"--models: unknown {sorted(unknown)}; known: {', '.join(SHAPES)}")
     return given

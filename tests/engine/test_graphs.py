@@ -10,7 +10,7 @@ import torch
 from tests.ops.flat import attend_tiles_plain
 
 import weft.engine.llm
-from weft.engine import LLM, SamplingParams
+from weft.engine import LLM, SamplingParams, cache
 from weft.engine.cache import fit
 from weft.engine.flat_step import compare_paged, parts, sizes, tile_sizes
 from weft.engine.fused import FusedDecoder
@@ -418,6 +418,15 @@ def test_models_with_experts_and_processors_have_none(
     monkeypatch.undo()
     engine = LLM(model, tiny_tokenizer)
     assert engine.runner.captured is None and not isinstance(engine.runner.pages, FlatPages)
+
+
+def test_a_cache_that_kernels_cannot_count_is_read_through_copies(tiny_decoder, monkeypatch, caplog):
+    monkeypatch.setattr("weft.engine.cache.FlatPages", lambda *given, **more: "flat")
+    monkeypatch.setattr("weft.engine.cache.Pages", lambda *given, **more: "copies")
+    config, most = tiny_decoder(head_dim=16).config, 2**31 // (16 * 2 * 16)
+    made = functools.partial(cache.pages, config, dtype=torch.float32, device=torch.device("cuda"))
+    assert made(blocks=most - 2) == "flat" and not caplog.records
+    assert made(blocks=most - 1) == "copies" and "too large" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")

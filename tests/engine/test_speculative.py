@@ -9,7 +9,8 @@ import torch
 
 from weft.core.errors import CheckpointError
 from weft.engine import LLM, SamplingParams
-from weft.engine.draft import early_exit
+from weft.engine.blocks import BlockPool
+from weft.engine.draft import DraftModel, early_exit
 from weft.engine.params import SamplingParams as Params
 from weft.engine.runner import prepare
 from weft.engine.scheduler import Work
@@ -19,6 +20,7 @@ from weft.engine.speculative import _MOST_REST as MOST_REST
 from weft.engine.speculative import MOST, PromptLookup, Speculator
 from weft.engine.text import TextStream
 from weft.engine.weights import for_inference
+from weft.ops.paged import Pages
 
 REPEATING = [11, 12, 13, 14, 15, 16] * 6
 SETTINGS = {
@@ -105,6 +107,34 @@ def test_guesses_within_a_few_blocks_and_little_budget(tiny_decoder, tiny_tokeni
     small = LLM(model, tiny_tokenizer, max_sequences=3, token_budget=6, cache_bytes=9 * 16 * 2 * 2 * 24 * 4)
     assert small.scheduler.pool.total == 9
     assert answers(small, params) == plain
+
+
+def test_the_cache_of_a_draft_model_takes_no_more_than_is_free(tiny_decoder, monkeypatch):
+    """On what is no processor; there memory is only reserved."""
+    given = {"vocabulary": 500, "slots": 4, "context": 128, "largest": 500}
+    free = [0]
+    monkeypatch.setattr("weft.engine.draft.free_memory", lambda device: free[0])
+    model = tiny_decoder().to("meta")
+    block = Pages.block_bytes(2, 2, 8, torch.float32)
+    for free[0], total in ((5 * block, 5), (0, 1), (10**9, 4 * 9)):
+        assert DraftModel(model, **given)._pool.total == total
+    free[0] = 0
+    assert DraftModel(tiny_decoder(), **given)._pool.total == 4 * 9
+
+
+@pytest.mark.parametrize("blocks", [1, 8, 11])
+def test_sequences_that_find_no_room_in_the_draft_model_get_no_guesses(
+    tiny_decoder, tiny_tokenizer, always, blocks
+):
+    model = tiny_decoder()
+    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
+    prompts = [REPEATING[:n] for n in (5, 20, 33)]
+    plain = LLM(model, tiny_tokenizer, speculation=False).generate(prompts, params)
+    engine = LLM(model, tiny_tokenizer, draft=early_exit(model, 1))
+    draft = engine._speculator._proposer
+    draft._pool = BlockPool(blocks)
+    assert [a.tokens for a in engine.generate(prompts, params)] == [a.tokens for a in plain]
+    assert draft._pool.available == blocks and bool(engine.stats().proposed) == (blocks > 1)
 
 
 def test_drawn_tokens_keep_their_distribution(tiny_decoder, tiny_tokenizer, always):

@@ -6,6 +6,7 @@ sequence a row belongs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +33,12 @@ POSITIONS = 4096
 """Of a source and its answer together: an encoder-decoder has no limit of its own, a block table has one."""
 
 
+_MOST_NUMBERS = 2**31
+"""Of the keys of a layer: the kernels of flex_attention count them in 32 bits."""
+
+_log = logging.getLogger("weft.engine")
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that a cache may take unasked: half of the memory, on a GPU half of what is free."""
     return (usable_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]) // 2
@@ -43,12 +50,18 @@ def fit(config: Config, slots: int, dtype: torch.dtype, memory_bytes: int) -> tu
     That of an encoder-decoder is one for every beam: searching is what they are asked for. It is enough for
     one search of the widest.
     """
-    layers, (_, groups), head_dim, most = _shape(config)
-    blocks = max(1, memory_bytes // Pages.block_bytes(layers, groups, head_dim, dtype))
+    most = _shape(config)[-1]
+    blocks = affordable(config, dtype, memory_bytes)
     context = min(most, blocks * BLOCK)
     if isinstance(config, EncoderDecoderConfig):
         slots = max(slots * Beams().beams, WIDEST)
     return min(blocks, slots * -(-context // BLOCK)), context
+
+
+def affordable(config: Config, dtype: torch.dtype, memory_bytes: int) -> int:
+    """Blocks that fit in ``memory_bytes``, at least one."""
+    layers, (_, groups), head_dim, _ = _shape(config)
+    return max(1, memory_bytes // Pages.block_bytes(layers, groups, head_dim, dtype))
 
 
 def pages(config: Config, blocks: int, dtype: torch.dtype, device: torch.device) -> Pages:
@@ -56,7 +69,11 @@ def pages(config: Config, blocks: int, dtype: torch.dtype, device: torch.device)
     layers, heads, head_dim, most = _shape(config)
     if isinstance(config, EncoderDecoderConfig):
         return Pages(layers, blocks, heads, head_dim, dtype, device, scale=1.0)
-    if device.type == "cuda" and dtype != torch.int8 and head_dim >= SMALLEST_HEAD:
+    paged = device.type == "cuda" and dtype != torch.int8 and head_dim >= SMALLEST_HEAD
+    if paged and (blocks + 1) * PAGE * heads[1] * head_dim >= _MOST_NUMBERS:
+        paged = False
+        _log.warning("A cache of %d blocks is too large for paged attention; copies serve, slower.", blocks)
+    if paged:
         width = min(blocks, -(-most // BLOCK))
         return FlatPages(layers, blocks, heads, head_dim, dtype, device, config.sliding_window, width=width)
     return Pages(layers, blocks, heads, head_dim, dtype, device, config.sliding_window)

@@ -11,7 +11,7 @@ import torch
 
 from weft.core.errors import CheckpointError
 from weft.engine.blocks import BLOCK, BlockPool
-from weft.engine.cache import pages
+from weft.engine.cache import affordable, free_memory, pages
 from weft.engine.graphs import captured_steps
 from weft.engine.runner import Runner
 from weft.engine.sampler import sample
@@ -26,7 +26,8 @@ class DraftModel:
     """Draws guesses from a decoder of the same vocabulary (a :class:`weft.engine.speculative.Proposer`).
 
     It draws with the request's own settings and random numbers: where both models give nearly the same
-    probabilities they then draw the same token, hot or cold. Its cache is its own, of ``blocks`` blocks.
+    probabilities they then draw the same token, hot or cold. Its cache is its own; on a GPU it takes half of
+    what is free at most, and sequences that find no room in it get no guesses.
     ``largest``: tokens that the large model knows, and a prompt may hold.
     """
 
@@ -40,6 +41,10 @@ class DraftModel:
             )
         blocks = slots * -(-(context + MOST) // BLOCK)
         weight = model.embedding.weight
+        if weight.device.type != "cpu":
+            # There it is taken at once, beside the cache of the large model.
+            memory = free_memory(weight.device)
+            blocks = min(blocks, affordable(model.config, weight.dtype, memory))
         self._vocabulary, self._context = vocabulary, min(context, model.config.max_position_embeddings)
         self._runner = Runner(model, pages(model.config, blocks, weight.dtype, weight.device))
         self._runner.captured = captured_steps(self._runner, slots, slots * 2 * MOST, drafts=False)
@@ -51,7 +56,7 @@ class DraftModel:
     def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
         """As the protocol says: one step of the small model for each guess of all sequences."""
         able = [sequence for sequence in sequences if self._knows(sequence, count)]
-        self._make_room(able, count)
+        able = self._make_room(able)
         shadows = [self._shadow(sequence, count) for sequence in able]
         if not shadows:
             return [()] * len(sequences)
@@ -97,17 +102,25 @@ class DraftModel:
         # What is written itself is of the tokenizer.
         return max(sequence.tokens[: sequence.prompt_length]) < self._runner.model.config.vocab_size
 
-    def _make_room(self, able: Items[Sequence], count: int) -> None:
-        """Forget those that had to make way, where blocks are short: there are enough for those that run."""
-        needed = 0
-        for sequence in able:
+    def _make_room(self, able: Items[Sequence]) -> list[Sequence]:
+        """Those of ``able`` whose blocks there are, after others were forgotten where blocks are short: first
+        those that had to make way, then the last of ``able``."""
+        running, room = list(able), set(able)
+        if self._needed(running) > self._pool.available:
+            for sequence in [sequence for sequence in self._shadows if sequence not in room]:
+                self.forget(sequence)
+        while self._needed(running) > self._pool.available:
+            self.forget(running.pop())
+        return running
+
+    def _needed(self, sequences: Items[Sequence]) -> int:
+        """Blocks that their shadows lack, for the most guesses: with few, one would come and go by turns."""
+        lacking = 0
+        for sequence in sequences:
             shadow = self._shadows.get(sequence)
             held = 0 if shadow is None else len(shadow.blocks)
-            needed += max(0, -(-(len(sequence.tokens) + count) // BLOCK) - held)
-        if needed > self._pool.available:
-            running = set(able)
-            for sequence in [sequence for sequence in self._shadows if sequence not in running]:
-                self.forget(sequence)
+            lacking += max(0, -(-(len(sequence.tokens) + MOST) // BLOCK) - held)
+        return lacking
 
     def _shadow(self, sequence: Sequence, count: int) -> Sequence:
         """The small model's state of ``sequence``: the same tokens, cached as far as they were right."""
