@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import random
 import re
@@ -18,7 +17,6 @@ from weft.engine.llm import _LEFT
 from weft.engine.params import Grammar
 from weft.engine.search import Beams
 from weft.engine.weights import for_inference
-from weft.ops import whole_step
 from weft.ops.paged import Pages
 
 TRIES = 60
@@ -225,59 +223,6 @@ def test_guesses_that_an_interrupt_leaves_in_a_grammar_are_taken_back(tiny_decod
     assert answer(True) == (text, reason) and re.fullmatch("(ab ?){12}", text)
 
 
-class Broken:
-    """A text that fails when its third token comes."""
-
-    def __init__(self, text):
-        self.text, self.left, self.stopped = text, 3, False
-
-    def push(self, token):
-        self.left -= 1
-        if not self.left:
-            raise RuntimeError("no such token")
-        return self.text.push(token)
-
-    def finish(self):
-        raise RuntimeError("no end")
-
-
-def test_what_fails_with_one_text_ends_no_other(tiny_decoder, tiny_tokenizer, caplog):
-    engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
-    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
-    wanted = engine.generate([[3, 4, 5]], params)[0].tokens
-    requests = [engine.add([3, 4, 5], params), engine.add([5, 6, 7], params)]
-    requests[1].text = Broken(requests[1].text)
-    finish(engine)
-    assert list(requests[0].generated) == list(wanted)
-    assert "no such token" in requests[1].error and requests[1].finish_reason == "abort"
-    assert "in push" in caplog.text  # the log says where
-    engine.abort(requests[1])
-    ending = engine.add([5, 6, 7], params)
-    ending.text = Broken(ending.text)
-    engine.step()
-    engine.abort(ending)
-    assert "no end" in ending.error and ending.finish_reason == "abort"
-    assert engine.stats().free_blocks == engine.stats().total_blocks
-
-
-def test_want_of_memory_for_one_prompt_ends_no_other(tiny_decoder, tiny_tokenizer, monkeypatch):
-    engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
-    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
-    wanted = engine.generate([[3, 4, 5]], params)[0].tokens
-
-    def none_left(*asked):
-        raise MemoryError("none left")
-
-    monkeypatch.setattr("weft.engine.runner.logprobs", none_left)
-    requests = [
-        engine.add([3, 4, 5], params),
-        engine.add([5, 6, 7], dataclasses.replace(params, prompt_logprobs=2)),
-    ]
-    finish(engine)
-    assert list(requests[0].generated) == list(wanted)
-    assert "none left" in requests[1].error and not requests[1].generated
-
-
 def test_who_ended_in_a_step_that_was_left_is_told_of_by_the_next(tiny_decoder, tiny_tokenizer):
     engine = LLM(tiny_decoder(), tiny_tokenizer, cache_bytes=10**6)
     requests = [engine.add([3, 4, 5], SamplingParams(temperature=0, max_tokens=1)) for _ in range(3)]
@@ -297,63 +242,6 @@ def test_who_ended_in_a_step_that_was_left_is_told_of_by_the_next(tiny_decoder, 
     while not set(requests) <= told:
         told |= set(engine.step())
     assert all(request.finished for request in requests)
-
-
-def test_a_draft_model_has_room_after_requests_made_way(tiny_decoder, tiny_tokenizer):
-    model = tiny_decoder()
-    memory = 12 * Pages.block_bytes(2, 2, 8, torch.float32)
-    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
-    prompts = [[(place * 7 + i * 3) % 300 for i in range(60)] for place in range(8)]
-    engine = LLM(model, tiny_tokenizer, max_sequences=2, cache_bytes=memory, draft=early_exit(model, 1))
-    engine._speculator._plan = lambda *asked: 4
-    requests = []
-    for place, prompt in enumerate(prompts):
-        requests.append(engine.add(prompt, params, priority=place, owner=str(place)))
-        for _ in range(4):
-            engine.step()
-    finish(engine)
-    assert engine.scheduler.preemptions > 1
-    alone = LLM(model, tiny_tokenizer, max_sequences=2, cache_bytes=memory, speculation=False)
-    for request, prompt in zip(requests, prompts, strict=True):
-        assert list(request.generated) == list(alone.generate([prompt], params)[0].tokens)
-
-
-class WithoutMemory:
-    """PyTorch as a module sees it, whose ``empty`` finds no memory the ``at``-th time."""
-
-    def __init__(self, at):
-        self.left = at
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
-
-    def empty(self, *shape, **how):
-        self.left -= 1
-        if not self.left:
-            raise RuntimeError("no memory")
-        return torch.empty(*shape, **how)
-
-
-def test_want_of_memory_for_a_longer_step_leaves_its_buffers_whole(tiny_decoder, tiny_tokenizer, monkeypatch):
-    packed = for_inference(tiny_decoder(), torch.device("cpu"), "float32")
-    if getattr(packed, "_whole", None) is None:
-        pytest.skip("no compiler here")
-    params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
-    prompt = [3, 4, 5] * 15
-    wanted = LLM(packed, tiny_tokenizer, cache_bytes=10**6).generate([prompt], params)[0].tokens
-    for at in itertools.count(1):
-        packed = for_inference(tiny_decoder(), torch.device("cpu"), "float32")
-        engine = LLM(packed, tiny_tokenizer, cache_bytes=10**6)
-        request, fake = engine.add(prompt, params), WithoutMemory(at)
-        monkeypatch.setattr(whole_step, "torch", fake)
-        with contextlib.suppress(RuntimeError):
-            engine.step()
-        monkeypatch.undo()
-        finish(engine)
-        assert list(request.generated) == list(wanted), at
-        if fake.left > 0:
-            break
-    assert at > 8
 
 
 @pytest.mark.slow

@@ -329,3 +329,23 @@ def test_a_draft_that_lacks_tokens_of_a_prompt_leaves_it_alone(tiny_decoder, tin
     found = engine.generate(prompts, params)
     assert [one.tokens for one in found] == [one.tokens for one in alone]
     assert looked_up and max(looked_up) < 512
+
+
+def test_a_draft_model_has_room_after_requests_made_way(tiny_decoder, tiny_tokenizer):
+    model = tiny_decoder()
+    memory = 12 * Pages.block_bytes(2, 2, 8, torch.float32)
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    prompts = [[(place * 7 + i * 3) % 300 for i in range(60)] for place in range(8)]
+    engine = LLM(model, tiny_tokenizer, max_sequences=2, cache_bytes=memory, draft=early_exit(model, 1))
+    engine._speculator._plan = lambda *asked: 4
+    requests = []
+    for place, prompt in enumerate(prompts):
+        requests.append(engine.add(prompt, params, priority=place, owner=str(place)))
+        for _ in range(4):
+            engine.step()
+    while engine.scheduler.busy:
+        engine.step()
+    assert engine.scheduler.preemptions > 1
+    alone = LLM(model, tiny_tokenizer, max_sequences=2, cache_bytes=memory, speculation=False)
+    for request, prompt in zip(requests, prompts, strict=True):
+        assert list(request.generated) == list(alone.generate([prompt], params)[0].tokens)

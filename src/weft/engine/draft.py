@@ -55,8 +55,7 @@ class DraftModel:
 
     def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
         """As the protocol says: one step of the small model for each guess of all sequences."""
-        able = [sequence for sequence in sequences if self._knows(sequence, count)]
-        able = self._make_room(able)
+        able = self._with_room([sequence for sequence in sequences if self._knows(sequence, count)])
         shadows = [self._shadow(sequence, count) for sequence in able]
         if not shadows:
             return [()] * len(sequences)
@@ -102,16 +101,16 @@ class DraftModel:
         # What is written itself is of the tokenizer.
         return max(sequence.tokens[: sequence.prompt_length]) < self._runner.model.config.vocab_size
 
-    def _make_room(self, able: Items[Sequence]) -> list[Sequence]:
+    def _with_room(self, able: list[Sequence]) -> list[Sequence]:
         """Those of ``able`` whose blocks there are, after others were forgotten where blocks are short: first
         those that had to make way, then the last of ``able``."""
-        running, room = list(able), set(able)
-        if self._needed(running) > self._pool.available:
-            for sequence in [sequence for sequence in self._shadows if sequence not in room]:
-                self.forget(sequence)
-        while self._needed(running) > self._pool.available:
-            self.forget(running.pop())
-        return running
+        if self._needed(able) <= self._pool.available:
+            return able
+        for sequence in set(self._shadows).difference(able):
+            self.forget(sequence)
+        while self._needed(able) > self._pool.available:
+            self.forget(able.pop())
+        return able
 
     def _needed(self, sequences: Items[Sequence]) -> int:
         """Blocks that their shadows lack, for the most guesses: with few, one would come and go by turns."""

@@ -24,6 +24,7 @@ from weft.engine.grammar import Grammars
 from weft.engine.graphs import captured_steps
 from weft.engine.params import MASK64, SamplingParams
 from weft.engine.pooled import Pooled
+from weft.engine.prompts import Prompt, Prompts
 from weft.engine.runner import Runner, StepRunner
 from weft.engine.sampler import sample
 from weft.engine.scheduler import Scheduler, Work
@@ -35,10 +36,8 @@ from weft.engine.stats import Stats
 from weft.engine.text import text_stream
 from weft.models import Decoder
 from weft.models.encdec import EncoderDecoder
-from weft.tokenizer import Tokenizer, chat
+from weft.tokenizer import Tokenizer
 from weft.tokenizer.special import TURN_END
-
-Prompt = str | Items[int]
 
 _PLAIN = SamplingParams(temperature=0)
 _LEFT = "The engine was interrupted while this request took up a token; ask again."
@@ -104,9 +103,10 @@ class LLM:
         self._half_done = False
         known = (tokenizer.eos_id, None if self.reads_source else tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
-        self._prompts: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
+        self._leaders: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
         self._grammars = Grammars(tokenizer, self.ends)
-        self._start = tokenizer.start_ids
+        longest = self.scheduler.longest_source if self.reads_source else None
+        self._prompts = Prompts(tokenizer, model.config.vocab_size, self.context, longest)
 
     def _proposer(self, draft: Decoder | None, slots: int) -> Proposer:
         if draft is None:
@@ -249,44 +249,11 @@ class LLM:
         Raises UsageError for a prompt that leaves less than ``room`` tokens for an answer, for no tokens at
         all, and for ids outside the vocabulary; DataError for text that is not Unicode.
         """
-        if isinstance(prompt, str) and self.reads_source:
-            tokens = [*self.tokenizer.encode(prompt), self.tokenizer.eos_id]
-        elif isinstance(prompt, str):
-            tokens = [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
-        else:
-            tokens = list(prompt)
-            if not all(isinstance(token, int) and not isinstance(token, bool) for token in tokens):
-                raise UsageError("A prompt of token ids must hold whole numbers only.")
-        vocabulary = self.runner.model.config.vocab_size
-        if not tokens:
-            raise UsageError("The prompt has no tokens; give at least one.")
-        if not 0 <= min(tokens) <= max(tokens) < vocabulary:
-            wrong = next(token for token in tokens if not 0 <= token < vocabulary)
-            raise UsageError(f"The prompt holds token id {wrong}, but the model knows {vocabulary} tokens.")
-        most = self.scheduler.longest_source
-        if self.reads_source and len(tokens) > most:
-            raise UsageError(
-                f"The source has {len(tokens)} tokens, but a step reads {most} at most; shorten it, or give "
-                "the engine a larger token_budget."
-            )
-        if self._left(tokens) < room:
-            left = " and at least one must be left for the answer" if room else ""
-            raise UsageError(
-                f"The prompt has {len(tokens)} tokens, but the context holds {self.context}{left}; shorten "
-                "the prompt."
-            )
-        return tokens
-
-    def _left(self, prompt: Items[int]) -> int:
-        """How many tokens of an answer there is room for."""
-        if self.reads_source:
-            # Blocks hold a source or what is written, and the answer begins with a token that counts.
-            return self.context - -(-len(prompt) // BLOCK) * BLOCK - 1
-        return self.context - len(prompt)
+        return self._prompts.encode(prompt, room)
 
     def encode_chat(self, messages: Items[Mapping[str, str]]) -> list[int]:
         """Token ids of a conversation up to where the assistant's turn begins. Raises as :meth:`encode`."""
-        return self.encode([*self._start, *chat.encode(self.tokenizer, messages)])
+        return self._prompts.encode_chat(messages)
 
     @property
     def adapters(self) -> Adapters:
@@ -303,7 +270,7 @@ class LLM:
                 f"A request still works with the adapter {name!r}; unload it when that has ended."
             )
         self.adapters.unload(name)
-        self._prompts.clear()
+        self._leaders.clear()
         # Another adapter may come under the same name, with other keys and values.
         self.scheduler.pool.forget_all()
 
@@ -372,7 +339,7 @@ class LLM:
         if self.reads_source and params.prompt_logprobs is not None:
             raise UsageError("A source has no probabilities; leave prompt_logprobs out for encoder-decoders.")
         grammar = self._grammars.constraint(params.grammar) if params.grammar else None
-        room = self._left(tokens)
+        room = self._prompts.left(tokens)
         source, tokens = (tokens, [self.tokenizer.eos_id]) if self.reads_source else ([], tokens)
         sequence = Sequence(
             tokens,
@@ -389,15 +356,16 @@ class LLM:
             search=search,
         )
         # Equal prompts that come together are computed once: the first leads, the others find its blocks.
-        leader = self._prompts.get(sequence.prompt_digest)
+        leader = self._leaders.get(sequence.prompt_digest)
         if leader and leader.can_lead(sequence):
             sequence.leader = leader
         else:
-            self._prompts[sequence.prompt_digest] = sequence
+            self._leaders[sequence.prompt_digest] = sequence
         self._queue(sequence)
         return sequence
 
     def _queue(self, sequence: Sequence) -> None:
+        """An interrupt in between may leave it in a line, known to nobody: then recovery drops it."""
         self._recover()
         self._half_done = True
         self.scheduler.add(sequence)
@@ -417,7 +385,7 @@ class LLM:
         Raises what :meth:`encode` raises, and UsageError for more beams than a step or the cache can hold.
         """
         tokens = self.encode(prompt)
-        limit = min(self._left(tokens), how.max_tokens)
+        limit = min(self._prompts.left(tokens), how.max_tokens)
         kept, line = (tokens, 1) if self.reads_source else ([], len(tokens))
         shared = line // BLOCK
         own = -(-(line + limit) // BLOCK) - shared

@@ -53,7 +53,10 @@ def sample(scores_MV: Tensor, work: Rows[Work]) -> list[list[int]]:
 
 
 def _chosen(scores_MV: Tensor, drawn: list[int], finite: list[bool], item: Work, row: int) -> list[int]:
-    """The new tokens of one item, whose rows begin with ``row``. CheckpointError when scores are NaN."""
+    """The new tokens of one item, whose rows begin with ``row``.
+
+    CheckpointError when scores are NaN, or none of those that may follow has any probability.
+    """
     sequence = item.sequence
     if sequence.search is not None:
         if not all(finite[row : row + item.scored]):
