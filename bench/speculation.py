@@ -6,9 +6,10 @@ Workloads: "copies" continues a prompt that says the same passage again and agai
 guesses are right; "fresh" draws at temperature 1.5 with guesses that are nearly all wrong. Without a
 checkpoint the model is a random one of the 34M Llama shape: then "copies" is an upper bound (a random model
 falls into loops), while "fresh" is as with any model, since what is wrong costs the same. The tokens of on
-and off are compared; figures are medians of processor time. Where a step takes a millisecond two such medians
-differ by chance by more than what is looked for, so the time within `propose` and `observe` is printed too,
-as a share of the steps without them; with no guesses to verify that is all that speculation costs.
+and off are compared; figures are medians of processor time. A third engine, whose times do not count for the
+others since a clock read twice a step costs a very small model a hundredth, tells the time within `propose`
+and `observe` as a share of the steps without them. Models whose runs take hundredths of a second want more
+rounds (`--rounds 101`): two equal engines differ by chance by a few hundredths from run to run.
 """
 
 from __future__ import annotations
@@ -82,23 +83,23 @@ class Watch:
         return wrapped
 
 
-def compare(engines: dict[bool, LLM], watch: Watch, name: str, many: int, rounds: int) -> dict[str, Any]:
-    """One workload with ``many`` requests at once, on and off in turn."""
-    engine = engines[True]
+def compare(engines: dict[str, LLM], watch: Watch, name: str, many: int, rounds: int) -> dict[str, Any]:
+    """One workload with ``many`` requests at once, by each engine in turn."""
+    engine = engines["on"]
     prompts = [engine.encode(PASSAGE * 3 + f"# {i}\n" + PASSAGE[: 10 + i]) for i in range(many)]
-    seconds: dict[bool, list[float]] = {True: [], False: []}
+    seconds: dict[str, list[float]] = {kind: [] for kind in engines}
     before, shares = engine.stats(), []
     for number in range(rounds + 1):
         watch.seconds = 0.0
         tokens = {}
-        for on in (True, False) if number % 2 else (False, True):
-            spent, tokens[on] = timed(engines[on], prompts, WORKLOADS[name])
+        for kind in list(engines) if number % 2 else reversed(engines):
+            spent, tokens[kind] = timed(engines[kind], prompts, WORKLOADS[name])
             if number:  # the first round warms up
-                seconds[on].append(spent)
-                if on:
-                    shares.append(watch.seconds / (spent - watch.seconds))
-        assert tokens[True] == tokens[False], "speculation changed a token"
-    on, off = (statistics.median(seconds[key]) for key in (True, False))
+                seconds[kind].append(spent)
+        assert tokens["on"] == tokens["off"] == tokens["watched"], "speculation changed a token"
+        if number:
+            shares.append(watch.seconds / (seconds["watched"][-1] - watch.seconds))
+    on, off = (statistics.median(seconds[kind]) for kind in ("on", "off"))
     after = engine.stats()
     proposed = after.proposed - before.proposed
     accepted = after.accepted - before.accepted
@@ -132,8 +133,11 @@ def main() -> None:
         model = prepare(fresh, cpu, best_dtype(cpu, given.dtype))
     rows = []
     for many in (1, 8):
-        engines = {on: LLM(model, tokenizer, max_sequences=many, speculation=on) for on in (True, False)}
-        watch = Watch(engines[True])
+        engines = {
+            kind: LLM(model, tokenizer, max_sequences=many, speculation=kind != "off")
+            for kind in ("on", "watched", "off")
+        }
+        watch = Watch(engines["watched"])
         for name in WORKLOADS:
             rows.append(compare(engines, watch, name, many, given.rounds))
             print(

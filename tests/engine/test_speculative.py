@@ -255,6 +255,24 @@ def test_fresh_text_is_looked_at_now_and_then_and_new_text_at_once():
     assert len(looks) == before + 2
 
 
+def test_text_that_repeats_nothing_costs_a_look_and_no_plan(monkeypatch):
+    plans = []
+    monkeypatch.setattr(Speculator, "_plan", lambda self, *_: plans.append(1) or 2)
+    speculator = Speculator(PromptLookup())
+    fresh, copying = sequence(range(2, 40)), sequence([1, 2, 3, 4, 1, 2])
+    fresh.cached, copying.cached = 37, 5
+    speculator.propose([fresh])
+    assert not plans and not fresh.drafts and speculator._watch_in == 1
+    speculator.observe([Work(fresh, 1)], [[1]], 1.0)
+    speculator.propose([fresh])  # rests
+    speculator.propose([fresh, copying])
+    assert plans and copying.drafts == (3, 4) and not fresh.drafts
+    speculator.observe([Work(fresh, 1), Work(copying, 1, (3, 4))], [[50], [3, 9]], 1.0)
+    assert set(speculator._right) == {copying}
+    speculator.forget(copying)
+    assert not speculator._right and not set(speculator._proposer._indexes) - {fresh}
+
+
 def test_hours_of_fresh_text_do_not_make_it_forget_how_long_steps_take():
     speculator = Speculator(Fixed(True))
     cost = lambda rows: 1 + 0.1 * rows  # noqa: E731

@@ -8,8 +8,8 @@ guessing does not pay.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence as Items
+from itertools import accumulate
 from typing import Protocol
 
 from weft.engine.scheduler import Work
@@ -62,7 +62,7 @@ class PromptLookup:
     free = True
 
     def __init__(self) -> None:
-        self._indexes: weakref.WeakKeyDictionary[Sequence, _Index] = weakref.WeakKeyDictionary()
+        self._indexes: dict[Sequence, _Index] = {}
 
     def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
         """As the protocol says."""
@@ -147,7 +147,7 @@ class Speculator:
         self._proposer = proposer
         self.proposed = self.accepted = 0
         self._times = StepTimes()
-        self._right: weakref.WeakKeyDictionary[Sequence, float] = weakref.WeakKeyDictionary()
+        self._right: dict[Sequence, float] = {}
         self._usual = 0.6
         self._guesses: dict[Sequence, tuple[int, ...]] = {}
         self._pause = self._rest = _LEAST_PROBE
@@ -155,26 +155,36 @@ class Speculator:
 
     def propose(self, running: Items[Sequence]) -> None:
         """Set the drafts of the sequences that decode."""
-        self._guesses = {}
-        if self._proposer.free and self._rests(running):
+        if self._guesses:
+            self._guesses = {}
+        if self._watch_in and not _anyone_begins(running):
+            self._watch_in -= 1
             return
-        decoding = [s for s in running if s.decodes]
-        sequences = [s for s in decoding if s.limit and s.search is None]
+        sequences = [s for s in running if s.decodes and s.limit and s.search is None]
         if not sequences:
             return
-        # Searches beside them lengthen a step too, and get their next tokens in it.
-        others = len(decoding) - len(sequences)
-        beside = others, sum(len(s.lines) for s in decoding) - len(sequences)
-        room = [max(0, min(MOST, s.limit - s.generated_length - 1)) for s in sequences]
         if self._proposer.free:
-            guesses = self._proposer.propose(sequences, MOST)
-            room = [min(most, len(guess)) for most, guess in zip(room, guesses, strict=True)]
-            count = self._plan(sequences, room, beside)
-            self._unwatched = 0 if count else min(2 * self._unwatched + 1, _MOST_REST)
-            self._watch_in = self._unwatched
+            self._judge_free(sequences, running)
         else:
-            count = self._plan(sequences, room, beside) or self._probe()
-            guesses = self._proposer.propose(sequences, count) if count else [()] * len(sequences)
+            room = _room(sequences)
+            count = self._plan(sequences, room, _beside(sequences, running)) or self._probe()
+            if count:
+                self._use(sequences, self._proposer.propose(sequences, count), room, count)
+
+    def _judge_free(self, sequences: list[Sequence], running: Items[Sequence]) -> None:
+        """Guess, use as many guesses as pay, and look again the later the longer none did."""
+        guesses, count = self._proposer.propose(sequences, MOST), 0
+        # Most fresh text repeats nothing: then that was all.
+        if any(guesses):
+            room = [min(most, len(guess)) for most, guess in zip(_room(sequences), guesses, strict=True)]
+            count = self._plan(sequences, room, _beside(sequences, running))
+            self._use(sequences, guesses, room, count)
+        self._unwatched = 0 if count else min(2 * self._unwatched + 1, _MOST_REST)
+        self._watch_in = self._unwatched
+
+    def _use(
+        self, sequences: list[Sequence], guesses: list[tuple[int, ...]], room: list[int], count: int
+    ) -> None:
         for sequence, guess, most in zip(sequences, guesses, room, strict=True):
             sequence.drafts = guess[: min(count, most)]
             self._guesses[sequence] = guess
@@ -197,19 +207,13 @@ class Speculator:
 
     def forget(self, sequence: Sequence) -> None:
         """A sequence has ended."""
+        self._right.pop(sequence, None)
         self._proposer.forget(sequence)
 
     def restart(self) -> None:
         """A step was left half way."""
-        self._guesses = {}
+        self._guesses, self._right = {}, {}
         self._proposer.restart()
-
-    def _rests(self, running: Items[Sequence]) -> bool:
-        """Whether nobody looks at this step. A sequence that is new is always looked at."""
-        if not self._watch_in or any(len(s.tokens) == s.prompt_length + 1 for s in running):
-            return False
-        self._watch_in -= 1
-        return True
 
     def _judge(self, sequence: Sequence, guess: tuple[int, ...], new: Items[int]) -> None:
         share = self._right.get(sequence, self._usual)
@@ -227,14 +231,13 @@ class Speculator:
         ``beside``: requests of which nothing is guessed, and the rows that they take.
         """
         able = [
-            (self._right.get(sequence, self._usual), most)
+            (_GAINED[round(_LEVELS * self._right.get(sequence, self._usual))], most)
             for sequence, most in zip(sequences, room, strict=True)
             if most
         ]
         many, best = len(sequences) + beside[0], 0
         fewest = len(sequences) + beside[1]
-        gained = sum(_tokens(share, most) - 1.0 for share, most in able)
-        if many + gained <= _GAIN * many:
+        if many + sum(gained[most] for gained, most in able) <= _GAIN * many:
             # Even steps that take no longer would bring no more, as with most fresh text.
             return 0
         fastest = many / self._times.expected(fewest)
@@ -243,9 +246,9 @@ class Speculator:
             if count > longest:
                 break
             tokens, rows = float(many), fewest
-            for share, most in able:
-                used = min(count, most)
-                tokens += _tokens(share, used) - 1.0
+            for gained, most in able:
+                used = count if count < most else most
+                tokens += gained[used]
                 rows += used
             speed = tokens / (self._times.expected(rows) + self._proposer.seconds(count))
             if speed > _GAIN * fastest:
@@ -264,8 +267,30 @@ class Speculator:
         return 2
 
 
-def _tokens(share: float, guesses: int) -> float:
-    """Expected tokens of a step: each guess counts if it and all before it are right, and one is drawn."""
-    if share >= 1.0:
-        return guesses + 1.0
-    return float((1.0 - share ** (guesses + 1)) / (1.0 - share))
+def _anyone_begins(running: Items[Sequence]) -> bool:
+    """Whether one has its first token, and repeats its prompt perhaps."""
+    for sequence in running:  # noqa: SIM110 (a third of the time of any(...), in each step)
+        if len(sequence.tokens) == sequence.prompt_length + 1:
+            return True
+    return False
+
+
+def _room(sequences: Items[Sequence]) -> list[int]:
+    """How many guesses of each could be kept."""
+    return [max(0, min(MOST, s.limit - s.generated_length - 1)) for s in sequences]
+
+
+def _beside(sequences: Items[Sequence], running: Items[Sequence]) -> tuple[int, int]:
+    """The others that get a token in this step, which are searches, and the rows that they take."""
+    decoding = [s for s in running if s.decodes]
+    return len(decoding) - len(sequences), sum(len(s.lines) for s in decoding) - len(sequences)
+
+
+def _gained(share: float) -> list[float]:
+    """Tokens that 0, 1, ... guesses are expected to add to a step: each counts if all up to it are right."""
+    return list(accumulate((share**guesses for guesses in range(1, MOST + 1)), initial=0.0))
+
+
+_LEVELS = 128
+_GAINED = [_gained(level / _LEVELS) for level in range(_LEVELS + 1)]
+"""By the share of guesses that are right."""
