@@ -34,7 +34,7 @@ _WIDE = ("-mprefer-vector-width=512",) if "avx512f" in probe().instruction_sets 
 _ORDERED_FLAGS = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _log = logging.getLogger("weft.ops")
 
-_SERVING_HEADERS = {"paged": ("paged_pairs.h",), "rows": ("rows_tiles.h",)}
+_SERVING_HEADERS = {"paged": ("company.h", "paged_pairs.h"), "rows": ("rows_tiles.h",)}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def decoder() -> ctypes.CDLL | None:
     torch.get_num_threads()
     # Sums keep their order and products their rounding: a row must not depend on its neighbours.
     flags = (*BASE_FLAGS, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", *_WIDE)
-    headers = ("numbers.h", "amx.h", "packed.h", "tiles.h", "product.h")
+    headers = ("numbers.h", "amx.h", "company.h", "packed.h", "tiles.h", "product.h")
     try:
         return load([_SOURCES / name for name in (*headers, "decoder.cpp")], flags)
     except BuildError as error:

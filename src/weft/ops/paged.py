@@ -115,9 +115,9 @@ class Pages:
         return out
 
     def native(self, layout: Layout, q_NHD: Tensor) -> NativeAttention | None:
-        """The kernel for queries like these, or None where there is none."""
+        """The kernel for queries like these, for the threads of a region that there is; None where there is none."""
         if q_NHD.dtype not in self._functions:
-            kernel = _kernel(q_NHD, self.dtype)
+            kernel = _kernel(q_NHD, self.dtype, "_within")
             self._functions[q_NHD.dtype] = kernel and ctypes.cast(kernel, ctypes.c_void_p).value
         function = self._functions[q_NHD.dtype]
         if function is None:
@@ -238,13 +238,14 @@ def _attend_batch(pages: Pages, layer: int, layout: Layout, batch: Batch, q_ISHD
     return mixed.masked_fill(spoilt_IHS.unsqueeze(-1), float("nan")).transpose(1, 2)
 
 
-def _kernel(q: Tensor, dtype: torch.dtype) -> Any:
+def _kernel(q: Tensor, dtype: torch.dtype, where: str = "") -> Any:
     name = suffix(q)
     library = serving("paged") if name else None
     odd = dtype == torch.bfloat16 and q.shape[-1] % 2 == 1
     if library is None or dtype not in (q.dtype, torch.int8) or odd:
         return None
-    return getattr(library, f"weft_paged_{name}_int8" if dtype == torch.int8 else f"weft_paged_{name}")
+    stored = "_int8" if dtype == torch.int8 else ""
+    return getattr(library, f"weft_paged_{name}{stored}{where}")
 
 
 def _in_pairs(head_dim: int) -> bool:

@@ -38,7 +38,7 @@ struct Flush {
 };
 
 // While it lives, this thread's eight tiles have lines of 64 bytes: 16, or as many as there are rows in those that hold
-// rows of the first half of a block and their sums (0, 1 and 4), since what is not there need not be fetched.
+// rows of the first half of a block and their sums (0 to 4), since what is not there need not be fetched.
 struct Registers : Flush {
     explicit Registers(long rows = SIDE) {
         if (!in_use) return;
@@ -48,7 +48,7 @@ struct Registers : Flush {
             uint8_t lines[16] = {};
         } shape;
         for (int t = 0; t < 8; t++) shape.bytes[t] = STEP, shape.lines[t] = SIDE;
-        if (rows < SIDE) shape.lines[0] = shape.lines[1] = shape.lines[4] = rows;
+        if (rows < SIDE) for (int t = 0; t < 5; t++) shape.lines[t] = rows;
         settle(&shape);
         _tile_loadconfig(&shape);
     }

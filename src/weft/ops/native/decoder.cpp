@@ -146,30 +146,6 @@ __attribute__((noinline)) void widen_row(const T *x, float *y, long n) {
     for (long i = 0; i < n; i++) y[i] = widen(x[i]);
 }
 
-struct Share {
-    long first, last;
-    explicit Share(long rows) {
-        long threads = omp_get_num_threads(), me = omp_get_thread_num();
-        first = rows * me / threads, last = rows * (me + 1) / threads;
-    }
-};
-
-// The products of one parallel region take their panels from here, in turn: while one is at work, the one
-// after next is reset, which no thread can have reached before the barrier between them.
-struct Company {
-    std::atomic<long> next[3] = {};
-    Meeting meeting;
-};
-struct Turn {
-    Company &company;
-    int at = 0;
-    void meet() { company.meeting.wait(); }
-    std::atomic<long> &take() {
-        company.next[(at + 1) % 3].store(0, std::memory_order_relaxed);
-        return company.next[at++ % 3];
-    }
-};
-
 template <typename T>
 struct Step {
     const Decoder &d;
@@ -268,30 +244,25 @@ void step(const Decoder &d, long done, long next, long rows, float *x, const voi
     Step<T>{d, x, (const T *)mixed, (T *)q, (T *)k, (T *)v, cos, sin, hidden, Turn{company}}.run(done, next, rows);
 }
 
-// out[count, N] = x w^T for rows of fp32 x, in chunks: the first `count`, or those that `which` names.
-void multiply(const Decoder &d, const Matrix &m, const float *x, const int32_t *which, long count, float *out) {
-    Company company;
-#pragma omp parallel
-    {
-        Turn turn{company};
-        Rows a = rows_for(d, m);
-        for (long begin = 0; begin < count; begin += d.chunk) {
-            long some = std::min(d.chunk, count - begin);
-            Share mine(some);
-            for (long r = mine.first; r < mine.last; r++)
-                encode(m, x + (which ? which[begin + r] : begin + r) * m.K, a, r);
-            std::atomic<long> &next = turn.take();
-            turn.meet();
-            product(m, a, some, out + begin * m.N, m.N, SET, next);
-            turn.meet();
-        }
+// out[count, N] = x w^T for rows of fp32 x, in chunks: the first `count`, or those that `which` names. Called by every
+// thread of a region.
+void multiply(const Decoder &d, const Matrix &m, const float *x, const int32_t *which, long count, float *out, Turn &turn) {
+    Rows a = rows_for(d, m);
+    for (long begin = 0; begin < count; begin += d.chunk) {
+        long some = std::min(d.chunk, count - begin);
+        Share mine(some);
+        for (long r = mine.first; r < mine.last; r++) encode(m, x + (which ? which[begin + r] : begin + r) * m.K, a, r);
+        std::atomic<long> &next = turn.take();
+        turn.meet();
+        product(m, a, some, out + begin * m.N, m.N, SET, next);
+        turn.meet();
     }
 }
 
-// Attention of another library (paged.cpp) over its cache and the rows of its step.
+// Attention of another library (paged.cpp) over its cache and the rows of its step; every thread of a region calls it.
 struct Attention {
     void (*attend)(const void *cache, const void *step, int layer, const void *q, const void *k, const void *v,
-                   void *out);
+                   void *out, Turn *turn);
     const void *cache, *step;
 };
 
@@ -314,8 +285,8 @@ struct Whole {
 template <typename T>
 void embed(const Decoder &d, const Whole &w) {
     const long half = d.head_size / 2;
-#pragma omp parallel for if (w.rows * d.width > 65536)
-    for (long r = 0; r < w.rows; r++) {
+    Share mine(w.rows);
+    for (long r = mine.first; r < mine.last; r++) {
         widen_row((const T *)w.embedding + w.tokens[r] * d.width, w.x + r * d.width, d.width);
         const float *angle = w.angles + w.positions[r] * d.head_size;
         std::memcpy(w.cos + r * half, angle, half * sizeof(float));
@@ -325,13 +296,20 @@ void embed(const Decoder &d, const Whole &w) {
 
 template <typename T>
 void whole(const Decoder &d, const Whole &w) {
-    embed<T>(d, w);
-    step<T>(d, -1, 0, w.rows, w.x, nullptr, w.q, w.k, w.v, w.cos, w.sin, w.hidden);
-    for (long layer = 0; layer < d.depth; layer++) {
-        w.attention.attend(w.attention.cache, w.attention.step, layer, w.q, w.k, w.v, w.mixed);
-        step<T>(d, layer, layer + 1, w.rows, w.x, w.mixed, w.q, w.k, w.v, w.cos, w.sin, w.hidden);
+    const Attention &of = w.attention;
+    Company company;
+#pragma omp parallel
+    {
+        Step<T> step{d, w.x, (T *)w.mixed, (T *)w.q, (T *)w.k, (T *)w.v, w.cos, w.sin, w.hidden, Turn{company}};
+        embed<T>(d, w);
+        step.turn.meet();
+        step.run(-1, 0, w.rows);
+        for (long layer = 0; layer < d.depth; layer++) {
+            of.attend(of.cache, of.step, layer, w.q, w.k, w.v, w.mixed, &step.turn);
+            step.run(layer, layer + 1, w.rows);
+        }
+        multiply(d, *w.output, w.hidden, w.wanted, w.count, w.scores, step.turn);
     }
-    if (w.count) multiply(d, *w.output, w.hidden, w.wanted, w.count, w.scores);
 }
 
 }  // namespace
@@ -368,6 +346,11 @@ void weft_decoder_feed(const Decoder *d, const Matrix *gate_up, const Matrix *do
 
 // out[rows, N] = x w^T (+ bias) for fp32 x.
 void weft_decoder_product(const Decoder *d, const Matrix *m, const float *x, long rows, float *out) {
-    multiply(*d, *m, x, nullptr, rows, out);
+    Company company;
+#pragma omp parallel
+    {
+        Turn turn{company};
+        multiply(*d, *m, x, nullptr, rows, out, turn);
+    }
 }
 }

@@ -15,11 +15,11 @@
 //
 // Cache: keys [blocks, G, D, 16], values [blocks, G, 16, P], of bf16 (see also paged_pairs.h), fp32 or int8; with int8 one scale for each
 // key and value vector, fp32 [blocks, G, 16]. q, out [N, H, D]; k, v [N, G, D].
-#include <omp.h>
-
 #include <algorithm>
+#include <memory>
 #include <vector>
 
+#include "company.h"
 #include "numbers.h"
 #include "paged_pairs.h"
 
@@ -367,16 +367,16 @@ struct PlainSums {
     const long D, P;
     const float scale;
     const float factor = 1.0f;  // what scores are still to be multiplied by
-    std::vector<float> query;
+    const std::unique_ptr<float[]> query;  // not zeroed: what is not used is not touched
 
-    PlainSums(long D, long P, float scale) : D(D), P(P), scale(scale), query(QUERIES * D) {}
+    PlainSums(long D, long P, float scale) : D(D), P(P), scale(scale), query(new float[QUERIES * D]) {}
 
     void begin(int) {}
     template <typename X>
     void take(const X *row, int i) {
         for (long d = 0; d < D; d++) query[i * D + d] = widen(row[d]) * scale;
     }
-    void find_scores(int queries, const Tile<T> &tile, float *s) { scores(queries, query.data(), D, tile, s); }
+    void find_scores(int queries, const Tile<T> &tile, float *s) { scores(queries, query.get(), D, tile, s); }
     void ready(const Tile<T> &, int, int) {}
     void keep(Vector weights, float *s, long at) { store(s + at, weights); }
     void mix(int queries, float *s, const Tile<T> &tile, int first, int end, float *o) {
@@ -414,14 +414,14 @@ struct Worker {
     const float *key_scales, *value_scales;
     long R, P;
     Sums<T> sums;
-    std::vector<float> mixed, score;
+    const std::unique_ptr<float[]> mixed, score;
     static constexpr int QUERIES = Sums<T>::QUERIES;
 
     Worker(const Cache &c, const Step &step, int layer, const X *q, X *out)
         : cache(c), step(step), q(q), out(out), keys((const T *)c.keys[layer]), values((const T *)c.values[layer]),
           key_scales(c.key_scales ? c.key_scales[layer] : nullptr),
           value_scales(c.value_scales ? c.value_scales[layer] : nullptr), R(c.H / c.G), P(padded(c.D)),
-          sums(c.D, P, c.scale), mixed(QUERIES * P), score(QUERIES * TILE) {}
+          sums(c.D, P, c.scale), mixed(new float[QUERIES * P]), score(new float[QUERIES * TILE]) {}
 
     long offset(const Task &task, int i) const {
         long at = task.first + i, row = step.first_row[task.item] + at / R;
@@ -430,6 +430,19 @@ struct Worker {
 
     // One past the last key that a query at this position sees.
     int until(int item, int position) const { return step.seen[item] ? step.seen[item] : position + 1; }
+
+    // Fetch the keys and values of a task's first tile.
+    void expect(const Task &task) const {
+        const int j0 = lowest(step.past[task.item] + task.first / R) / TILE * TILE;
+        const int end = until(task.item, step.past[task.item] + (task.first + task.queries - 1) / R);
+        const int blocks = std::min<int>(Tile<T>::MANY, (end - j0 + BLOCK - 1) / BLOCK);
+        for (int b = 0; b < blocks; b++) {
+            const char *key = (const char *)(keys + at(task, j0, b) * cache.D * BLOCK);
+            const char *value = (const char *)(values + at(task, j0, b) * BLOCK * P);
+            for (long line = 0; line < cache.D * BLOCK * (long)sizeof(T); line += 64)
+                __builtin_prefetch(key + line), __builtin_prefetch(value + line);
+        }
+    }
 
     // `next` is what this thread will probably be given afterwards.
     void run(const Task &task, const Task &next) {
@@ -443,7 +456,7 @@ struct Worker {
         }
         int begin = from[0] / TILE * TILE, end = until(task.item, position[task.queries - 1]);
         Softmax<QUERIES> softmax;
-        std::fill(mixed.begin(), mixed.end(), 0.0f);
+        std::fill_n(mixed.get(), task.queries * P, 0.0f);
         for (int j0 = begin; j0 < end; j0 += TILE) {
             Tile<T> tile;
             tile.blocks = std::min<int>(Tile<T>::MANY, (end - j0 + BLOCK - 1) / BLOCK);
@@ -489,7 +502,7 @@ struct Worker {
         // Places that no sequence has written may hold anything, even NaN: they are not multiplied by zero.
         const int first = std::max(from[0] - j0, 0);
         const int end = std::min(until(task.item, position[task.queries - 1]) - j0, TILE);
-        sums.find_scores(task.queries, tile, score.data());
+        sums.find_scores(task.queries, tile, score.get());
         sums.ready(tile, first, end);
         Seen seen[QUERIES];
         for (int i = 0; i < task.queries; i++) {
@@ -497,54 +510,106 @@ struct Worker {
             if (step.bias)
                 add_bias(&score[i * TILE], task.group * R + (task.first + i) % R, j0 - position[i], key_scales ? ks : nullptr);
         }
-        softmax.look(task.queries, score.data(), seen, step.bias ? 1.0f : sums.factor,
+        softmax.look(task.queries, score.get(), seen, step.bias ? 1.0f : sums.factor,
                      key_scales && !step.bias ? ks : nullptr);
         for (int i = 0; i < task.queries; i++) {
             const float kept = softmax.kept[i / LANES][i % LANES];
             if (kept != 1.0f)
                 for (long d = 0; d < P; d++) mixed[i * P + d] *= kept;
         }
-        softmax.weigh(sums, task.queries, score.data(), seen, key_scales ? vs : nullptr);
-        sums.mix(task.queries, score.data(), tile, first, end, mixed.data());
+        softmax.weigh(sums, task.queries, score.get(), seen, key_scales ? vs : nullptr);
+        sums.mix(task.queries, score.get(), tile, first, end, mixed.get());
     }
 };
 
+// The tasks of a step, numbered by items, then groups. Asked for in ascending order.
+class Tasks {
+    const Cache &cache;
+    const Step &step;
+    const long most;  // queries of a task
+    long item = 0, begin = 0;
+
+    long queries(long of) const { return step.count[of] * (cache.H / cache.G); }
+    long parts(long of) const { return (queries(of) + most - 1) / most; }
+
+  public:
+    Tasks(const Cache &c, const Step &s, long most) : cache(c), step(s), most(most) {}
+
+    long count() const {
+        long all = 0;
+        for (long i = 0; i < step.items; i++) all += cache.G * parts(i);
+        return all;
+    }
+    Task at(long number) {
+        while (number >= begin + cache.G * parts(item)) begin += cache.G * parts(item), item++;
+        const long place = number - begin, first = place % parts(item) * most;
+        return {(int)item, (int)(place / parts(item)), (int)first, (int)std::min(most, queries(item) - first)};
+    }
+};
+
+// New keys and values of a layer, those of this thread's share of rows and groups.
+template <typename X, typename T>
+void put_new(const Cache &c, const Step &step, int layer, const X *k, const X *v) {
+    const long P = padded(c.D), bytes = c.D * BLOCK * sizeof(T);
+    T *keys = (T *)c.keys[layer], *values = (T *)c.values[layer];
+    const Share mine(step.places ? step.rows * c.G : 0);
+    auto block_of = [&](long n) { return step.places[n / c.G] / BLOCK * c.G + n % c.G; };
+    // A key goes to as many lines as its block has, none of which is near after a layer's weights.
+    auto fetch = [&](long n) {
+        if (n >= mine.last || (n - c.G >= mine.first && block_of(n) == block_of(n - c.G))) return;
+        const char *block = (const char *)(keys + block_of(n) * c.D * BLOCK);
+        for (long line = 0; line < bytes; line += 64) __builtin_prefetch(block + line, 1);
+    };
+    fetch(mine.first);
+    for (long n = mine.first; n < mine.last; n++) {
+        fetch(n + 1);
+        const long block = block_of(n), place = step.places[n / c.G] % BLOCK, scale = block * BLOCK + place;
+        float *ks = c.key_scales ? c.key_scales[layer] + scale : nullptr;
+        float *vs = c.value_scales ? c.value_scales[layer] + scale : nullptr;
+        const X *key = k + n * c.D, *value = v + n * c.D;
+        // A value that is no number would spoil rows that do not see it, as zero times NaN is NaN: its key is NaN
+        // instead, and scores of keys that a row does not see are not looked at.
+        const bool sound = finite(value, c.D) && (!ks || finite(key, c.D));
+        std::vector<X> nothing(sound ? 0 : c.D, ks ? X{} : not_a_number<X>()), zeros(sound ? 0 : c.D);
+        if (!sound) key = nothing.data(), value = zeros.data();
+        Sums<T>::put_key(key, keys + block * c.D * BLOCK, place, c.D, ks);
+        Sums<T>::put_value(value, values + block * BLOCK * P, place, c.D, P, vs);
+        if (!sound && ks) *ks = NAN;
+    }
+}
+
+// Called by every thread of a region.
+template <typename X, typename T>
+void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k, const X *v, X *out, Turn &turn) {
+    typename Sums<T>::Thread held;
+    std::atomic<long> &next = turn.take();
+    Tasks tasks(c, step, Sums<T>::QUERIES);
+    const long count = tasks.count(), threads = omp_get_num_threads(), unit = std::max(1L, count / (threads * 8));
+    put_new<X, T>(c, step, layer, k, v);
+    Worker<X, T> worker(c, step, layer, q, out);
+    // The first piece is this thread's own, the others go to who is free.
+    const long own = omp_get_thread_num() * unit;
+    if (own < count) worker.expect(Tasks(tasks).at(own));
+    turn.meet();
+    for (long at = own; at < count; at = (threads + next.fetch_add(1, std::memory_order_relaxed)) * unit)
+        for (long t = at; t < std::min(at + unit, count); t++) {
+            const long then = t + 1 < at + unit ? t + 1 : at + threads * unit;
+            const Task task = tasks.at(t);
+            worker.run(task, Tasks(tasks).at(std::min(then, count - 1)));
+        }
+    turn.meet();
+}
+
 template <typename X, typename T>
 void attend(const Cache &c, const Step &step, int layer, const X *q, const X *k, const X *v, X *out) {
-    constexpr int QUERIES = Sums<T>::QUERIES;
-    long R = c.H / c.G, P = padded(c.D);
-    std::vector<Task> tasks;
     long work = 0;
-    for (int item = 0; item < step.items; item++)
-        for (int g = 0; g < c.G; g++)
-            for (int first = 0, all = step.count[item] * R; first < all; first += QUERIES) {
-                tasks.push_back({item, g, first, std::min(QUERIES, all - first)});
-                work += std::max(step.past[item] + step.count[item], step.seen[item]) * c.D * tasks.back().queries;
-            }
-    const std::vector<X> zeros(c.D), nothing(c.D, not_a_number<X>());
+    for (long item = 0; item < step.items; item++)
+        work += (long)std::max(step.past[item] + step.count[item], step.seen[item]) * c.D * step.count[item] * c.H;
+    Company company;
 #pragma omp parallel if (work > 100000)
     {
-        typename Sums<T>::Thread held;
-#pragma omp for schedule(static)
-        for (long n = 0; n < (step.places ? step.rows : 0); n++)
-            for (long g = 0; g < c.G; g++) {
-                long block = step.places[n] / BLOCK * c.G + g, place = step.places[n] % BLOCK, scale = block * BLOCK + place;
-                float *ks = c.key_scales ? c.key_scales[layer] + scale : nullptr;
-                float *vs = c.value_scales ? c.value_scales[layer] + scale : nullptr;
-                const long from = (n * c.G + g) * c.D;
-                // A value that is no number would spoil rows that do not see it, as zero times NaN is NaN: its key is NaN
-                // instead, and scores of keys that a row does not see are not looked at.
-                const bool sound = finite(v + from, c.D) && (!ks || finite(k + from, c.D));
-                const X *key = sound ? k + from : ks ? zeros.data() : nothing.data();
-                const X *value = sound ? v + from : zeros.data();
-                Sums<T>::put_key(key, (T *)c.keys[layer] + block * c.D * BLOCK, place, c.D, ks);
-                Sums<T>::put_value(value, (T *)c.values[layer] + block * BLOCK * P, place, c.D, P, vs);
-                if (!sound && ks) *ks = NAN;
-            }
-        Worker<X, T> worker(c, step, layer, q, out);
-        const long count = tasks.size(), unit = std::max(1L, count / (omp_get_num_threads() * 8));
-#pragma omp for schedule(dynamic, unit)
-        for (long t = 0; t < count; t++) worker.run(tasks[t], tasks[std::min(t + 1, count - 1)]);
+        Turn turn{company};
+        attend<X, T>(c, step, layer, q, k, v, out, turn);
     }
 }
 
@@ -572,6 +637,10 @@ int weft_paged_in_pairs(long D) {
     void weft_paged_##name(const Cache *cache, const Step *step, int layer, const X *q, const X *k, const X *v, \
                            X *out) {                                                                            \
         attend<X, T>(*cache, *step, layer, q, k, v, out);                                                       \
+    }                                                                                                           \
+    void weft_paged_##name##_within(const Cache *cache, const Step *step, int layer, const X *q, const X *k,    \
+                                    const X *v, X *out, Turn *turn) {                                           \
+        attend<X, T>(*cache, *step, layer, q, k, v, out, *turn);                                                \
     }
 WEFT_PAGED(bf16, bf16, bf16)
 WEFT_PAGED(fp32, float, float)

@@ -6,7 +6,7 @@
 // Keys lie in a block as [D/2][16][2], values as [8][P][2]: two dimensions, or two keys, are a pair.
 #pragma once
 #include <algorithm>
-#include <vector>
+#include <memory>
 
 #include "amx.h"
 #include "numbers.h"
@@ -231,12 +231,12 @@ struct Sums {
     const long D, P;
     const float factor;  // what scores are still to be multiplied by
     bool tiled = false;
-    std::vector<float> query;
-    std::vector<bf16> half, weights;  // queries and weights as tiles take them
+    const std::unique_ptr<float[]> query;
+    const std::unique_ptr<bf16[]> half, weights;  // queries and weights as tiles take them; not zeroed
     Values values;
 
     Sums(long D, long P, float scale)
-        : D(D), P(P), factor(scale), query(QUERIES * D), half(QUERIES * D), weights(QUERIES * KEYS) {}
+        : D(D), P(P), factor(scale), query(new float[QUERIES * D]), half(new bf16[QUERIES * D]), weights(new bf16[QUERIES * KEYS]) {}
 
     void begin(int queries) { tiled = tiles::in_use && queries > FEW && D % SPAN == 0 && P <= MOST; }
 
@@ -250,9 +250,9 @@ struct Sums {
     template <class Tile>
     void find_scores(int queries, const Tile &tile, float *s) {
         if (tiled)
-            (queries > tiles::SIDE ? tile_scores<true> : tile_scores<false>)(half.data(), D, tile.k, tile.v, tile.blocks, s);
+            (queries > tiles::SIDE ? tile_scores<true> : tile_scores<false>)(half.get(), D, tile.k, tile.v, tile.blocks, s);
         else
-            scores(queries, query.data(), D, tile.k, tile.v, tile.blocks, s);
+            scores(queries, query.get(), D, tile.k, tile.v, tile.blocks, s);
     }
 
     // Long before tiles load them: they wait for stores to be through.
@@ -274,7 +274,7 @@ struct Sums {
     template <class Tile>
     void mix(int queries, float *s, const Tile &tile, int first, int end, float *o) {
         if (!tiled) return mixture(queries, s, tile.v, tile.ahead, P, first, end, o);
-        (queries > tiles::SIDE ? tile_mixture<true> : tile_mixture<false>)(weights.data(), values, P, end, o);
+        (queries > tiles::SIDE ? tile_mixture<true> : tile_mixture<false>)(weights.get(), values, P, end, o);
     }
 
     static void put_key(const bf16 *x, bf16 *block, long place, long D, float *) {

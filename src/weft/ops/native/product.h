@@ -1,33 +1,7 @@
 // A product shared by the threads of a parallel region, with the kernels that this processor has.
 #pragma once
-#include <omp.h>
-#include <sched.h>
-
-#include <atomic>
-
+#include "company.h"
 #include "tiles.h"
-
-// The threads of a parallel region meet. They wait actively, as a step has many meetings and each is short,
-// but not for long: where the system runs something else meanwhile, waiting must not take its time.
-class Meeting {
-    std::atomic<long> arrived{0}, round{0};
-
-  public:
-    void wait() {
-        const long now = round.load(std::memory_order_relaxed);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == omp_get_num_threads()) {
-            arrived.store(0, std::memory_order_relaxed);
-            round.store(now + 1, std::memory_order_release);
-            return;
-        }
-        for (long spins = 0; round.load(std::memory_order_acquire) == now; spins++) {
-#if defined(__x86_64__)
-            _mm_pause();
-#endif
-            if (spins > 2000) sched_yield();
-        }
-    }
-};
 
 // out[rows, N] (+)= x w^T (+ bias), or out[rows, N / 2] of SwiGLU. Called by every thread of a parallel region with the same `next`, which
 // begins at 0: threads take panels as they come, so one that the system holds up holds up nobody else.
@@ -40,21 +14,25 @@ static void product(const Matrix &m, const Rows &a, long rows, float *out, long 
         for (long at = next.load(std::memory_order_relaxed); at < panels;) {
             const long share = (panels - at) / (2 * threads), unit = share > 1 ? share : 1;
             if (!next.compare_exchange_weak(at, at + unit, std::memory_order_relaxed)) continue;
-            for (long panel = at; panel < at + unit; panel++) work(panel);
+            work(at, at + unit);
             at = next.load(std::memory_order_relaxed);
         }
     };
-    if (tiles::take(m.format)) {
+    // In int8 both ways give the same bits, and one row is little more than reading weights, at which vectors are better.
+    if (tiles::take(m.format) && !(m.format == INT8 && rows == 1)) {
         tiles::Registers registers(rows);
-        return every([&](long panel) { tiles::panel(m, panel, a, rows, out, ld, use); });
+        return every([&](long panel, long end) { tiles::panels(m, panel, end, a, rows, out, ld, use); });
     }
     tiles::Flush as_tiles_do;
     const Tiles &vectors = TILES[m.format];
     const long blocks = ceil_div(rows, vectors.most);
-    every([&](long panel) {
-        for (long b = 0; b < blocks; b++) {
-            long first = rows * b / blocks, count = rows * (b + 1) / blocks - first;
-            vectors.of[count - 1](m, panel, a, first, out, ld, use);
-        }
+    every([&](long panel, long end) {
+        if (rows == 1 && vectors.four)
+            for (; panel + FOUR <= end; panel += FOUR) vectors.four(m, panel, a, out, use);
+        for (; panel < end; panel++)
+            for (long b = 0; b < blocks; b++) {
+                long first = rows * b / blocks, count = rows * (b + 1) / blocks - first;
+                vectors.of[count - 1](m, panel, a, first, out, ld, use);
+            }
     });
 }

@@ -26,6 +26,8 @@ struct Whole {
         _tile_dpbsud(2, 5, 6);
         _tile_dpbsud(3, 5, 7);
     }
+    static inline void first_of_next() { _tile_dpbsud(2, 4, 5); }
+    static inline void second_of_next() { _tile_dpbsud(3, 4, 6); }
     // sum += one line of weights times 4 bytes of a row, for `steps` of them.
     static inline Sum chain(Sum sum, const char *w, const char *x, long steps) {
         for (long k = 0; k < steps; k++, w += 128, x += 4) sum = dot_u8s8(sum, lanes(w), word(x));
@@ -34,6 +36,8 @@ struct Whole {
 };
 struct Half {
     using Sum = Floats;
+    static inline void first_of_next() { _tile_dpbf16ps(2, 4, 5); }
+    static inline void second_of_next() { _tile_dpbf16ps(3, 4, 6); }
     static inline Floats scaled(Sum sum, const Rows &, long, Floats) { return sum; }
     static inline void first() {
         _tile_dpbf16ps(0, 4, 6);
@@ -86,6 +90,34 @@ static void sums(const char *w, const Rows &a, const char *x, long steps, char *
     }
 }
 
+// The same of up to 16 rows with two panels, `apart` bytes from each other: [2][16][32] numbers. Two streams of weights
+// bring more from memory than one.
+template <class Kind>
+static void sums_of_two(const char *w, long apart, const Rows &a, const char *x, long steps, char *out) {
+    settle(x);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (long k = 0; k < steps; k++, w += 2 * STEP * SIDE) {
+        const char *next = w + apart;
+        for (long line = 0; line < 2 * STEP * SIDE; line += 64)
+            __builtin_prefetch(w + AHEAD + line), __builtin_prefetch(next + AHEAD + line);
+        _tile_loadd(4, x + k * STEP, a.stride);
+        _tile_loadd(6, w, 2 * STEP);
+        _tile_loadd(7, w + STEP, 2 * STEP);
+        Kind::first();
+        _tile_loadd(5, next, 2 * STEP);
+        Kind::first_of_next();
+        _tile_loadd(6, next + STEP, 2 * STEP);
+        Kind::second_of_next();
+    }
+    _tile_stored(0, out, 2 * STEP);
+    _tile_stored(1, out + STEP, 2 * STEP);
+    _tile_stored(2, out + 2 * STEP * SIDE, 2 * STEP);
+    _tile_stored(3, out + 2 * STEP * SIDE + STEP, 2 * STEP);
+}
+
 // The steps from `begin` on of the same with vectors: all where tiles are not granted, else what is no whole tile.
 template <class Kind>
 static void chains(const char *w, const Rows &a, const char *x, long begin, long rows, char *out) {
@@ -134,6 +166,16 @@ static void gate(const Matrix &m, long panel, const Rows &a, long first, long ro
 }
 
 template <class Kind>
+static void put_panel(const Matrix &m, long panel, const Rows &a, long first, long rows, const char *found, float *out,
+                      long ld, Use use) {
+    if (use == GATE) return gate<Kind>(m, panel, a, first, rows, found, out + first * ld + panel * LANES, ld);
+    for (int j = 0; j < 2; j++) {
+        const long output = panel * PANEL + j * LANES;
+        if (output < m.N) finish<Kind>(m, output, a, first, rows, found + j * STEP, out + first * ld + output, ld, use == ADD);
+    }
+}
+
+template <class Kind>
 static void block(const Matrix &m, long panel, const Rows &a, long first, long rows, float *out, long ld, Use use) {
     alignas(64) char found[BLOCK * 2 * STEP];
     const char *w = m.data + panel * (a.used / 4) * 128, *x = a.row(first);
@@ -143,21 +185,32 @@ static void block(const Matrix &m, long panel, const Rows &a, long first, long r
     else if (whole)
         (first ? sums<Kind, true, false> : sums<Kind, true, true>)(w, a, x, whole, found);
     chains<Kind>(w, a, x, whole * SIDE, rows, found);
-    if (use == GATE) return gate<Kind>(m, panel, a, first, rows, found, out + first * ld + panel * LANES, ld);
-    for (int j = 0; j < 2; j++) {
-        const long output = panel * PANEL + j * LANES;
-        if (output < m.N) finish<Kind>(m, output, a, first, rows, found + j * STEP, out + first * ld + output, ld, use == ADD);
+    put_panel<Kind>(m, panel, a, first, rows, found, out, ld, use);
+}
+
+// Two panels for up to 16 rows.
+template <class Kind>
+static void two(const Matrix &m, long panel, const Rows &a, long rows, float *out, long ld, Use use) {
+    alignas(64) char found[2][SIDE * 2 * STEP];
+    const long apart = a.used / 4 * 128, whole = in_use ? a.used / STEP : 0;
+    const char *w = m.data + panel * apart, *x = a.row(0);
+    if (whole) sums_of_two<Kind>(w, apart, a, x, whole, found[0]);
+    for (int p = 0; p < 2; p++) {
+        chains<Kind>(w + p * apart, a, x, whole * SIDE, rows, found[p]);
+        put_panel<Kind>(m, panel + p, a, 0, rows, found[p], out, ld, use);
     }
 }
 
 static inline bool take(long format) { return format == BF16 || (format == INT8 && in_use); }
 
-// As `tile` in packed.h for all rows of one panel.
-static void panel(const Matrix &m, long at, const Rows &a, long rows, float *out, long ld, Use use) {
-    for (long first = 0; first < rows; first += BLOCK) {
-        const long count = rows - first < BLOCK ? rows - first : BLOCK;
-        (m.format == INT8 ? block<Whole> : block<Half>)(m, at, a, first, count, out, ld, use);
-    }
+// As `tile` in packed.h for all rows of the panels from `at` to `end`.
+static void panels(const Matrix &m, long at, long end, const Rows &a, long rows, float *out, long ld, Use use) {
+    for (; rows <= SIDE && at + 2 <= end; at += 2) (m.format == INT8 ? two<Whole> : two<Half>)(m, at, a, rows, out, ld, use);
+    for (; at < end; at++)
+        for (long first = 0; first < rows; first += BLOCK) {
+            const long count = rows - first < BLOCK ? rows - first : BLOCK;
+            (m.format == INT8 ? block<Whole> : block<Half>)(m, at, a, first, count, out, ld, use);
+        }
 }
 
 #else
@@ -166,7 +219,7 @@ struct Registers {
     explicit Registers(long) {}
 };
 static inline bool take(long) { return false; }
-static void panel(const Matrix &, long, const Rows &, long, float *, long, Use) {}
+static void panels(const Matrix &, long, long, const Rows &, long, float *, long, Use) {}
 #endif
 
 }  // namespace tiles
