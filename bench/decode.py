@@ -14,7 +14,10 @@ as one batch of equal lengths without padding, which is better than its continuo
 
 Medians over rounds; the ratio beside a peer is the median over rounds of Weft's speed over the peer's in
 the same round. `cpu` is processor time over wall time and threads: far below 100 % means that the machine
-was shared and the figures are worth little.
+was shared and the figures are worth little. Before the engines' turns of each round the machine itself is
+timed, through PyTorch: bytes that a sum of 512 MB reads, and operations of a product of bf16 matrices of
+2,048 rows and columns. A guest's neighbours move both; where figures differ from those of another day, these
+tell whether the machine does too.
 
 Same work: the scores after one prompt must correlate with those of `--reference` (transformers in fp32)
 as the number format allows (the bounds are in AGREEMENT), and the share of new tokens that are equal up to
@@ -29,10 +32,13 @@ import os
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import environments
 from decode_models import SHAPES, folder_of, gguf_of
@@ -95,6 +101,32 @@ class Engine:
         self.process.wait()
 
 
+class Machine:
+    """What the machine has to give at the moment, whatever runs on it."""
+
+    def __init__(self, threads: int):
+        torch.set_num_threads(threads)
+        self._read = torch.ones(1 << 26, dtype=torch.int64)
+        self._square = torch.ones(2048, 2048, dtype=torch.bfloat16)
+        self.gigabytes: list[float] = []
+        self.teraflops: list[float] = []
+
+    def time(self) -> None:
+        """The best of three each: an interruption only lengthens."""
+        self.gigabytes.append(self._read.nbytes / _seconds(self._read.sum) / 1e9)
+        operations = 2 * self._square.shape[0] ** 3
+        self.teraflops.append(operations / _seconds(lambda: self._square @ self._square) / 1e12)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    found = []
+    for _ in range(3):
+        began = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -132,6 +164,7 @@ def measure(model: str, given: argparse.Namespace) -> dict[str, Any]:
         expected = reference.run(check, 1, logits=True)["logits"]
         reference.close()
     engines = {system: Engine(system, model, given) for system in given.systems}
+    machine = Machine(given.threads)
     found: dict[str, Any] = {
         system: {"versions": e.greeting["versions"], "cases": {}} for system, e in engines.items()
     }
@@ -144,11 +177,13 @@ def measure(model: str, given: argparse.Namespace) -> dict[str, Any]:
         for repeat in range(given.rounds + 1):  # the first warms up
             # Other prompts each round, or an engine with a prefix cache would not read them again.
             prompts = prompts_of(model, sequences, length, seed=repeat + 1)
+            machine.time()
             for system, engine in engines.items():
                 answer = engine.run(prompts, new)
                 if repeat:
                     _note(found[system]["cases"].setdefault(case, {}), case, answer, given.threads)
         show(model, case, found)
+        show_machine(machine)
     for engine in engines.values():
         engine.close()
     return found
@@ -181,6 +216,14 @@ def show(model: str, case: str, found: dict[str, Any]) -> None:
             f"   equal tokens {_equal(tokens, figures['tokens']):4.0%}",
             flush=True,
         )
+
+
+def show_machine(machine: Machine) -> None:
+    """Least, median and most of the rounds since the last time."""
+    for what, figures in (("reads, GB/s", machine.gigabytes), ("bf16 products, TFLOP/s", machine.teraflops)):
+        least, middle, most = min(figures), statistics.median(figures), max(figures)
+        print(f"  machine: {what} {least:.2f} to {most:.2f}, median {middle:.2f}", flush=True)
+        figures.clear()
 
 
 def _equal(ours: list[list[int]], theirs: list[list[int]]) -> float:
