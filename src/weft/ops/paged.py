@@ -115,7 +115,7 @@ class Pages:
         return out
 
     def native(self, layout: Layout, q_NHD: Tensor) -> NativeAttention | None:
-        """The kernel for queries like these, for the threads of a region that there is; None where there is none."""
+        """The kernel for queries like these, which all threads of a region call; None where there is none."""
         if q_NHD.dtype not in self._functions:
             kernel = _kernel(q_NHD, self.dtype, "_within")
             self._functions[q_NHD.dtype] = kernel and ctypes.cast(kernel, ctypes.c_void_p).value

@@ -3,8 +3,8 @@
 #include "company.h"
 #include "tiles.h"
 
-// out[rows, N] (+)= x w^T (+ bias), or out[rows, N / 2] of SwiGLU. Called by every thread of a parallel region with the same `next`, which
-// begins at 0: threads take panels as they come, so one that the system holds up holds up nobody else.
+// out[rows, N] (+)= x w^T (+ bias), or out[rows, N / 2] of SwiGLU. Called by every thread of a parallel region with the
+// same `next`, which begins at 0: threads take panels as they come, so one that the system holds up holds up nobody else.
 static void product(const Matrix &m, const Rows &a, long rows, float *out, long ld, Use use,
                     std::atomic<long> &next) {
     const long panels = ceil_div(m.N, PANEL);
