@@ -273,6 +273,19 @@ def test_text_that_repeats_nothing_costs_a_look_and_no_plan(monkeypatch):
     assert not speculator._right and not set(speculator._proposer._indexes) - {fresh}
 
 
+@pytest.mark.parametrize("free", [True, False])
+def test_steps_that_guess_nothing_are_timed(free, monkeypatch):
+    """What a step takes without guesses is what they are weighed against."""
+    speculator = Speculator(PromptLookup() if free else Fixed(False))
+    monkeypatch.setattr(Speculator, "_plan", lambda self, *_: 0)
+    fresh = sequence(range(2, 40))
+    fresh.cached = 37
+    speculator.propose([fresh])
+    assert not fresh.drafts
+    speculator.observe([Work(fresh, 1)], [[1]], 0.25)
+    assert speculator._times.expected(1) == 0.25
+
+
 def test_hours_of_fresh_text_do_not_make_it_forget_how_long_steps_take():
     speculator = Speculator(Fixed(True))
     cost = lambda rows: 1 + 0.1 * rows  # noqa: E731

@@ -152,17 +152,21 @@ class Speculator:
         self._guesses: dict[Sequence, tuple[int, ...]] = {}
         self._pause = self._rest = _LEAST_PROBE
         self._unwatched = self._watch_in = 0
+        self._watched = False
 
     def propose(self, running: Items[Sequence]) -> None:
         """Set the drafts of the sequences that decode."""
         if self._guesses:
             self._guesses = {}
+        self._watched = False
         if self._watch_in and not _anyone_begins(running):
             self._watch_in -= 1
             return
         sequences = [s for s in running if s.decodes and s.limit and s.search is None]
         if not sequences:
             return
+        # What a step takes without guesses is what they are weighed against.
+        self._watched = True
         if self._proposer.free:
             self._judge_free(sequences, running)
         else:
@@ -191,8 +195,12 @@ class Speculator:
 
     def observe(self, work: Items[Work], drawn: Items[Items[int]], seconds: float) -> None:
         """What a step took and brought: ``drawn`` has the tokens of each item that draws."""
-        if not self._guesses:
-            return
+        if self._guesses:
+            self._judge_all(work, drawn)
+        if self._watched and all(item.cost == item.rows and item.tokens == 1 for item in work):
+            self._times.observe(sum(item.rows for item in work), seconds)
+
+    def _judge_all(self, work: Items[Work], drawn: Items[Items[int]]) -> None:
         fresh = iter(drawn)
         for item in work:
             if not item.last:
@@ -202,8 +210,6 @@ class Speculator:
                 self._judge(item.sequence, guess, new)
             self.proposed += len(item.drafts)
             self.accepted += max(0, len(new) - 1)
-        if all(item.cost == item.rows and item.tokens == 1 for item in work):
-            self._times.observe(sum(item.rows for item in work), seconds)
 
     def forget(self, sequence: Sequence) -> None:
         """A sequence has ended."""
