@@ -178,8 +178,10 @@ class Speculator:
     def _judge_free(self, sequences: list[Sequence], running: Items[Sequence]) -> None:
         """Guess, use as many guesses as pay, and look again the later the longer none did."""
         guesses, count = self._proposer.propose(sequences, MOST), 0
-        # Most fresh text repeats nothing: then that was all.
-        if any(guesses):
+        if not any(guesses):
+            # Most fresh text repeats nothing: then that was all, once it is known how long such a step takes.
+            self._watched = not self._times.knows(len(running))
+        else:
             room = [min(most, len(guess)) for most, guess in zip(_room(sequences), guesses, strict=True)]
             count = self._plan(sequences, room, _beside(sequences, running))
             self._use(sequences, guesses, room, count)

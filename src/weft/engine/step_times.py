@@ -30,6 +30,10 @@ class StepTimes:
             # Interruptions only ever lengthen a step, so what is shorter is believed sooner.
             self._seconds[rows] = known + (0.5 if seconds < known else 0.05) * (seconds - known)
 
+    def knows(self, rows: int) -> bool:
+        """Whether steps of about so many rows were measured."""
+        return _rounded(rows) in self._seconds
+
     def fade(self) -> None:
         """Believe the measurements a little less.
 
