@@ -27,7 +27,11 @@ from weft.parallel.mesh import Mesh
 from weft.parallel.model import parallelise
 from weft.parallel.plan import Plan
 from weft.parallel.sequence import Line
-from weft.parallel.vocabulary import vocabulary_cross_entropy, vocabulary_cross_entropy_plain
+from weft.parallel.vocabulary import (
+    VocabularyEmbedding,
+    vocabulary_cross_entropy,
+    vocabulary_cross_entropy_plain,
+)
 from weft.parallel.world import joined
 from weft.train.objectives.pretrain import Pretrain
 
@@ -127,6 +131,23 @@ def test_the_loss_over_a_cut_vocabulary_is_that_of_one_process(
     two: Ranks, chunk: int, dtype: torch.dtype
 ) -> None:
     two.run(_loss, chunk, dtype)
+
+
+def _unknown(token: int) -> None:
+    _, line = _line()
+    own = torch.zeros(VOCABULARY, 16).chunk(line.size)[line.rank]
+    tokens = torch.full((1, 4), 3)
+    tokens[0, 1] = token
+    with pytest.raises(IndexError):
+        VocabularyEmbedding(nn.Parameter(own), line)(tokens)
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        vocabulary_cross_entropy(torch.zeros(1, 4 // line.size, 16), own, tokens, 1.0, line)
+
+
+@pytest.mark.parametrize("token", [VOCABULARY, VOCABULARY + 7, -1])
+def test_a_token_outside_the_vocabulary_fails_on_each_rank_as_in_one_process(two: Ranks, token: int) -> None:
+    """No rank has it, and none may take it for nothing: the loss would be finite and wrong."""
+    two.run(_unknown, token)
 
 
 class _Other(nn.Module):

@@ -92,10 +92,15 @@ def vocabulary_cross_entropy(
 
 
 def _places(tokens: Tensor, held: int, line: Line) -> tuple[Tensor, Tensor]:
-    """Rows of this rank's part of the vocabulary, and which tokens are not in it (their row is 0)."""
+    """Rows of this rank's part of the vocabulary, and which tokens are not in it (their row is 0).
+
+    A token that no rank has gets a row beyond the last on all of them: what looks it up then fails on each,
+    as in one process, instead of on none.
+    """
     index = tokens - line.rank * held
     absent = (index < 0) | (index >= held)
-    return index.masked_fill(absent, 0), absent
+    unknown = (tokens >= held * line.size) | ((tokens < 0) & (tokens != IGNORED))
+    return index.masked_fill(absent, 0).masked_fill(unknown, held), absent
 
 
 def losses_and_gradient(logits: Tensor, targets: Tensor, scale: float, line: Line, want: bool) -> Tensor:
