@@ -38,6 +38,7 @@ def pages(browser: Any, prepare: Callable[[Any], Any] = bool) -> Iterator[Callab
         page = context.new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: problems.append(said.text) if _complains(said) else None)
         page.on(
             "request",
             lambda asked: (
@@ -52,6 +53,11 @@ def pages(browser: Any, prepare: Callable[[Any], Any] = bool) -> Iterator[Callab
     for context in contexts:
         context.close()
     assert not problems
+
+
+def _complains(said: Any) -> bool:
+    """Not of an answer that is no 200: some are asked for, and the page tells of them."""
+    return said.type == "error" and not said.text.startswith("Failed to load resource")
 
 
 def shot(page: Any, name: str) -> None:

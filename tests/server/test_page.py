@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,15 @@ def test_stopping_a_long_answer(open_page, site):
     page.uncheck("#models input[value='small']")
     page.fill("#max_tokens", "7000")
     page.fill("#input", "def f():\n")
+    began = time.monotonic()
     page.press("#input", "Control+Enter")
     until(lambda: page.wait_for_timeout(20) or len(page.locator(".new").text_content()) > 20)
+    until(lambda: page.wait_for_timeout(20) or "tokens/s" in page.inner_text("#status"))
+    tokens, rate = map(
+        float, re.match(r"(\d+) tokens, ([\d.]+) tokens/s", page.inner_text("#status")).groups()
+    )
+    # Without a clock it would be a thousand times that.
+    assert rate < 30 * tokens / (time.monotonic() - began)
     page.keyboard.press("Escape")
     idle(page)
     assert page.inner_text("#status").startswith("Stopped")
@@ -175,6 +183,7 @@ def test_a_key_is_asked_for(open_page, checkpoint, tmp_path):
         shot(page, "key")
         page.click("#key-dialog button")
         page.wait_for_selector("#models input", state="attached")
+        assert page.evaluate("[...document.styleSheets].every((sheet) => sheet.cssRules.length)")
         page.fill("#input", "a")
         page.click("#send")
         idle(page)

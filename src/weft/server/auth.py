@@ -13,7 +13,7 @@ from weft.server.keys import Key, Keys
 from weft.server.ledger import Ledger
 
 _RELOAD_SECONDS = 2.0
-_OPEN = ("/", "/health", "/page/index.html", "/page/style.css")
+_OPEN = ("/", "/health", "/page/index.html")
 _ADMIN = ("/metrics", "/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
@@ -58,7 +58,7 @@ class Gate:
         path = scope["path"]
         presented = _presented(scope)
         key = keys.recognise(presented) if presented is not None else None
-        open_ = path in _OPEN or (path.startswith("/page/") and path.endswith(".js"))
+        open_ = path in _OPEN or (path.startswith("/page/") and path.endswith((".js", ".css")))
         if open_ or not keys.any:
             return key
         if key is None:

@@ -44,11 +44,13 @@ function busy(on) {
   for (const mode of document.querySelectorAll("header .switch button")) mode.disabled = on;
 }
 
-// What the stream of one model writes into its place; gives {text, tokens, seconds, ended}.
+// What the stream of one model writes into its place; gives {text, tokens, seconds, ended}, which the place
+// has as `told` from the start, for the speed while it is written.
 async function generate(path, body, place) {
   const writer = new Writer(place);
   const scroller = at("transcript");
   const told = { text: "", tokens: 0, seconds: 0, ended: "" };
+  place.told = told;
   let first = 0;
   place.classList.add("writing");
   try {
@@ -71,7 +73,6 @@ async function generate(path, body, place) {
     writer.end();
     place.classList.remove("writing");
     told.text = writer.text;
-    place.told = told;
   }
   return told;
 }
@@ -103,9 +104,9 @@ async function ask(path, body, place) {
 }
 
 function speed(places) {
-  const told = Object.values(places).map((place) => place.told ?? { tokens: place.childNodes.length, seconds: 0 });
+  const told = Object.values(places).map((place) => place.told).filter((each) => each?.tokens > 1);
   const tokens = told.reduce((sum, each) => sum + each.tokens, 0);
-  const rate = told.reduce((sum, each) => sum + (each.tokens > 1 ? (each.tokens - 1) / Math.max(each.seconds, 1e-3) : 0), 0);
+  const rate = told.reduce((sum, each) => sum + (each.tokens - 1) / Math.max(each.seconds, 1e-3), 0);
   return rate ? words().tokens(tokens, rate.toFixed(1)) : words().waiting;
 }
 
