@@ -105,6 +105,7 @@ def test_speculation_changes_nothing(tiny_decoder, tiny_tokenizer, monkeypatch, 
         ("choice", '{"a": 1}', "choice cannot be read"),
         ("xml", "", "kind 'xml'"),
         ("regex", "a" * 70_000, "70000 characters"),
+        ("lark", "start[temperature=0.5]: /a+/", "temperature has no effect here"),
     ],
 )
 def test_wrong_grammars_are_refused_with_a_sentence(engine, kind, text, message):
@@ -163,6 +164,50 @@ def test_a_grammar_that_fails_on_the_way_ends_its_request_alone(engine):
         engine.step()
     assert bad.finish_reason == "abort" and "too hard" in bad.error
     assert good.finish_reason == "length" and good.error is None
+
+
+DIVIDED = '{"type": "integer", "multipleOf": %s}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DIVIDED % 1234567,
+        DIVIDED % 99730,
+        DIVIDED % "1e30",
+        DIVIDED.replace("multipleOf", "multiple\\u004ff") % 1234567,
+        json.dumps({"type": "integer", "allOf": [{"multipleOf": 307}, {"multipleOf": 311}]}),
+        json.dumps({"type": "number", "allOf": [{"multipleOf": 307}, {"multipleOf": 3.11}]}),
+        json.dumps({"anyOf": [{"type": "integer", "multipleOf": 990 + i} for i in range(9)]}),
+    ],
+)
+def test_divisors_with_too_many_remainders_are_refused(text):
+    """What they cost is not in the compiler's fuel: one of them held up an engine for a minute."""
+    for kind, whole in (("json_schema", text), ("lark", f"start: %json {text}")):
+        with pytest.raises(UsageError, match="multipleOf"):
+            Grammar(kind, whole)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 4999},
+        {"type": "number", "multipleOf": 0.01},
+        {"type": "integer", "multipleOf": 86400},
+        {"type": "integer", "multipleOf": 100_000_000},
+        {"properties": {"price": {"multipleOf": 0.01}, "many": {"multipleOf": 12}, "all": {"multipleOf": 5}}},
+        {"properties": {"multipleOf": {"type": "integer"}}},
+    ],
+)
+def test_divisors_that_people_use_are_taken(engine, schema):
+    engine.generate([[1]], SamplingParams(max_tokens=2, grammar=Grammar("json_schema", json.dumps(schema))))
+
+
+def test_many_choices_may_begin_alike(engine):
+    choices = [f"item {number}" for number in range(3000)]
+    params = SamplingParams(temperature=0, max_tokens=30, grammar=Grammar("choice", json.dumps(choices)))
+    (answer,) = engine.generate([[1]], params)
+    assert answer.text in choices and answer.finish_reason == "stop"
 
 
 @pytest.mark.parametrize("text", ["(a{9000}){9000}", "a{99999999999}", "((x{300}){300}){300}"])

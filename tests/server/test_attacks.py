@@ -61,6 +61,7 @@ def test_huge_n_and_huge_logprobs_are_refused(client):
         {"type": "json_schema", "json_schema": {"schema": {"minLength": 10**9, "type": "string"}}},
         {"type": "json_schema", "json_schema": {"schema": {"pattern": "(a*)*" * 30, "type": "string"}}},
         {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 200_000]}}},
+        {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "multipleOf": 1234567}}},
         {"type": "choice", "choice": ["y" * 200_000]},
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 _LIMITS = LLParserLimits(
     # At some 50,000 steps a millisecond and 15,000, a grammar gets tens of milliseconds to be built and a few
-    # for each token; about 2 kB a state bound its memory.
+    # for each token; about 2 kB a state bound its memory. What they do not count is bounded before
+    # (:class:`weft.engine.params.Grammar`).
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=100_000,
     step_max_items=50_000,
@@ -31,6 +33,7 @@ _LIMITS = LLParserLimits(
 )
 # As much white space as people indent with, and not for ever, which some models would write.
 _JSON: JsonCompileOptions = {"whitespace_pattern": r"\n? {0,16}"}
+_TEMPERATURE = re.compile(r"^\s*[?!]?\w+\s*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
 _KEPT = 64
 """Compiled grammars that are remembered."""
 
@@ -122,8 +125,11 @@ def _source(grammar: Grammar) -> str:
         if grammar.kind == "regex":
             return LLMatcher.grammar_from_regex(grammar.text)
         if grammar.kind == "lark":
+            if _TEMPERATURE.search(grammar.text):
+                raise ValueError("a rule's temperature has no effect here; set that of the request")
             return LLMatcher.grammar_from_lark(grammar.text)
-        return LLMatcher.grammar_from_lark(f"start: {' | '.join(_choices(grammar.text))}")
+        # As one terminal: of alternatives in a rule only so many may begin alike.
+        return LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {' | '.join(_choices(grammar.text))}")
     except (ValueError, RecursionError, TypeError) as error:
         raise UsageError(f"The {_name(grammar)} cannot be read: {_sentence(str(error))}") from None
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from weft.core.errors import UsageError
+from weft.engine.remainders import remainders
 from weft.engine.repetition import expanded
 
 MASK64 = 2**64 - 1
@@ -23,6 +24,8 @@ MOST_GRAMMAR = 65_536
 """Characters of a grammar."""
 MOST_WRITTEN = 100_000
 """Characters of a grammar with its counted repetitions written out, which bounds the compiler's work."""
+MOST_REMAINDERS = 5_000
+"""States that the ``multipleOf`` of JSON schemas may take a compiler: a few tenths of a second."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Grammar:
                 f"The grammar's repetitions, written out, have {written} characters; {MOST_WRITTEN} are "
                 "allowed."
             )
+        if remainders(self.text) > MOST_REMAINDERS:
+            raise UsageError(
+                "The multipleOf of the grammar, or the least common multiple of several, is too large to be "
+                f"followed (above {MOST_REMAINDERS}); leave it out, and check the number afterwards."
+            )
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ class SamplingParams:
     ``top_p``: of those, the smallest set with probability of at least p (arXiv:1904.09751); 1 is off.
     ``min_p``: of those, tokens at least min_p times as likely as the best (arXiv:2407.01082); 0 is off.
     ``seed``: equal seeds, prompts and settings draw equal tokens; None draws a fresh seed.
-    ``stop``: texts before which the answer ends. ``stop_token_ids``: tokens that end it like the end of text.
+    ``stop``: texts before which the answer ends; the spelling of a special token means that token.
+    ``stop_token_ids``: tokens that end it like the end of text.
     ``ignore_eos``: go on after the end-of-text token.
     ``logprobs``: None, or how many of the likeliest tokens to report beside each drawn one (0: it alone),
     with natural logarithms of the model's own probabilities, before everything above.
@@ -99,30 +108,36 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
-            _whole("max_tokens", self.max_tokens, 1 if self.prompt_logprobs is None else 0, 2**31)
-        _whole("min_tokens", self.min_tokens, 0, 2**31 if self.max_tokens is None else self.max_tokens)
-        _number("repetition_penalty", self.repetition_penalty, 0.01, 100)
-        _number("frequency_penalty", self.frequency_penalty, -100, 100)
-        _number("presence_penalty", self.presence_penalty, -100, 100)
+            check_whole("max_tokens", self.max_tokens, 1 if self.prompt_logprobs is None else 0, 2**31)
+        check_whole("min_tokens", self.min_tokens, 0, 2**31 if self.max_tokens is None else self.max_tokens)
+        check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        check_number("frequency_penalty", self.frequency_penalty, -100, 100)
+        check_number("presence_penalty", self.presence_penalty, -100, 100)
+        if not isinstance(self.logit_bias, Mapping):
+            raise UsageError(f"logit_bias = {self.logit_bias!r} must map token ids to what is added.")
         for token, bias in self.logit_bias.items():
-            _whole("a token id of logit_bias", token, 0, 2**31)
-            _number(f"logit_bias of token {token}", bias, -1000, 1000)
-        _number("temperature", self.temperature, 0, 100)
-        _whole("top_k", self.top_k, 0, 2**31)
-        _number("top_p", self.top_p, 0, 1)
-        _number("min_p", self.min_p, 0, 1)
+            check_whole("a token id of logit_bias", token, 0, 2**31)
+            check_number(f"logit_bias of token {token}", bias, -1000, 1000)
+        check_number("temperature", self.temperature, 0, 100)
+        check_whole("top_k", self.top_k, 0, 2**31)
+        check_number("top_p", self.top_p, 0, 1)
+        check_number("min_p", self.min_p, 0, 1)
         if self.top_p == 0:
             raise UsageError("top_p = 0 keeps no token; for greedy write temperature = 0.")
         if self.seed is not None:
-            _whole("seed", self.seed, -(2**63), 2**64 - 1)
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            check_whole("seed", self.seed, -(2**63), 2**64 - 1)
+        if not isinstance(self.stop, tuple | list) or not all(
+            isinstance(text, str) and text for text in self.stop
+        ):
             raise UsageError(f"stop = {self.stop!r} must be a tuple of texts, none of them empty.")
+        if not isinstance(self.stop_token_ids, tuple | list):
+            raise UsageError(f"stop_token_ids = {self.stop_token_ids!r} must be a tuple of token ids.")
         for token in self.stop_token_ids:
-            _whole("a token id of stop_token_ids", token, 0, 2**31)
+            check_whole("a token id of stop_token_ids", token, 0, 2**31)
         if self.logprobs is not None:
-            _whole("logprobs", self.logprobs, 0, MOST_LOGPROBS)
+            check_whole("logprobs", self.logprobs, 0, MOST_LOGPROBS)
         if self.prompt_logprobs is not None:
-            _whole("prompt_logprobs", self.prompt_logprobs, 0, MOST_LOGPROBS)
+            check_whole("prompt_logprobs", self.prompt_logprobs, 0, MOST_LOGPROBS)
 
     @cached_property
     def plain(self) -> bool:
@@ -165,12 +180,12 @@ def uniform(seed: int, position: int) -> float:
     return (mix64(mix64(seed) + (position + 1) * 0x9E3779B97F4A7C15) >> 11) * 2.0**-53
 
 
-def _number(name: str, value: object, low: float, high: float) -> None:
+def check_number(name: str, value: object, low: float, high: float) -> None:
     right = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not right or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
         raise UsageError(f"{name} = {value!r} must be a number from {low:g} to {high:g}.")
 
 
-def _whole(name: str, value: object, low: int, high: int) -> None:
+def check_whole(name: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise UsageError(f"{name} = {value!r} must be a whole number from {low} to {high}.")

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from weft.core.errors import UsageError
+from weft.engine.params import check_number, check_whole
 
 Candidate = tuple[float, int, int]
 """The sum of logarithms of a beam that goes on, its number, and its next token."""
@@ -42,11 +42,10 @@ class Beams:
     alternatives: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.max_tokens, self.beams, self.alternatives) < 1 or self.alternatives > self.beams:
-            raise UsageError(
-                f"max_tokens = {self.max_tokens}, beams = {self.beams} and alternatives = "
-                f"{self.alternatives} must be at least 1, and alternatives no more than beams."
-            )
+        check_whole("max_tokens", self.max_tokens, 1, 2**31)
+        check_whole("beams", self.beams, 1, 2**31)
+        check_whole("alternatives", self.alternatives, 1, self.beams)
+        check_number("length_penalty", self.length_penalty, -20, 20)
 
 
 class Search:
