@@ -94,6 +94,14 @@ def test_adapters_come_and_go_while_the_model_serves(model, tiny_tokenizer, tmp_
     assert second != first, "no block of the old adapter is found under the new one's name"
 
 
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_an_adapter_needs_a_name(model, tiny_tokenizer, tmp_path, name):
+    """Without one its prefixes would be those of the model itself."""
+    engine = LLM(model, tiny_tokenizer, adapted=model)
+    with pytest.raises(UsageError, match="cannot be named"):
+        engine.adapters.load(name, tmp_path)
+
+
 def test_an_adapter_in_use_is_not_unloaded(model, tiny_tokenizer, tmp_path):
     write(tmp_path / "a", 1)
     engine = LLM(model, tiny_tokenizer, adapted=model)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from lora import write
 from weft.api import load
 from weft.checkpoint.huggingface import save_model
 from weft.cli.generate import command
+from weft.engine.runner import best_dtype
 from weft.ops.kernels import decoder
 
 
@@ -53,6 +56,40 @@ def test_weights_of_each_format_write_a_text(checkpoint, name):
     ended = CliRunner().invoke(command, [*options, "--dtype", name])
     assert ended.exit_code == 0, ended.output
     assert json.loads(ended.stdout)["tokens"] <= 6
+
+
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_the_first_layers_guess_and_change_nothing(checkpoint, name):
+    options = (checkpoint, "--prompt", "今天", "--max-new-tokens", "20", "--temperature", "0", "--json", "-")
+    texts = []
+    for more in ((), ("--draft-layers", "1"), ("--no-speculate",)):
+        ended = CliRunner().invoke(command, [*options, "--dtype", name, *more])
+        assert ended.exit_code == 0, ended.output
+        texts.append(json.loads(ended.stdout)["samples"])
+    assert texts[0] == texts[1] == texts[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--draft-layers", "2"), "The first 2 of 2 layers"),
+        (("--draft-layers", "0"), "The first 0 of 2 layers"),
+        (("--draft-layers", "1", "--draft", "x"), "leave one of the two out"),
+        (("--draft-layers", "1", "--no-speculate"), "without speculation would do nothing"),
+    ],
+)
+def test_layers_that_cannot_guess(checkpoint, options, message):
+    ended = run(checkpoint, "--prompt", "a", *options)
+    assert ended.exit_code == 2 and message in ended.output
+
+
+def test_an_adapter_is_said_to_run_in_its_own_format(checkpoint, tmp_path):
+    write(tmp_path / "a", 1)
+    options = (checkpoint, "--prompt", "a", "--max-new-tokens", "2", "--dtype", "int8", "--json", "-")
+    ended = CliRunner().invoke(command, [*options, "--adapter", str(tmp_path / "a"), "--verbose"])
+    assert ended.exit_code == 0, ended.output
+    work = best_dtype(torch.device("cpu"))
+    assert json.loads(ended.stdout)["weights"]["format"] == str(work).removeprefix("torch.")
 
 
 def test_formats_chosen_by_measurement_are_said(checkpoint, tmp_path, monkeypatch):

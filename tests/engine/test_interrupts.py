@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from weft.engine import LLM, SamplingParams
-from weft.engine.draft import early_exit
+from weft.engine.early_exit import early_exit
 from weft.engine.llm import _LEFT
 from weft.engine.params import Grammar
 from weft.engine.search import Beams

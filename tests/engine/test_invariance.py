@@ -11,6 +11,7 @@ import torch
 
 from weft.engine import LLM, SamplingParams
 from weft.engine.runner import prepare
+from weft.engine.weights import for_inference
 from weft.ops.paged import Pages
 
 SHAPES = {
@@ -52,12 +53,19 @@ def finish(engine: LLM, prompt, params):
     return sequence.generated, sequence.logprobs
 
 
-@pytest.fixture(
-    scope="module", params=[(s, d) for s in SHAPES for d in DTYPES], ids=lambda p: f"{p[0]}-{p[1]}"
-)
+CASES = [(shape, dtype) for shape in SHAPES for dtype in DTYPES]
+CASES += [("qwen3", f"packed {form}") for form in ("float32", "bfloat16", "int8", "int4")]
+CASES += [("experts", "packed int8"), ("window", "packed int8"), ("qwen2", "packed bfloat16")]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda p: f"{p[0]}-{p[1]}")
 def model(request, tiny_decoder):
+    """Of plain layers, and in the packed forms that are served."""
     shape, dtype = request.param
-    return prepare(tiny_decoder(**SHAPES[shape]), torch.device("cpu"), DTYPES[dtype])
+    cpu, plain = torch.device("cpu"), tiny_decoder(**SHAPES[shape])
+    if dtype.startswith("packed"):
+        return for_inference(plain, cpu, dtype.split()[1])
+    return prepare(plain, cpu, DTYPES[dtype])
 
 
 @pytest.fixture(scope="module", params=[GREEDY, SEEDED], ids=["greedy", "seeded"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weft.core.errors import UsageError
+from weft.core.errors import InternalError, UsageError
 from weft.engine import LLM, SamplingParams
 from weft.engine.sampler import change
+from weft.engine.search import Beams
 from weft.engine.sequence import Sequence, best
 from weft.engine.text import TextStream
 from weft.ops.attention import PackedRows
@@ -161,6 +162,84 @@ def test_bias_and_stops_outside_the_vocabulary(engine):
             engine.add(PROMPT, SamplingParams(**settings))
     with pytest.raises(UsageError, match="number of samples is 0"):
         engine.add_samples(PROMPT, SamplingParams(), 0)
+
+
+def test_stop_strings_that_spell_a_special_token_mean_it(engine):
+    """It has no text that could be compared."""
+    token = engine.tokenizer.token_id("<|im_end|>")
+    bias = {token: 500.0}
+    params = {"temperature": 0, "max_tokens": 9, "logit_bias": bias, "ignore_eos": True}
+    assert run(engine, SamplingParams(**params)).finish_reason == "length"
+    stopped = run(engine, SamplingParams(**params, stop=("<|im_end|>",)))
+    assert stopped.finish_reason == "stop" and stopped.generated == [token]
+    word = engine.tokenizer.encode("e")[0]
+    params["logit_bias"] = {word: 500.0}
+    assert run(engine, SamplingParams(**params, stop=("e",))).take() == ""
+
+
+def test_penalties_where_a_prompt_holds_tokens_that_nothing_draws(tiny_decoder, tiny_tokenizer):
+    """Models whose vocabulary is padded know more ids than their tokenizer."""
+    engine = LLM(tiny_decoder(vocab_size=640), tiny_tokenizer)
+    params = SamplingParams(temperature=0, max_tokens=5, repetition_penalty=1.3, ignore_eos=True)
+    assert len(run(engine, params, [5, 600, 6]).generated) == 5
+
+
+def test_answers_hold_the_probabilities_that_were_asked_for(engine):
+    (answer,) = engine.generate([PROMPT], SamplingParams(max_tokens=4, ignore_eos=True, logprobs=2))
+    assert [each.token for each in answer.logprobs] == list(answer.tokens)
+    assert all(len(each.top) == 2 for each in answer.logprobs)
+    (answer,) = engine.generate([PROMPT], SamplingParams(max_tokens=4))
+    assert answer.logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda engine: engine.generate("text", SamplingParams()), "come in a list"),
+        (lambda engine: engine.generate([1, 2], SamplingParams()), "come in a list"),
+        (lambda engine: engine.embed("text"), "come in a list"),
+        (lambda engine: engine.search("text", Beams()), "come in a list"),
+        (lambda engine: engine.generate([None], SamplingParams()), "a text or token ids, not None"),
+        (lambda engine: engine.generate([[1], [2]], [SamplingParams()]), "2 prompts and 1 settings"),
+        (lambda engine: engine.add([1], SamplingParams(), priority="high"), "priority = 'high'"),
+        (lambda engine: engine.add_text([1], priority=1.5), "priority = 1.5"),
+        (lambda engine: Beams(length_penalty=float("nan")), "length_penalty = nan"),
+        (lambda engine: Beams(length_penalty=1e9), "length_penalty = 1000000000.0"),
+        (lambda engine: Beams(beams=2.5), "beams = 2.5"),
+        (lambda engine: Beams(beams=2, alternatives=3), "alternatives = 3"),
+        (lambda engine: SamplingParams(stop_token_ids=5), "stop_token_ids = 5"),
+        (lambda engine: SamplingParams(logit_bias=[5]), "logit_bias"),
+    ],
+)
+def test_mistakes_are_sentences(engine, ask, message):
+    with pytest.raises(UsageError, match=message):
+        ask(engine)
+    assert not engine.scheduler.busy
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_sequences": 0}, "max_sequences = 0"),
+        ({"token_budget": -1}, "token_budget = -1"),
+        ({"cache_bytes": 0}, "cache_bytes = 0"),
+        ({"cache_dtype": torch.float16}, "A cache of torch.float16"),
+        ({"speculation": False}, "without speculation would do nothing"),
+    ],
+)
+def test_engines_without_sense(tiny_decoder, tiny_tokenizer, settings, message):
+    model = tiny_decoder()
+    draft = model if "speculation" in settings else None
+    with pytest.raises(UsageError, match=message):
+        LLM(model, tiny_tokenizer, draft=draft, **settings)
+
+
+def test_lost_blocks_are_noticed_when_an_abort_leaves_nothing_to_do(engine):
+    sequence = engine.add(PROMPT, SamplingParams())
+    engine.step()
+    engine.scheduler.pool.take()
+    with pytest.raises(InternalError, match="do not balance"):
+        engine.abort(sequence)
 
 
 def test_owners_do_not_see_each_others_prefixes(engine):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
-from weft.core.errors import CheckpointError
+from weft.core.errors import CheckpointError, InternalError, UsageError
 from weft.engine import LLM, SamplingParams
 from weft.engine.blocks import BlockPool
-from weft.engine.draft import DraftModel, early_exit
+from weft.engine.draft import DraftModel
+from weft.engine.early_exit import early_exit
+from weft.engine.fused import FusedDecoder
 from weft.engine.params import SamplingParams as Params
 from weft.engine.runner import prepare
 from weft.engine.scheduler import Work
@@ -334,6 +337,48 @@ def test_an_early_exit_shares_weights_and_changes_no_token(tiny_decoder, tiny_to
     assert answers(LLM(model, tiny_tokenizer, draft=draft), params) == plain
 
 
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("form", ["float32", "bfloat16", "int8", "int4"])
+def test_no_guess_changes_a_bit_of_what_is_served(tiny_decoder, tiny_tokenizer, always, form, settings):
+    """The packed forms, with guesses from the text, of another model, and of their own first layer."""
+    cpu, params = torch.device("cpu"), SETTINGS[settings]
+    model = for_inference(tiny_decoder(), cpu, form)
+    plain = answers(LLM(model, tiny_tokenizer, speculation=False), params)
+    for draft in (None, for_inference(tiny_decoder(seed=9), cpu, form), early_exit(model, 1)):
+        engine = LLM(model, tiny_tokenizer, draft=draft)
+        assert answers(engine, params) == plain
+        assert draft is None or engine.stats().proposed
+
+
+@pytest.mark.parametrize("kind", ["plain", "packed", "fused", "experts"])
+def test_an_early_exit_is_the_model_cut_off(tiny_decoder, tiny_tokenizer, kind, monkeypatch):
+    """The same tokens as a checkpoint with the first layer, the final norm and the output alone."""
+    monkeypatch.setenv("WEFT_COMPILE", "off")
+    cpu = torch.device("cpu")
+    shape = {"architecture": "Qwen3MoeForCausalLM", "num_experts": 5, "num_experts_per_tok": 2}
+    shape |= {"moe_intermediate_size": 24, "mlp_only_layers": ()}
+    whole, first = (tiny_decoder(**(shape if kind == "experts" else {})) for _ in range(2))
+    del first.blocks[1:]
+    first.config = replace(first.config, num_hidden_layers=1)
+    form = {
+        "plain": lambda model: prepare(model, cpu, torch.float32),
+        "packed": lambda model: for_inference(model, cpu, "int8"),
+        "fused": lambda model: FusedDecoder(prepare(model, cpu, torch.float32), "float32"),
+        "experts": lambda model: for_inference(model, cpu, "float32"),
+    }[kind]
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=3)
+    cut, alone = early_exit(form(whole), 1), form(first)
+    assert cut.number_format == alone.number_format
+    found, expected = (LLM(model, tiny_tokenizer).generate([[3, 4, 5]], params) for model in (cut, alone))
+    assert found == expected
+
+
+@pytest.mark.parametrize("layers", [0, 2, -1, "1"])
+def test_an_early_exit_takes_some_layers_and_leaves_some(tiny_decoder, layers):
+    with pytest.raises(UsageError, match="from 1 to 1"):
+        early_exit(tiny_decoder(), layers)
+
+
 def test_a_damaged_draft_guesses_nothing_and_changes_no_token(tiny_decoder, tiny_tokenizer, always):
     model, draft = (prepare(tiny_decoder(), torch.device("cpu"), torch.float32) for _ in range(2))
     draft.embedding.weight.data[7] = float("nan")
@@ -360,6 +405,14 @@ def test_a_draft_that_lacks_tokens_of_a_prompt_leaves_it_alone(tiny_decoder, tin
     found = engine.generate(prompts, params)
     assert [one.tokens for one in found] == [one.tokens for one in alone]
     assert looked_up and max(looked_up) < 512
+
+
+def test_blocks_that_a_draft_model_lost_are_noticed(tiny_decoder, tiny_tokenizer, always):
+    model = tiny_decoder()
+    engine = LLM(model, tiny_tokenizer, draft=early_exit(model, 1))
+    engine._speculator._proposer._pool.take()
+    with pytest.raises(InternalError, match="do not balance"):
+        engine.generate([[1, 2, 3]], SETTINGS["greedy"])
 
 
 def test_a_draft_model_has_room_after_requests_made_way(tiny_decoder, tiny_tokenizer):

@@ -17,9 +17,10 @@ from weft.checkpoint.kinds import read_config
 from weft.checkpoint.safe_folder import read_json
 from weft.core.errors import CheckpointError, ResourceError, UsageError
 from weft.core.hardware import usable_cores
+from weft.engine.early_exit import early_exit
 from weft.engine.runner import prepare
 from weft.engine.weights import for_inference
-from weft.models import DecoderConfig
+from weft.models import Decoder, DecoderConfig
 from weft.models.baseline import Baseline
 from weft.models.encdec import EncoderDecoder
 from weft.models.encoder import Encoder
@@ -39,6 +40,7 @@ def load(
     max_sequences: int = 8,
     adapters: Mapping[str, str | Path] | None = None,
     draft: str | Path | None = None,
+    draft_layers: int | None = None,
     speculation: bool = True,
     cache_dtype: str | None = None,
 ) -> Any:
@@ -52,25 +54,27 @@ def load(
     "cpu", "cuda" or "cuda:1" (None: the GPU when there is one). ``max_sequences`` are worked on at once.
 
     ``adapters`` are LoRA adapters by name, PEFT folders; an empty mapping has none yet and lets them come
-    later, which takes a second copy of the weights. ``draft`` is a small checkpoint of the same tokenizer
-    that guesses tokens ahead; ``speculation`` False guesses none, not even from the text itself; neither
-    changes an answer. ``cache_dtype`` "int8" halves the memory of keys and values and changes answers a
-    little (``bench/cache_int8.py`` measures it).
+    later. They take a second copy of the weights, in bf16 or fp32 whatever ``dtype`` says, which requests
+    with an adapter go through. ``draft`` is a small checkpoint of the same tokenizer that guesses ahead;
+    ``draft_layers`` lets so many first layers of the model itself guess; ``speculation`` False guesses none,
+    not even from the text itself; none of them changes an answer. ``cache_dtype`` "int8" halves the memory of
+    keys and values and changes answers a little (``bench/cache_int8.py`` measures it).
     Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
     """
     folder = resolve(path)
     shape = read_config(folder)
     if not isinstance(shape, DecoderConfig):
-        given = (adapters or None, draft, cache_dtype)
+        given = (adapters or None, draft, draft_layers, cache_dtype)
         if any(option is not None for option in given):
             raise UsageError(
-                f"adapters, draft and cache_dtype are for decoders, not for a {shape.architecture}."
+                "adapters, draft, draft_layers and cache_dtype are for decoders, not for a "
+                f"{shape.architecture}."
             )
         return task_model(folder, dtype, device)
     if cache_dtype not in CACHE_DTYPES:
         raise UsageError(f"cache_dtype = {cache_dtype!r} is not a choice; write int8, or leave it out.")
-    if draft is not None and not speculation:
-        raise UsageError("A draft model without speculation would do nothing; leave one of the two out.")
+    if draft is not None and draft_layers is not None:
+        raise UsageError("draft and draft_layers both say who guesses; leave one of the two out.")
     place = _device(device)
     # PyTorch counts cores that a container's quota forbids, and threads beyond the quota wait for each other.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
@@ -86,13 +90,21 @@ def load(
         max_sequences=max_sequences,
         ends=known,
         adapted=adapted,
-        draft=None if draft is None else for_inference(load_model(resolve(draft)), place, dtype),
+        draft=_guesser(model, draft, draft_layers, place, dtype),
         speculation=speculation,
         cache_dtype=CACHE_DTYPES[cache_dtype],
     )
     for name, adapter in (adapters or {}).items():
         loaded.load_adapter(name, adapter)
     return loaded
+
+
+def _guesser(
+    model: Decoder, draft: str | Path | None, layers: int | None, place: torch.device, dtype: str | None
+) -> Decoder | None:
+    if layers is not None:
+        return early_exit(model, layers)
+    return None if draft is None else for_inference(load_model(resolve(draft)), place, dtype)
 
 
 def task_model(

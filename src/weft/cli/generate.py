@@ -42,8 +42,13 @@ ADAPTER = "adapter"
     "it.",
 )
 @click.option("--device", help="cpu or cuda; by default the GPU when there is one.")
-@click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter, a PEFT folder.")
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    help="A LoRA adapter, a PEFT folder; the answer then comes from weights in bfloat16 or float32.",
+)
 @click.option("--draft", type=click.Path(path_type=Path), help="A small checkpoint that guesses ahead.")
+@click.option("--draft-layers", type=int, help="Let so many first layers of the model itself guess ahead.")
 @click.option("--speculate/--no-speculate", default=True, help="Guess tokens ahead; answers are the same.")
 @click.option("--cache-dtype", type=click.Choice(["int8"]), help="Keep keys and values in half the memory.")
 @click.option("--verbose", is_flag=True, help="Say which number formats were chosen, and by what figures.")
@@ -58,6 +63,7 @@ def command(
     device: str | None,
     adapter: Path | None,
     draft: Path | None,
+    draft_layers: int | None,
     speculate: bool,
     cache_dtype: str | None,
     verbose: bool,
@@ -82,10 +88,13 @@ def command(
         max_sequences=min(num_samples, 16),
         adapters=None if adapter is None else {ADAPTER: adapter},
         draft=draft,
+        draft_layers=draft_layers,
         speculation=speculate,
         cache_dtype=cache_dtype,
     )
-    weights = described(model.llm.runner.model)
+    runner = model.llm.runner
+    used = runner.model if adapter is None or runner.adapters is None else runner.adapters.model
+    weights = described(used)
     if verbose:
         click.echo("\n".join([f"weights: {weights['format']}", *weights["choices"]]), err=True)
     chosen = None if adapter is None else ADAPTER

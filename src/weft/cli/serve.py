@@ -70,6 +70,9 @@ if TYPE_CHECKING:
     help="An argument of vLLM's engine, for instance tensor_parallel_size=4.",
 )
 @click.option("--draft", help="A small checkpoint that guesses ahead for the first model.")
+@click.option(
+    "--draft-layers", type=int, help="Let so many first layers of the first model itself guess ahead."
+)
 @click.option("--speculate/--no-speculate", default=True, help="Guess tokens ahead; answers are the same.")
 @click.option("--cache-dtype", type=click.Choice(["int8"]), help="Keep keys and values in half the memory.")
 def command(checkpoints: tuple[str, ...], **options: Any) -> Record:
@@ -113,6 +116,7 @@ class _Asked:
     engine_python: str | None
     engine_settings: tuple[str, ...]
     draft: str | None
+    draft_layers: int | None
     speculate: bool
     cache_dtype: str | None
 
@@ -133,7 +137,8 @@ class _Asked:
             raise UsageError("TLS needs both --tls-certificate and --tls-key.")
         if self.engine == "weft" and (self.engine_python or self.engine_settings):
             raise UsageError("--engine-python and --engine-setting belong to --engine vllm.")
-        if self.engine == "vllm" and (self.adapters or self.adapter_root or self.draft or self.cache_dtype):
+        own = (self.adapters, self.adapter_root, self.draft, self.draft_layers, self.cache_dtype)
+        if self.engine == "vllm" and any(own):
             raise UsageError(
                 "--engine vllm takes no adapters, no draft and no --cache-dtype; leave them out."
             )
@@ -160,6 +165,7 @@ def _engines(asked: _Asked, named: dict[str, str]) -> dict[str, EngineOptions]:
             asked.max_sequences,
             adapters=shared[each] or ({} if asked.adapter_root else None),
             draft=asked.draft if each == first else None,
+            draft_layers=asked.draft_layers if each == first else None,
             speculation=asked.speculate,
             cache_dtype=asked.cache_dtype,
             kind=asked.engine,

@@ -38,9 +38,11 @@ class Adapters:
     def load(self, name: str, folder: str | Path) -> None:
         """Read the PEFT adapter in ``folder``.
 
-        Raises UsageError for a name that is in use, CheckpointError for an adapter that is damaged, of
-        another model, or of a kind that is not supported.
+        Raises UsageError for a name that is in use or none, CheckpointError for an adapter that is damaged,
+        of another model, or of a kind that is not supported.
         """
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"An adapter cannot be named {name!r}; give it a text that is not empty.")
         if name in self._loaded:
             raise UsageError(f"An adapter named {name!r} is loaded already; unload it first.")
         self._loaded[name] = read_adapter(Path(folder), self.model)

@@ -12,8 +12,8 @@ class Completion:
     """An answer: ``text`` without the stop string, all new ``tokens``, and why it ended.
 
     ``finish_reason`` is "stop" (end of text or a stop string), "length" (``max_tokens`` or the end of the
-    context) or "abort". ``prompt_logprobs`` has an entry for each token of the prompt, the first None, when
-    the parameters ask for them.
+    context) or "abort". ``logprobs`` has an entry for each of ``tokens``, and ``prompt_logprobs`` one for
+    each token of the prompt, the first None; both are None unless the parameters ask for them.
     """
 
     text: str
@@ -21,12 +21,13 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
     @classmethod
     def of(cls, sequence: Sequence, text: str) -> Completion:
         """The answer of a finished sequence whose whole text is ``text``."""
         assert sequence.finish_reason is not None
-        wanted = sequence.params.prompt_logprobs is not None
-        scores = tuple(sequence.prompt_logprobs) if wanted else None
-        tokens = tuple(sequence.generated)
-        return cls(text, tokens, sequence.finish_reason, sequence.prompt_length, scores)
+        params, tokens = sequence.params, tuple(sequence.generated)
+        of_prompt = None if params.prompt_logprobs is None else tuple(sequence.prompt_logprobs)
+        own = None if params.logprobs is None else tuple(sequence.logprobs)
+        return cls(text, tokens, sequence.finish_reason, sequence.prompt_length, of_prompt, own)

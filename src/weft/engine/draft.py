@@ -7,8 +7,6 @@ import weakref
 from collections.abc import Sequence as Items
 from dataclasses import replace
 
-import torch
-
 from weft.core.errors import CheckpointError
 from weft.engine.blocks import BLOCK, BlockPool
 from weft.engine.cache import affordable, free_memory, pages
@@ -92,6 +90,10 @@ class DraftModel:
         self._shadows.clear()
         self._pool.clear()
 
+    def check(self) -> None:
+        """As the protocol says."""
+        self._pool.check(0)
+
     def _knows(self, sequence: Sequence, count: int) -> bool:
         """Whether it is short enough, and of tokens that the small model has: a prompt may hold others."""
         if len(sequence.tokens) + count > self._context:
@@ -153,14 +155,3 @@ class _Mute:
 
     def flush(self) -> str:
         return ""
-
-
-def early_exit(model: Decoder, layers: int) -> Decoder:
-    """A draft without training: the first ``layers`` blocks of ``model`` and its output, weights shared."""
-    draft = Decoder.__new__(Decoder)
-    torch.nn.Module.__init__(draft)
-    draft.config = replace(model.config, num_hidden_layers=layers)
-    draft.embedding, draft.norm, draft.output = model.embedding, model.norm, model.output
-    draft.blocks = model.blocks[:layers]
-    draft.register_buffer("inverse_frequencies", model.inverse_frequencies, persistent=False)
-    return draft.eval()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.core.errors import UsageError
-from weft.models import Decoder
+from weft.models import Decoder, DecoderConfig
 from weft.models.layers import Block, FeedForward
 from weft.models.moe import SparseFeedForward
 from weft.ops.cache import AttentionContext
@@ -114,6 +114,18 @@ class FusedDecoder(Decoder):
         self._after = Compiled(FusedBlock.after, dynamic=True)
 
     final_norm: Tensor
+
+    def shortened(self, config: DecoderConfig) -> FusedDecoder:
+        """The first of its blocks, as many as ``config`` has; weights are shared."""
+        short = FusedDecoder.__new__(FusedDecoder)
+        nn.Module.__init__(short)
+        short.config, short._weights = config, self._weights
+        short.embedding, short.scores = self.embedding, self.scores
+        short.register_buffer("inverse_frequencies", self.inverse_frequencies, persistent=False)
+        short.register_buffer("final_norm", self.final_norm)
+        short.blocks = self.blocks[: config.num_hidden_layers]
+        short._before, short._after = self._before, self._after
+        return short
 
     @property
     def number_format(self) -> str:

@@ -22,7 +22,7 @@ from weft.engine.completion import Completion
 from weft.engine.draft import DraftModel
 from weft.engine.grammar import Grammars
 from weft.engine.graphs import captured_steps
-from weft.engine.params import MASK64, SamplingParams
+from weft.engine.params import MASK64, SamplingParams, check_whole
 from weft.engine.pooled import Pooled
 from weft.engine.prompts import Prompt, Prompts
 from weft.engine.runner import Runner, StepRunner
@@ -48,7 +48,8 @@ class LLM:
 
     The model is used as it is: its weights' dtype and device are those of the work, and of the cache unless
     ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
-    tokens of one step, and so how long a prompt holds up the others. ``cache_bytes`` bound the cache (None:
+    tokens of one step, and so how long a prompt holds up the others (there is always room for one of each
+    sequence and one more). ``cache_bytes`` bound the cache (None:
     half of the memory, on a GPU of what is free, and no more than all sequences need at full length, four
     times that where each may be searched by beams, and 16 times what one needs at least: encoder-decoders).
     ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter
@@ -80,6 +81,14 @@ class LLM:
                 f"{model.config.vocab_size}: they do not belong together."
             )
         weight = model.embedding.weight
+        check_whole("max_sequences", max_sequences, 1, 2**20)
+        check_whole("token_budget", token_budget, 1, 2**31)
+        if cache_bytes is not None:
+            check_whole("cache_bytes", cache_bytes, 1, 2**63)
+        if cache_dtype not in (None, weight.dtype, torch.int8):
+            raise UsageError(f"A cache of {cache_dtype} is not possible here: write int8, or leave it out.")
+        if draft is not None and not speculation:
+            raise UsageError("A draft model without speculation would do nothing; leave one of the two out.")
         self.tokenizer = tokenizer
         self.reads_source = isinstance(model, EncoderDecoder)
         if self.reads_source and (adapted or draft or cache_dtype == torch.int8):
@@ -146,8 +155,14 @@ class LLM:
             self._speculator.observe(work, drawn, time.perf_counter() - began)
         self._postprocess(work, drawn)
         self._steps += 1
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        """While nothing is under way every block must be free."""
         if not self.scheduler.busy:
             self.scheduler.check()
+            if self._speculator:
+                self._speculator.check()
 
     def _postprocess(self, work: list[Work], drawn: list[list[int]]) -> None:
         """Give each sequence its new tokens, and end those that are done."""
@@ -331,6 +346,7 @@ class LLM:
     ) -> Sequence:
         if adapter is not None:
             self.adapters.check(adapter)
+        check_whole("priority", priority, -(2**31), 2**31)
         known = self.tokenizer.vocab_size
         if wrong := [token for token in (*params.logit_bias, *params.stop_token_ids) if token >= known]:
             raise UsageError(
@@ -350,7 +366,7 @@ class LLM:
             owner=owner,
             adapter=adapter,
             priority=priority,
-            ends=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.ends),
+            ends=self._ends_of(params),
             grammar=grammar,
             source=source,
             search=search,
@@ -363,6 +379,13 @@ class LLM:
             self._leaders[sequence.prompt_digest] = sequence
         self._queue(sequence)
         return sequence
+
+    def _ends_of(self, params: SamplingParams) -> frozenset[int]:
+        """Tokens that end an answer. A special one has no text, so a stop that spells it means it."""
+        special = self.tokenizer.special_ids
+        spelled = (token for token in map(self.tokenizer.token_id, params.stop) if token in special)
+        own = frozenset() if params.ignore_eos else self.ends
+        return own.union(params.stop_token_ids, (token for token in spelled if token is not None))
 
     def _queue(self, sequence: Sequence) -> None:
         """An interrupt in between may leave it in a line, known to nobody: then recovery drops it."""
@@ -411,6 +434,7 @@ class LLM:
         """
         if self.reads_source:
             raise UsageError("Vectors of texts come from decoders and encoders, not from encoder-decoders.")
+        check_whole("priority", priority, -(2**31), 2**31)
         tokens = self.encode(prompt, room=0)
         sequence = Sequence(
             tokens,
@@ -427,14 +451,14 @@ class LLM:
 
     def embed(self, prompts: Items[Prompt]) -> list[npt.NDArray[np.float32]]:
         """A vector [E] of length 1 for each prompt, in order: the mean of its last hidden states."""
-        sequences = self._ended(map(self.add_text, prompts))
+        sequences = self._ended(map(self.add_text, _several(prompts)))
         return [sequence.pooled.vector() for sequence in sequences if sequence.pooled is not None]
 
     def search(
         self, prompts: Items[Prompt], how: Beams, *, adapter: str | None = None
     ) -> list[list[Written]]:
         """The answers to each prompt by beam search, best first. Raises as :meth:`add_search`."""
-        sequences = self._ended(self.add_search(prompt, how, adapter=adapter) for prompt in prompts)
+        sequences = self._ended(self.add_search(prompt, how, adapter=adapter) for prompt in _several(prompts))
         return [sequence.search.answers for sequence in sequences if sequence.search is not None]
 
     def _ended(self, adding: Iterable[Sequence]) -> list[Sequence]:
@@ -463,6 +487,7 @@ class LLM:
             self._recover()
             raise
         sequence.finish_reason, self._half_done = "abort", False
+        self._check_idle()
 
     def generate(
         self,
@@ -471,8 +496,15 @@ class LLM:
         *,
         adapter: str | None = None,
     ) -> list[Completion]:
-        """An answer to each prompt, in order, all worked on together; ``params`` for all or one for each."""
-        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        """An answer to each prompt, in order, all worked on together; ``params`` for all or one for each.
+
+        Raises as :meth:`add`, and UsageError for one text instead of several, and for more or fewer settings
+        than prompts.
+        """
+        many = len(_several(prompts))
+        each = [params] * many if isinstance(params, SamplingParams) else params
+        if len(each) != many:
+            raise UsageError(f"There are {many} prompts and {len(each)} settings; give one for each.")
         asked = zip(prompts, each, strict=True)
         sequences = self._ended(self.add(prompt, one, adapter=adapter) for prompt, one in asked)
         return [Completion.of(sequence, sequence.take()) for sequence in sequences]
@@ -498,6 +530,13 @@ def _own_failure(sequence: Sequence) -> Iterator[None]:
         yield
     except Exception as failure:
         sequence.fail(failure)
+
+
+def _several(prompts: Items[Prompt]) -> Items[Prompt]:
+    """UsageError for one prompt: a text would be as many as it has characters."""
+    if isinstance(prompts, str) or any(isinstance(prompt, int) for prompt in prompts):
+        raise UsageError("Prompts come in a list; write [prompt] for one.")
+    return prompts
 
 
 def _room(params: SamplingParams) -> int:

@@ -24,6 +24,8 @@ class Prompts:
 
     def encode(self, prompt: Prompt, room: int) -> list[int]:
         """See :meth:`weft.engine.LLM.encode`."""
+        if not isinstance(prompt, Items):
+            raise UsageError(f"A prompt is a text or token ids, not {prompt!r}.")
         tokens = self._encoded(prompt) if isinstance(prompt, str) else list(prompt)
         if not all(isinstance(token, int) and not isinstance(token, bool) for token in tokens):
             raise UsageError("A prompt of token ids must hold whole numbers only.")

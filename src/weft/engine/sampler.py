@@ -181,9 +181,12 @@ def logprobs(scores_MV: Tensor, tokens: Rows[int], count: int) -> list[TokenLogp
 
 
 def penalise(scores_V: Tensor, seen: Rows[int], penalty: float) -> Tensor:
-    """Scores in which the scores of ``seen`` tokens are divided (positive) or multiplied by ``penalty``."""
+    """Scores in which the scores of ``seen`` tokens are divided (positive) or multiplied by ``penalty``.
+
+    Of tokens beyond V, which a prompt may hold and nothing draws, there is none.
+    """
     if penalty == 1:
         return scores_V
-    index = torch.tensor(seen, device=scores_V.device)
+    index = torch.tensor([token for token in seen if token < len(scores_V)], device=scores_V.device).long()
     old = scores_V[index]
     return scores_V.index_put((index,), torch.where(old > 0, old / penalty, old * penalty))

@@ -50,6 +50,10 @@ class Proposer(Protocol):
         """Whatever is known of sequences may be half done."""
         ...
 
+    def check(self) -> None:
+        """Raise InternalError if something is still held for sequences that have all ended."""
+        ...
+
 
 class PromptLookup:
     """What followed the last time that the newest tokens stood there (prompt lookup decoding, Saxena 2023).
@@ -79,6 +83,9 @@ class PromptLookup:
     def restart(self) -> None:
         """As the protocol says."""
         self._indexes.clear()
+
+    def check(self) -> None:
+        """As the protocol says: it holds no blocks."""
 
     def _guess(self, sequence: Sequence, count: int) -> tuple[int, ...]:
         index = self._indexes.get(sequence)
@@ -222,6 +229,10 @@ class Speculator:
         """A step was left half way."""
         self._guesses, self._right = {}, {}
         self._proposer.restart()
+
+    def check(self) -> None:
+        """As :meth:`Proposer.check`."""
+        self._proposer.check()
 
     def _judge(self, sequence: Sequence, guess: tuple[int, ...], new: Items[int]) -> None:
         share = self._right.get(sequence, self._usual)

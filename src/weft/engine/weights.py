@@ -15,7 +15,7 @@ from weft.core.errors import ResourceError, UsageError
 from weft.engine.formats import Choice, Measure, Shape, choose, figures_file
 from weft.engine.fused import FusedDecoder, dense
 from weft.engine.runner import best_dtype, prepare
-from weft.models import Decoder
+from weft.models import Decoder, DecoderConfig
 from weft.models.layers import Block, FeedForward, Linear
 from weft.models.moe import SparseFeedForward
 from weft.ops.arena import Arena
@@ -152,10 +152,23 @@ class PackedDecoder(Decoder, NativeModel):
         self._forms = (forms,) if isinstance(forms, Format) else sorted({c.form for c in self.choices})
         heads = Heads(config.num_attention_heads, config.num_key_value_heads, config.head_dim)
         final = model.norm.weight.detach().float()
-        self._steps = Steps(layers, final, output, heads, config.rms_norm_eps, dtype)
-        dense = all(isinstance(layer.feed, PackedFeed) for layer in layers)
-        frequencies = model.inverse_frequencies
-        self._whole = WholeStep(self._steps, self.embedding.weight.data, frequencies) if dense else None
+        self._go(Steps(layers, final, output, heads, config.rms_norm_eps, dtype))
+
+    def _go(self, steps: Steps) -> None:
+        """By ``steps``, and in one call where no layer has experts."""
+        dense = all(isinstance(layer.feed, PackedFeed) for layer in steps.layers)
+        weight, frequencies = self.embedding.weight.data, self.inverse_frequencies
+        self._steps, self._whole = steps, WholeStep(steps, weight, frequencies) if dense else None
+
+    def shortened(self, config: DecoderConfig) -> PackedDecoder:
+        """The first of its layers, as many as ``config`` has; weights are shared, buffers are not."""
+        short = PackedDecoder.__new__(PackedDecoder)
+        nn.Module.__init__(short)
+        short.config, short.choices, short._forms = config, self.choices, self._forms
+        short.embedding = self.embedding
+        short.register_buffer("inverse_frequencies", self.inverse_frequencies, persistent=False)
+        short._go(self._steps.shortened(config.num_hidden_layers))
+        return short
 
     @property
     def number_format(self) -> str:

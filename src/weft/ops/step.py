@@ -115,7 +115,7 @@ class Steps:
         if library is None:
             raise ResourceError("The native decoder is not available here; install g++ or use plain weights.")
         self.library, self.heads, self.dtype = library, heads, dtype
-        self.layers, self.output, self._final_norm = tuple(layers), output, final_norm
+        self.layers, self.output, self._final_norm, self._eps = tuple(layers), output, final_norm, eps
         self.depth, self.width = len(layers), final_norm.numel()
         matrices = [m for layer in layers for m in _matrices(layer)] + [output]
         inputs = -(-max(m.inputs for m in matrices) // 64) * 64
@@ -145,6 +145,10 @@ class Steps:
         self._feed = library.weft_decoder_feed
         self._feed.argtypes = [pointer, pointer, pointer, pointer, number, pointer]
         self._step.restype = self._product.restype = self._feed.restype = None
+
+    def shortened(self, layers: int) -> Steps:
+        """The first ``layers``, then the final norm and the output, with buffers of their own."""
+        return Steps(self.layers[:layers], self._final_norm, self.output, self.heads, self._eps, self.dtype)
 
     def pass_through(self, x_ME: Tensor, cos: Tensor, sin: Tensor) -> Pass:
         """Prepare a forward pass: fp32 ``x`` [M, E] (overwritten), ``cos`` and ``sin`` fp32 [M, D/2]."""

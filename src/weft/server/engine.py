@@ -44,6 +44,7 @@ class EngineOptions:
     max_sequences: int = 16
     adapters: dict[str, str] | None = None
     draft: str | None = None
+    draft_layers: int | None = None
     speculation: bool = True
     cache_dtype: str | None = None
     kind: Literal["weft", "vllm"] = "weft"

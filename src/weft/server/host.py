@@ -16,7 +16,9 @@ from weft.server.loop import Worker, work
 from weft.server.wire import Message
 from weft.server.writing import WritingWorker
 
-OPTIONS = (*("dtype", "device", "max_sequences", "adapters", "draft", "speculation", "cache_dtype"),)
+OPTIONS = (
+    *("dtype", "device", "max_sequences", "adapters", "draft", "draft_layers", "speculation", "cache_dtype"),
+)
 """What of a ``load`` message goes to :func:`weft.load`."""
 
 
@@ -29,7 +31,8 @@ def open_worker(order: Message) -> tuple[Worker[Any], Message]:
         # RuntimeError is what torch says when there is no memory.
         raise ResourceError(f"The model cannot load: {error}") from error
     if isinstance(model, WritingModel):
-        return WritingWorker(model, order["max_sequences"]), tasks.facts(model)
+        most, guesses = order["max_sequences"], order["speculation"]
+        return WritingWorker(model, most, speculation=guesses), tasks.facts(model)
     if isinstance(model, ReadingModel):
         return tasks.TaskWorker(model, order["max_sequences"]), tasks.facts(model)
     shape = model.llm.runner.model.config

@@ -43,15 +43,24 @@ class Asked:
 
 
 class WritingWorker:
-    """A :class:`weft.server.loop.Worker`; at most ``most`` texts are worked on at once."""
+    """A :class:`weft.server.loop.Worker`; at most ``most`` texts are worked on at once.
 
-    def __init__(self, model: WritingModel, most: int):
+    With ``speculation`` what an answer repeats is guessed from it, which changes no token.
+    """
+
+    def __init__(self, model: WritingModel, most: int, *, speculation: bool = True):
         self._model = model
         end, weight = model.tokenizer.eos_id, model.model.embedding.weight
         prepare(model.model, weight.device, weight.dtype)
         # The longest source has a step to itself beside what decodes.
         budget = SOURCE_TOKENS + _MARKS + most
-        self._llm = LLM(model.model, model.tokenizer, max_sequences=most, token_budget=budget)
+        self._llm = LLM(
+            model.model,
+            model.tokenizer,
+            max_sequences=most,
+            token_budget=budget,
+            speculation=speculation,
+        )
         # The engine's native code is compiled and loaded before anybody waits for it.
         self._llm.generate([[end]], SamplingParams(max_tokens=1, seed=0, cache_salt="warm"))
         self._asked: list[Asked] = []
