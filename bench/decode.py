@@ -8,9 +8,10 @@ process that stays; jobs go to the engines in turn, A B C A B C, so that a machi
 all. Cases: `decode 1` and `decode 16`, new tokens of 1 and 16 sequences a second after prompts of 64 tokens,
 and `prefill`, tokens of one prompt of 512 a second until its first new token.
 
-What differs: number formats, named with each system. Weft's figures contain its scheduler and sampler,
-the peers' are their bare forward pass and an argmax (vLLM: its own engine). transformers runs all prompts
-as one batch of equal lengths without padding, which is better than its continuous batching.
+Nobody guesses tokens ahead: speculation is off. What differs: number formats, named with each system. Weft's
+figures contain its scheduler and sampler, the peers' are their bare forward pass and an argmax (vLLM: its own
+engine). transformers runs all prompts as one batch of equal lengths without padding, which is better than its
+continuous batching.
 
 Medians over rounds; the ratio beside a peer is the median over rounds of Weft's speed over the peer's in
 the same round. `cpu` is processor time over wall time and threads: far below 100 % means that the machine

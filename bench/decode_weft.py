@@ -24,7 +24,14 @@ class Run:
         torch.set_num_threads(settings["threads"])
         self.model = loaded.llm.runner.model
         budget = settings["context"] * settings["sequences"]
-        self.llm = LLM(self.model, loaded.tokenizer, max_sequences=settings["sequences"], token_budget=budget)
+        # Random models repeat themselves, and no peer guesses: every token is to be one pass of the model.
+        self.llm = LLM(
+            self.model,
+            loaded.tokenizer,
+            max_sequences=settings["sequences"],
+            token_budget=budget,
+            speculation=False,
+        )
         # The peers write to their whole cache at the start; ours takes memory when a block is first used.
         pages = self.llm.runner.pages
         for tensor in (*pages.keys, *pages.values):

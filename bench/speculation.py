@@ -4,12 +4,13 @@
 
 Workloads: "copies" continues a prompt that says the same passage again and again, greedily, so that most
 guesses are right; "fresh" draws at temperature 1.5 with guesses that are nearly all wrong. Without a
-checkpoint the model is a random one of the 34M Llama shape: then "copies" is an upper bound (a random model
-falls into loops), while "fresh" is as with any model, since what is wrong costs the same. The tokens of on
-and off are compared; figures are medians of processor time. A third engine, whose times do not count for the
-others since a clock read twice a step costs a very small model a hundredth, tells the time within `propose`
-and `observe` as a share of the steps without them. Models whose runs take hundredths of a second want more
-rounds (`--rounds 101`): two equal engines differ by chance by a few hundredths from run to run.
+checkpoint the model is a random one of the 34M Llama shape, packed as it would be served: then "copies" is an
+upper bound (a random model falls into loops), while "fresh" is as with any model, since what is wrong costs
+the same. The tokens of on and off are compared; figures are medians of processor time. A third engine, whose
+times do not count for the others since a clock read twice a step costs a very small model a hundredth, tells
+the time within `propose` and `observe` as a share of the steps without them. Models whose runs take
+hundredths of a second want more rounds (`--rounds 101`): two equal engines differ by chance by a few
+hundredths from run to run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 
 import weft
 from weft.engine import LLM, SamplingParams
-from weft.engine.runner import best_dtype, prepare
+from weft.engine.weights import for_inference
 from weft.models import Decoder, DecoderConfig
 from weft.tokenizer import Tokenizer, train
 
@@ -130,7 +131,7 @@ def main() -> None:
     else:
         fresh, tokenizer = random_model()
         cpu = torch.device("cpu")
-        model = prepare(fresh, cpu, best_dtype(cpu, given.dtype))
+        model = for_inference(fresh, cpu, given.dtype)
     rows = []
     for many in (1, 8):
         engines = {
