@@ -58,7 +58,7 @@ def load(
     with an adapter go through. ``draft`` is a small checkpoint of the same tokenizer that guesses ahead;
     ``draft_layers`` lets so many first layers of the model itself guess; ``speculation`` False guesses none,
     not even from the text itself; none of them changes an answer. ``cache_dtype`` "int8" halves the memory of
-    keys and values and changes answers a little (``bench/cache_int8.py`` measures it).
+    keys and values and changes answers a little (``weft bench cache`` measures it).
     Raises CheckpointError for a folder that is missing, foreign, unsafe or damaged.
     """
     folder = resolve(path)

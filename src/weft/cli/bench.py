@@ -1,4 +1,4 @@
-"""``weft bench``: measure what is running."""
+"""``weft bench``: measure what is running, and what options cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from weft.cli import bench_cache
 from weft.cli.command import Record, weft_command
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("bench")
 def command() -> None:
-    """Measure a server under load."""
+    """Measure a server under load, and what a smaller cache costs."""
 
 
 @weft_command("serve")
@@ -130,3 +131,4 @@ def _show(record: Record) -> None:
 
 
 command.add_command(serve)
+command.add_command(bench_cache.command)
