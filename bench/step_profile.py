@@ -2,13 +2,12 @@
 
     python bench/step_profile.py CHECKPOINT [--dtype int8] [--sequences 1,16] [--prompt 64] [--steps 64]
 
-The engine decodes and the parts of its step that are Python are timed by the wall clock as they run; then the
-parts of the native call are run again, one after the other, over the same weights, keys and rows: `products`
-are all matrices in the order of the layers and the scores, each row made whole numbers where the format wants
-it, and `attention` is that of all layers over the cache as it stands. Weights and keys of a large model come
-from memory then as they do in the step, but the calls stand alone, each with its own meeting of the threads:
-so `norms and the rest`, what the call takes beyond the two, is a little too small. Medians over the steps;
-speculation is off.
+The engine decodes greedily, without guesses, and the parts of its step that are Python are timed as they run.
+The model itself is one native call. Attention's part in it is the difference to the same call with a function
+in attention's place that returns at once, over the same weights, keys and rows, by turns; what is left are
+the matrix products with what stands between them (norms, rotary turns, rows to whole numbers, SwiGLU, and the
+threads' meetings), beside which stands the rate at which the weights would have been read in that time. Wall
+time, medians over the steps.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,20 @@ import torch
 import weft
 import weft.engine.llm as engine_module
 from weft.engine import LLM, SamplingParams
+from weft.engine.blocks import BLOCK
 from weft.engine.cache import StepContext
 from weft.engine.scheduler import Work
-from weft.ops.packed import Packed
-from weft.ops.paged import _kernel
-from weft.ops.step import Steps, _matrices
+from weft.ops.step import _matrices
 
 Seconds = dict[str, list[float]]
+PYTHON = ("schedule", "sample", "take up")
 
 
 def timed(seconds: Seconds, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*arguments: Any) -> Any:
         began = time.perf_counter()
         answer = call(*arguments)
-        seconds[name].append(time.perf_counter() - began)
+        seconds.setdefault(name, []).append(time.perf_counter() - began)
         return answer
 
     return wrapped
@@ -47,69 +47,36 @@ def timed(seconds: Seconds, name: str, call: Callable[..., Any]) -> Callable[...
 
 def watched(llm: LLM, steps: int) -> Seconds:
     """Seconds of the parts of so many steps, each of one token for everything under way."""
-    parts = ("schedule", "run", "native", "sample", "take up", "step")
-    seconds: Seconds = {part: [] for part in parts}
+    seconds: Seconds = {}
     whole, plain = llm.runner.model._whole, engine_module.sample
-    llm.scheduler.schedule = timed(seconds, "schedule", llm.scheduler.schedule)  # type: ignore[method-assign]
-    llm.runner.run = timed(seconds, "run", llm.runner.run)  # type: ignore[method-assign]
-    llm._postprocess = timed(seconds, "take up", llm._postprocess)  # type: ignore[method-assign]
-    whole.run = timed(seconds, "native", whole.run)
+    places = {"schedule": (llm.scheduler, "schedule"), "take up": (llm, "_postprocess")}
+    places |= {"run": (llm.runner, "run"), "native": (whole, "run")}
+    for part, (owner, name) in places.items():
+        setattr(owner, name, timed(seconds, part, getattr(owner, name)))
     engine_module.sample = timed(seconds, "sample", plain)
     step = timed(seconds, "step", llm.step)
     for _ in range(steps):
         step()
     engine_module.sample = plain
-    for owner, name in (
-        (llm.scheduler, "schedule"),
-        (llm.runner, "run"),
-        (llm, "_postprocess"),
-        (whole, "run"),
-    ):
+    for owner, name in places.values():
         del owner.__dict__[name]
     return seconds
 
 
-def products(steps: Steps, rows: int) -> Callable[[], None]:
-    """All matrices of a step of so many rows."""
-    matrices: list[Packed] = [m for layer in steps.layers for m in _matrices(layer)] + [steps.output]
-    x = {m.inputs: torch.linspace(-1, 1, rows * m.inputs).view(rows, m.inputs) for m in matrices}
-    out = {m.outputs: torch.empty(rows, m.outputs) for m in matrices}
-    structs = [(m.struct(), x[m.inputs].data_ptr(), out[m.outputs].data_ptr()) for m in matrices]
-    calls = [(steps.address, ctypes.addressof(struct), given, rows, to) for struct, given, to in structs]
-
-    def run() -> None:
-        assert structs and x and out  # what the addresses belong to
-        for call in calls:
-            steps._product(*call)
-
-    return run
-
-
-def attention(llm: LLM) -> Callable[[], None]:
-    """That of all layers, for the next token of everything under way."""
-    pages, running = llm.runner.pages, llm.scheduler.running
-    context = StepContext(pages, [Work(sequence, 1) for sequence in running])
-    shape, dtype = (len(running), pages.H, pages.D), pages.dtype
-    q = torch.linspace(-1, 1, shape[0] * shape[1] * shape[2]).view(shape).to(dtype)
-    k, out, kernel = q[:, : pages.G].contiguous(), torch.empty_like(q), _kernel(q, dtype)
-    assert kernel is not None
-    rows = [ctypes.c_void_p(x.data_ptr()) for x in (q, k, k, out)]
-    cache, step = ctypes.byref(pages._native), ctypes.byref(context._layout.native)
-
-    def run() -> None:
-        assert context and k is not out  # what the addresses belong to
-        for layer in range(len(pages.keys)):
-            kernel(cache, step, layer, *rows)
-
-    return run
-
-
-def median_of(call: Callable[[], None], times: int) -> float:
-    seconds: Seconds = {"": []}
-    again = timed(seconds, "", call)
-    for _ in range(times):
-        again()
-    return statistics.median(seconds[""])
+def without_attention(llm: LLM, steps: int) -> Seconds:
+    """The native call alone, with attention and without, as often."""
+    running, whole = llm.scheduler.running, llm.runner.model._whole
+    tokens, wanted = [sequence.tokens[-1] for sequence in running], list(range(len(running)))
+    context = StepContext(llm.runner.pages, [Work(sequence, 1) for sequence in running])
+    real = context.native(whole.q)
+    assert real is not None
+    at_once = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value
+    seconds: Seconds = {}
+    # Called again it puts the same keys and values where they are.
+    for _ in range(steps):
+        timed(seconds, "with", whole.run)(tokens, wanted, real)
+        timed(seconds, "without", whole.run)(tokens, wanted, replace(real, function=at_once))
+    return seconds
 
 
 def profile(given: argparse.Namespace, many: int) -> dict[str, float]:
@@ -125,17 +92,28 @@ def profile(given: argparse.Namespace, many: int) -> dict[str, float]:
     while any(not sequence.generated_length for sequence in llm.scheduler) or llm.stats().steps < 8:
         llm.step()
     seconds = {part: statistics.median(found) for part, found in watched(llm, given.steps).items()}
-    found = {
-        "products": median_of(products(model._steps, many), given.steps),
-        "attention": median_of(attention(llm), given.steps),
-    }
-    found["norms and the rest of the native call"] = seconds["native"] - sum(found.values())
-    found["rows and block tables"] = seconds["run"] - seconds["native"]
-    found |= {name: seconds[name] for name in ("schedule", "sample", "take up")}
-    found["rest"] = (
-        seconds["step"] - seconds["run"] - sum(seconds[n] for n in ("schedule", "sample", "take up"))
-    )
-    return found | {"step": seconds["step"]}
+    while any(len(sequence.blocks) * BLOCK <= sequence.cached for sequence in llm.scheduler):
+        llm.step()  # the next one brings a block for its token
+    alone = without_attention(llm, given.steps)
+    attends = statistics.median(map(float.__sub__, alone["with"], alone["without"]))
+    steps, layers = model._steps, model.config.num_hidden_layers
+    size = sum(m.data.nbytes for m in [*(m for x in steps.layers for m in _matrices(x)), steps.output])
+    matrices = seconds["native"] - attends
+    outside = seconds["step"] - seconds["native"]
+    parts = {"products and between them": matrices, "attention": attends}
+    parts["rows and block tables"] = seconds["run"] - seconds["native"]
+    parts |= {name: seconds[name] for name in PYTHON}
+    parts["rest"] = seconds["step"] - seconds["run"] - sum(seconds[name] for name in PYTHON)
+    show(many, parts, seconds["step"])
+    print(f"  weights read at {size / matrices / 1e9:.1f} GB/s; ", end="")
+    print(f"outside the native call {outside / layers * 1e6:.1f} us a layer", flush=True)
+    return parts
+
+
+def show(many: int, parts: dict[str, float], step: float) -> None:
+    print(f"{many} at once, {torch.get_num_threads()} threads, {step * 1e6:,.0f} us a step")
+    for part, seconds in parts.items():
+        print(f"  {part:<26} {seconds * 1e6:9,.0f} us {seconds / step:6.1%}")
 
 
 def main() -> None:
@@ -150,10 +128,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     for many in map(int, given.sequences.split(",")):
-        found = profile(given, many)
-        print(f"{many} sequences, {given.dtype}, {torch.get_num_threads()} threads")
-        for part, seconds in found.items():
-            print(f"  {part:<40} {seconds * 1e6:9,.0f} us {seconds / found['step']:6.1%}", flush=True)
+        profile(given, many)
 
 
 if __name__ == "__main__":
