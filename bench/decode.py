@@ -10,7 +10,7 @@ and `prefill`, tokens of one prompt of 512 a second until its first new token.
 
 Nobody guesses tokens ahead: speculation is off. What differs: number formats, named with each system. Weft's
 figures contain its scheduler and sampler, the peers' are their bare forward pass and an argmax (vLLM: its own
-engine). transformers runs all prompts as one batch of equal lengths without padding, which is better than its
+engine). transformers runs all prompts as one batch of equal lengths without padding; `continuous` is its
 continuous batching.
 
 Medians over rounds; the ratio beside a peer is the median over rounds of Weft's speed over the peer's in
@@ -51,7 +51,7 @@ CASES = {"decode 1": (1, 64, 48), "decode 16": (16, 64, 32), "prefill": (1, 512,
 WEFT = ("float32", "bfloat16", "int8", "int4")
 SYSTEMS = (
     *(f"weft-{name}" for name in WEFT),
-    *("transformers-bfloat16", "transformers-float32"),
+    *("transformers-bfloat16", "transformers-float32", "continuous-bfloat16"),
     *("llamacpp-float16", "llamacpp-q8_0", "llamacpp-q4_0", "vllm-bfloat16"),
 )
 AGREEMENT = {"float32": 0.9999, "float16": 0.999, "bfloat16": 0.995, "int8": 0.99, "q8_0": 0.99}
@@ -69,7 +69,7 @@ class Engine:
         if kind == "llamacpp":
             settings["model"] = str(gguf_of(model, given.folder, form))
         script = HERE / "decode_weft.py" if kind == "weft" else environments.PEERS / f"decode_{kind}.py"
-        own = kind in ("weft", "transformers")
+        own = kind in ("weft", "transformers", "continuous")
         python = sys.executable if own else environments.python_of(kind, given.environments)
         # A build for another machine must not be found in a shared cache, and vLLM must not look outside.
         extra = {"OMP_NUM_THREADS": str(given.threads), "HF_HUB_OFFLINE": "1"}
