@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 
 def events(text: str) -> list:
@@ -116,6 +117,26 @@ def test_null_is_the_default_and_neutral_values_are_welcome(client):
     neutral = {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "best_of": 1}
     expected = client.post("/v1/completions", body).json()["choices"]
     assert client.post("/v1/completions", {**body, **null, **neutral}).json()["choices"] == expected
+
+
+def test_null_in_any_field_of_openai_changes_nothing(client):
+    body = {"messages": [{"role": "user", "content": "你好"}], "seed": 1, "max_tokens": 4, "temperature": 0}
+    expected = client.post("/v1/chat/completions", body).json()["choices"]
+    null = dict.fromkeys(CompletionCreateParamsBase.__annotations__.keys() - body.keys() - {"model"})
+    neutral = {
+        "verbosity": "medium",
+        "service_tier": "auto",
+        "parallel_tool_calls": True,
+        "modalities": ["text"],
+    }
+    for more in (null, neutral, {"stream_options": None}):
+        answer = client.post("/v1/chat/completions", {**body, **more})
+        assert answer.json().get("choices") == expected, answer.text
+    for name in null.keys() & {"audio", "functions", "prediction", "reasoning_effort", "web_search_options"}:
+        refused = client.post("/v1/chat/completions", {**body, name: "high"})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == name
+    null = {"metadata": None, "service_tier": None}
+    assert client.post("/v1/completions", {"prompt": [5], "max_tokens": 1, **null}).status_code == 200
 
 
 def test_many_at_once_equal_one_by_one(client):

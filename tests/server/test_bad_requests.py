@@ -93,6 +93,44 @@ def test_unknown_fields_are_named_and_never_ignored(client):
 
 
 @pytest.mark.parametrize(
+    ("route", "body", "field", "hint"),
+    [
+        # Each of these is a field of another route.
+        ("/v1/chat/completions", {**CHAT, "echo": True}, "echo", "leave it out."),
+        ("/v1/completions", {"prompt": "a", "tools": []}, "tools", "leave it out."),
+        ("/v1/embeddings", {"input": "a", "prompts": "b"}, "prompts", "leave it out."),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "documnts": []}, "documnts", "documents?"),
+        ("/v1/tasks/translate", {"input": "a", "targt_language": "de"}, "targt_language", "target_language?"),
+    ],
+)
+def test_a_field_is_compared_with_those_of_its_own_route(client, route, body, field, hint):
+    record = error(client.post(route, body))
+    assert f"The field {field} is not supported" in record["message"] and record["message"].endswith(hint)
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (PICTURE, "image_url parts are not supported; send parts of type text."),
+        ({"type": "input_audio", "input_audio": {}}, "input_audio parts are not supported"),
+        (
+            {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}},
+            "cache_control is not supported in a part; leave it out.",
+        ),
+        ({"text": "a"}, "a part without a type is not supported"),
+        ("a", "a part of a message must be an object with type and text."),
+    ],
+)
+def test_a_part_that_is_no_text_is_named(client, part, said):
+    content = [{"type": "text", "text": "a"}, part]
+    record = error(client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": content}]}))
+    assert said in record["message"] and "valid string" not in record["message"]
+
+
+@pytest.mark.parametrize(
     "messages",
     [
         [],

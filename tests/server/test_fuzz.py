@@ -14,6 +14,7 @@ import socket
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -119,8 +120,12 @@ def body_of(chance: random.Random, route: str) -> bytes:
     """A valid body with a few fields spoilt, or its bytes damaged."""
     model, valid = ROUTES[route]
     body = dict(valid)
+    # One field that takes null alone is like another; with all of them little else would be drawn.
+    drawn = [
+        name for name, field in model.model_fields.items() if field.annotation is not Any or name == "audio"
+    ]
     for _ in range(chance.choice([0, 0, 1, 1, 1, 2, 3])):
-        name = chance.choice([*model.model_fields, "unknown", "model"])
+        name = chance.choice([*drawn, "unknown", "model"])
         body[name] = chance.choice(NASTY)
         if name == "model" and chance.random() < 0.5:
             body[name] = "tiny"

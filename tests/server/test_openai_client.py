@@ -7,6 +7,7 @@ import json
 import math
 
 import openai
+import pydantic
 import pytest
 
 PROMPT = "今天天气"
@@ -267,6 +268,28 @@ def test_structured_answers(api, need):
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
     answer = json.loads(api.chat.completions.create(**ask, response_format=form).choices[0].message.content)
     assert isinstance(answer["ok"], bool) and answer["n"] in (1, 2)
+
+
+class Answer(pydantic.BaseModel):
+    ok: bool
+
+
+# The client itself warns of dumping what it parsed.
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")
+def test_an_answer_goes_back_as_the_client_dumps_it(api, endless, need):
+    need("grammar")
+    messages = [{"role": "user", "content": "x"}]
+    ask = {"model": "tiny", "max_completion_tokens": 100, "seed": 1}
+    whole = api.chat.completions.create(**{**ask, "max_completion_tokens": 9}, messages=messages)
+    parsed = api.chat.completions.parse(**ask, messages=messages, response_format=Answer)
+    assert isinstance(parsed.choices[0].message.parsed, Answer)
+    url = f"{endless.address}/v1"
+    with openai.OpenAI(base_url=url, api_key="unused", max_retries=0) as longer:
+        for answer in (whole, parsed):
+            message = answer.choices[0].message
+            for again in (message, message.model_dump()):
+                turns = [*messages, again, *messages]
+                assert longer.chat.completions.create(model="tiny", max_tokens=2, messages=turns).choices
 
 
 TOOL = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,20 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from weft.core.errors import DataError, UsageError
-from weft.server import inputs, schema, task_bodies
 from weft.server.answer import EngineFault
 
-_BODIES: list[type[BaseModel]] = [
-    schema.CompletionRequest,
-    schema.ChatRequest,
-    inputs.EmbeddingRequest,
-    inputs.RerankRequest,
-    inputs.TokenizeRequest,
-    inputs.DetokenizeRequest,
-    inputs.LoadAdapter,
-    *task_bodies.BODIES.values(),
-]
-_KNOWN = sorted({name for model in _BODIES for name in model.model_fields})
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -96,7 +84,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        return _explain(error).response()
+        return _explain(error, _body(request)).response()
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -107,7 +95,13 @@ def install(app: FastAPI) -> None:
         return ApiError(500, "The server made a mistake; its log says more.").response()
 
 
-def _explain(error: RequestValidationError) -> ApiError:
+def _body(request: Request) -> list[str]:
+    """The fields that the route of ``request`` takes."""
+    body = request.scope["route"].body_field
+    return list(body.field_info.annotation.model_fields) if body else []
+
+
+def _explain(error: RequestValidationError, known: Sequence[str]) -> ApiError:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"][1:]]
     if first["type"] == "json_invalid":
@@ -115,7 +109,7 @@ def _explain(error: RequestValidationError) -> ApiError:
     if first["type"] == "extra_forbidden":
         field = ".".join(place)
         # Closer than elsewhere: a real field of OpenAI's that is not supported here is no typing error.
-        near = difflib.get_close_matches(field, _KNOWN, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
         hint = f"did you mean {near[0]}?" if near else "leave it out."
         return ApiError(400, f"The field {field} is not supported; {hint}", param=field, code="unknown_field")
     if not place:

@@ -11,7 +11,7 @@ import contextlib
 import json
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 COMPLETION_TOKENS = 16
 """What OpenAI's /v1/completions writes when ``max_tokens`` is not given; chat may fill the context."""
@@ -41,6 +41,10 @@ def neutral(*values: object) -> AfterValidator:
     return AfterValidator(check)
 
 
+Absent = Annotated[Any, neutral(), WithJsonSchema({"type": "null"})]
+"""A field of OpenAI's that this server has nothing for: null, which clients write for what they leave out."""
+
+
 class Strict(BaseModel):
     """Unknown fields, NaN, and numbers in the place of text are errors."""
 
@@ -51,6 +55,7 @@ class StreamOptions(Strict):
     """What a stream tells besides text."""
 
     include_usage: bool | None = None
+    include_obfuscation: Annotated[bool | None, neutral(False)] = None
 
 
 class Sampling(Strict):
@@ -77,6 +82,8 @@ class Sampling(Strict):
     stop_token_ids: list[int] | None = Field(default=None, max_length=64)
     ignore_eos: bool | None = None
     user: str | None = Field(default=None, max_length=512)
+    metadata: Annotated[dict[str, Any] | None, neutral({})] = None
+    service_tier: Annotated[str | None, neutral("auto", "default")] = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -141,11 +148,29 @@ class TextPart(Strict):
     text: str
 
 
+def _known_parts(content: Any) -> Any:
+    """Raises ValueError that names what a part holds besides text; a union would only say that it is none."""
+    parts = content if isinstance(content, list) else []
+    for part in parts:
+        if not isinstance(part, dict):
+            raise ValueError("a part of a message must be an object with type and text")
+        if (kind := part.get("type")) != "text":
+            named = f"{kind[:64]} parts are" if isinstance(kind, str) else "a part without a type is"
+            raise ValueError(f"{named} not supported; send parts of type text")
+        if others := sorted(part.keys() - {"type", "text"}):
+            raise ValueError(f"{others[0][:64]} is not supported in a part; leave it out")
+    return content
+
+
 class CalledFunction(Strict):
-    """The function of a call; ``arguments`` is JSON as text."""
+    """The function of a call; ``arguments`` is JSON as text.
+
+    ``parsed_arguments`` is what OpenAI's client read in it, and sends back with it.
+    """
 
     name: str
     arguments: str
+    parsed_arguments: Any = None
 
 
 class ToolCall(Strict):
@@ -166,14 +191,21 @@ class ToolCall(Strict):
 
 
 class ChatMessage(Strict):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    An answer may come back as OpenAI's client dumps it: ``parsed`` is what the client read in ``content``.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: Annotated[str | list[TextPart] | None, BeforeValidator(_known_parts)] = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     refusal: Annotated[str | None, neutral("")] = None
+    annotations: Annotated[list[Any] | None, neutral([])] = None
+    audio: Absent = None
+    function_call: Absent = None
+    parsed: Any = None
 
     def plain(self) -> dict[str, Any]:
         """The message as templates know it. Raises ValueError when something is missing or misplaced."""
@@ -257,9 +289,19 @@ class ChatRequest(Sampling):
     parallel_tool_calls: Annotated[bool | None, neutral(True)] = None
     response_format: ResponseFormat | None = None
     store: Annotated[bool | None, neutral(False)] = None
-    metadata: Annotated[dict[str, Any] | None, neutral({})] = None
-    service_tier: Annotated[str | None, neutral("auto", "default")] = None
     modalities: Annotated[list[str] | None, neutral(["text"])] = None
+    verbosity: Annotated[str | None, neutral("medium")] = None
+    audio: Absent = None
+    function_call: Absent = None
+    functions: Absent = None
+    moderation: Absent = None
+    prediction: Absent = None
+    prompt_cache_key: Absent = None
+    prompt_cache_options: Absent = None
+    prompt_cache_retention: Absent = None
+    reasoning_effort: Absent = None
+    safety_identifier: Absent = None
+    web_search_options: Absent = None
 
     @property
     def limit(self) -> int | None:

@@ -140,19 +140,6 @@ def _together(many: list[Any], other: list[Any], name: str) -> tuple[list[Any], 
     return many, other
 
 
-BODIES: dict[str, type[TaskBody]] = {
-    "translate": TranslateBody,
-    "summarize": SummarizeBody,
-    "classify": TextBody,
-    "sentiment": TextBody,
-    "entities": TextBody,
-    "roles": RolesBody,
-    "answer": AnswerBody,
-    "embed": TextBody,
-}
-"""The body of each task."""
-
-
 class Label(BaseModel):
     """A label, its probability, and those of all labels."""
 
