@@ -225,6 +225,21 @@ def test_over_long_prompts_give_the_lengths(client):
     assert "128" in error(client.post("/v1/chat/completions", {"messages": long}))["message"]
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "param"),
+    [
+        ("/v1/completions", {"prompt": [1] * 500}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "天气" * 500}]}, "messages"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "天气" * 500}]}, "messages"),
+        ("/v1/embeddings", {"input": ["a", "天气" * 500]}, "input"),
+        ("/v1/rerank", {"query": "a", "documents": ["天气" * 500]}, "documents"),
+    ],
+)
+def test_over_long_prompts_have_the_code_that_clients_look_for(client, route, body, param):
+    record = error(client.post(route, body))
+    assert (record["code"], record["param"]) == ("context_length_exceeded", param)
+
+
 def test_bodies_that_are_too_large(client):
     error(client.post("/v1/completions", {"prompt": "a" * (5 * 2**20)}), 413)
 

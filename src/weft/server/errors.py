@@ -14,7 +14,10 @@ from starlette.responses import JSONResponse, Response
 
 from weft.core.errors import DataError, UsageError
 from weft.server.answer import EngineFault
+from weft.server.prompts import LongPrompt
 
+LONG = "context_length_exceeded"
+"""OpenAI's code for what the context cannot hold; clients that shorten and ask again look for it."""
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -76,6 +79,10 @@ def install(app: FastAPI) -> None:
     async def _engine(request: Request, error: EngineFault) -> Response:
         after = {"Retry-After": "5"} if error.status == 503 else None
         return ApiError(error.status, str(error), headers=after).response()
+
+    @app.exception_handler(LongPrompt)
+    async def _long(request: Request, error: LongPrompt) -> Response:
+        return ApiError(400, str(error), param=error.param, code=LONG).response()
 
     @app.exception_handler(UsageError)
     @app.exception_handler(DataError)

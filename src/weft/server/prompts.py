@@ -24,6 +24,14 @@ _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
 
+class LongPrompt(UsageError):
+    """A prompt that the context cannot hold; ``param`` is the field that it came in."""
+
+    def __init__(self, message: str, param: str):
+        super().__init__(message)
+        self.param = param
+
+
 class Prompts:
     """Encodes for a model with ``context`` tokens and ``vocabulary`` ids; ``start``: the tokens before a text
     (None: those of the tokenizer)."""
@@ -37,17 +45,16 @@ class Prompts:
             (tokenizer.decode([index]) for index in tokenizer.special_ids), key=len, reverse=True
         )
 
-    def text(self, prompt: str | Sequence[int], *, room: int = 1) -> list[int]:
+    def text(self, prompt: str | Sequence[int], *, room: int = 1, param: str = "prompt") -> list[int]:
         """Token ids of a text (begun as documents began in training) or of ids, which stay as they are.
 
-        Raises UsageError for a prompt that leaves less than ``room`` tokens of the context, for no tokens
-        at all, and for ids outside the vocabulary; DataError for text that is not Unicode.
+        Raises LongPrompt, with ``param``, for a prompt that leaves less than ``room`` tokens of the context,
+        UsageError for no tokens at all and for ids outside the vocabulary, DataError for text that is not
+        Unicode.
         """
         if isinstance(prompt, str):
-            return self._checked(
-                [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id], room
-            )
-        return self._checked(list(prompt), room)
+            prompt = [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
+        return self._checked(list(prompt), room, param)
 
     def conversation(
         self,
@@ -67,8 +74,8 @@ class Prompts:
         if template is None or template == CHATML_TEMPLATE:
             turns = [plain_turn(message) for message in with_tools(messages, tools)]
             ids = chat.encode(self.tokenizer, turns, add_generation_prompt=generate)
-            return self._checked([*self.tokenizer.start_ids, *ids], room)
-        return self._checked(self._by_template(template, messages, tools, generate), room)
+            return self._checked([*self.tokenizer.start_ids, *ids], room, "messages")
+        return self._checked(self._by_template(template, messages, tools, generate), room, "messages")
 
     def _by_template(
         self, template: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
@@ -106,7 +113,7 @@ class Prompts:
             return {self._disarmed(key): self._disarmed(item) for key, item in value.items()}
         return [self._disarmed(item) for item in value] if isinstance(value, list) else value
 
-    def _checked(self, tokens: list[int], room: int) -> list[int]:
+    def _checked(self, tokens: list[int], room: int, param: str) -> list[int]:
         if not tokens:
             raise UsageError("The prompt has no tokens; give at least one.")
         if not 0 <= min(tokens) <= max(tokens) < self._vocabulary:
@@ -116,9 +123,10 @@ class Prompts:
             )
         if len(tokens) + room > self.context:
             left = " and at least one must be left for the answer" if room else ""
-            raise UsageError(
+            raise LongPrompt(
                 f"The prompt has {len(tokens)} tokens, but the context holds {self.context}{left}; "
-                "shorten the prompt."
+                "shorten the prompt.",
+                param,
             )
         return tokens
 

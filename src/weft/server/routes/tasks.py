@@ -12,7 +12,7 @@ from weft.api.able import CALLS, refusal
 from weft.core.registry import nearest
 from weft.server import task_bodies as bodies
 from weft.server.answer import Answer, EngineFault
-from weft.server.errors import ApiError
+from weft.server.errors import LONG, ApiError
 from weft.server.front import Front, key_of, owner_of
 from weft.server.models import Served
 from weft.server.stream import unless_gone
@@ -127,6 +127,6 @@ def _tokens(served: Served, items: Items) -> int:
             most = facts["context"] * (1 if name == "question" else facts["windows"])
             if len(ids) > most:
                 message = f"Text {number} has {len(ids)} tokens and this model reads at most {most}."
-                raise ApiError(400, message, param="input" if name == "text" else name)
+                raise ApiError(400, message, param="input" if name == "text" else name, code=LONG)
             total += len(ids)
     return total

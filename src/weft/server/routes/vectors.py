@@ -96,7 +96,7 @@ async def _vectors(
     front.admission.request(key_of(request))
     served = await front.models.get(model)
     encode = served.prompts.text
-    prompts = await asyncio.to_thread(lambda: [encode(text, room=0) for text in inputs])
+    prompts = await asyncio.to_thread(lambda: [encode(text, room=0, param=param) for text in inputs])
     # The inputs of one request go through the engine one after another, so they take one place.
     front.admission.answers(served.engine, 1, key_of(request))
     tokens, status = sum(map(len, prompts)), 499
