@@ -139,6 +139,16 @@ def test_null_in_any_field_of_openai_changes_nothing(client):
     assert client.post("/v1/completions", {"prompt": [5], "max_tokens": 1, **null}).status_code == 200
 
 
+def test_documents_may_be_objects_with_a_text(client):
+    body = {"query": "今天", "return_documents": True}
+    plain = client.post("/v1/rerank", {**body, "documents": ["the", "今天"]}).json()
+    mixed = client.post("/v1/rerank", {**body, "documents": ["the", {"text": "今天"}]}).json()
+    assert mixed["results"] == plain["results"] and mixed["results"][0]["document"] == {"text": "今天"}
+    for wrong in ({"image": "a"}, {"text": "a", "title": "b"}, {"text": 5}, 5):
+        refused = client.post("/v1/rerank", {**body, "documents": ["the", wrong]}).json()["error"]
+        assert refused["message"].startswith("documents.1: ") and refused["param"] == "documents"
+
+
 def test_many_at_once_equal_one_by_one(client):
     bodies = [{"prompt": [i + 1, 5], "max_tokens": 20, "seed": i} for i in range(12)]
 

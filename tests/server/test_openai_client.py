@@ -85,6 +85,11 @@ def test_embeddings_in_both_encodings(api):
         assert first.embedding == pytest.approx(second.embedding, abs=1e-7)
         assert math.fsum(value * value for value in first.embedding) == pytest.approx(1, abs=1e-5)
     assert both[0].usage.prompt_tokens > 0
+    size = len(both[0].data[0].embedding)
+    same = api.embeddings.create(model="tiny", input=["今天", "hello"], dimensions=size)
+    assert same.data[0].embedding == both[0].data[0].embedding
+    with pytest.raises(openai.BadRequestError, match=f"have {size} dimensions and cannot be cut to 8"):
+        api.embeddings.create(model="tiny", input="a", dimensions=8)
 
 
 def test_an_embedding_is_the_mean_of_the_last_hidden_states(api, tiny_decoder):
@@ -132,6 +137,8 @@ def test_logprobs_of_completions(api, need):
         max(top.values()) == pytest.approx(value)
         for top, value in zip(found.top_logprobs, found.token_logprobs, strict=True)
     )
+    for top in found.top_logprobs:
+        assert list(top.values()) == sorted(top.values(), reverse=True)
     streamed = [part.choices[0].logprobs for part in api.completions.create(**ask, stream=True)]
     assert [token for one in streamed if one for token in one.tokens] == found.tokens
     assert [offset for one in streamed if one for offset in one.text_offset] == found.text_offset

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from weft.server.schema import ChatMessage, Strict, neutral
+from weft.server.schema import ChatMessage, Strict
 
 
 class EmbeddingRequest(Strict):
@@ -15,7 +15,7 @@ class EmbeddingRequest(Strict):
     model: str | None = None
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int | None, neutral()] = None
+    dimensions: int | None = Field(default=None, ge=1)
     user: str | None = Field(default=None, max_length=512)
 
     def inputs(self) -> list[str | list[int]]:
@@ -27,12 +27,33 @@ class EmbeddingRequest(Strict):
         return cast("list[str | list[int]]", self.input)
 
 
+def _written(document: Any) -> Any:
+    """The text of ``{"text": …}``. Raises ValueError for other objects."""
+    if not isinstance(document, dict):
+        return document
+    if document.keys() != {"text"}:
+        raise ValueError("a document is a text, or an object with text alone")
+    return document["text"]
+
+
+_DOCUMENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+Document = Annotated[
+    str, BeforeValidator(_written), WithJsonSchema({"anyOf": [{"type": "string"}, _DOCUMENT]})
+]
+"""A text; Cohere and Jina also take an object around it."""
+
+
 class RerankRequest(Strict):
     """POST /v1/rerank, in the form that Cohere and Jina use."""
 
     model: str | None = None
     query: str
-    documents: list[str] = Field(min_length=1)
+    documents: list[Document] = Field(min_length=1)
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool | None = None
     user: str | None = Field(default=None, max_length=512)

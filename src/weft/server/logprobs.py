@@ -38,19 +38,21 @@ def completion_logprobs(tokenizer: Tokenizer, entries: list[Logprob], offsets: l
 
     The first token of a prompt has null for its log probability and for its alternatives.
     """
-    tops = [
-        # Of tokens that are spelled alike the likeliest counts: it is written last.
-        None
-        if own is None
-        else {spelling(tokenizer, other): _number(value) for other, value in reversed(top)}
-        for _, own, top in entries
-    ]
+    tops = [None if own is None else _by_spelling(tokenizer, top) for _, own, top in entries]
     return {
         "tokens": [spelling(tokenizer, token) for token, _, _ in entries],
         "token_logprobs": [None if value is None else _number(value) for _, value, _ in entries],
         "top_logprobs": tops if any(tops) else None,
         "text_offset": offsets,
     }
+
+
+def _by_spelling(tokenizer: Tokenizer, top: list[tuple[int, float]]) -> dict[str, float]:
+    """The likeliest first, as they come; of tokens that are spelled alike the likeliest counts."""
+    found: dict[str, float] = {}
+    for token, value in top:
+        found.setdefault(spelling(tokenizer, token), _number(value))
+    return found
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def add(app: FastAPI, front: Front) -> None:
         inputs = body.inputs()
         if not inputs:
             raise ApiError(400, "input is an empty list; give at least one text.", param="input")
-        made = await _vectors(request, front, body.model, inputs, body.user, "input")
+        made = await _vectors(request, front, body.model, inputs, body.user, "input", body.dimensions)
         if made is None:
             return Response(status_code=499)
         served, vectors, tokens = made
@@ -85,6 +85,7 @@ async def _vectors(
     inputs: Sequence[str | list[int]],
     user: str | None,
     param: str,
+    dimensions: int | None = None,
 ) -> tuple[Served, Vectors, int] | None:
     """Unit vectors [inputs, E] and the tokens of all inputs; None when the client is gone."""
     if len(inputs) > front.limits.documents:
@@ -95,6 +96,7 @@ async def _vectors(
         raise ApiError(400, f"{model} is an adapter, and vectors come from whole models.", param="model")
     front.admission.request(key_of(request))
     served = await front.models.get(model)
+    _check_dimensions(dimensions, served)
     encode = served.prompts.text
     prompts = await asyncio.to_thread(lambda: [encode(text, room=0, param=param) for text in inputs])
     # The inputs of one request go through the engine one after another, so they take one place.
@@ -109,6 +111,14 @@ async def _vectors(
     finally:
         front.record(request, served, status, tokens, [], user)
     return None if found is None else (served, np.stack(found), tokens)
+
+
+def _check_dimensions(asked: int | None, served: Served) -> None:
+    """Raises ApiError 400 for another number than the vectors have."""
+    there = served.engine.facts["hidden"]
+    if asked is not None and asked != there:
+        message = f"The vectors of {served.name!r} have {there} dimensions and cannot be cut to {asked}."
+        raise ApiError(400, message, param="dimensions")
 
 
 async def _all(engine: Backend, prompts: list[list[int]], owner: str) -> list[Vectors]:
