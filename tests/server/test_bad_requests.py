@@ -174,7 +174,6 @@ def test_messages_that_are_none(client, messages):
         ("response_format", {"type": "json_schema"}),
         ("response_format", {"type": "json_object", "regex": "a"}),
         ("response_format", {"type": "choice", "choice": []}),
-        ("parallel_tool_calls", False),
         ("store", True),
         ("service_tier", "flex"),
         ("functions", []),

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from weft.core.errors import DataError, UsageError
 from weft.server.prompts import Prompts, plain_turn, with_tools
 from weft.server.schema import ToolCall
-from weft.server.tools import CallReader
+from weft.server.tools import CallReader, Tools
 
 NAMES = frozenset({"add", "weather"})
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "今"}}\n</tool_call>'
 
 
-def read(text: str, size: int) -> tuple[str, list]:
-    reader = CallReader(NAMES)
+def read(text: str, size: int, last: str = "stop", **how: bool) -> tuple[str, list]:
+    reader = CallReader(Tools(NAMES, **how))
     content, calls = "", []
     for start in range(0, len(text), size):
         shown, found = reader.push(text[start : start + size])
         content, calls = content + shown, calls + found
-    shown, found = reader.push("", last=True)
+    shown, found = reader.push("", last=last)
     return content + shown, calls + found
 
 
@@ -52,6 +52,35 @@ def test_calls_are_told_from_text_at_any_cut(size):
 @pytest.mark.parametrize("size", [1, 7])
 def test_what_is_no_call_stays_text(text, size):
     assert read(text, size) == (text, [])
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_one_call_is_the_end_where_no_more_may_come(size):
+    content, calls = read(f"Let me see.\n{CALL}\n{CALL} and more", size, single=True)
+    assert content == "Let me see.\n" and [call.name for call in calls] == ["add"]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        (CALL[: CALL.index("今")], '{"a": 1, "b": "'),
+        (CALL[: CALL.index("}}")], '{"a": 1, "b": "今"'),
+        (CALL[: CALL.index("}}") + 1], '{"a": 1, "b": "今"}'),
+        (CALL[: CALL.index("}}") + 2], '{"a": 1, "b": "今"}'),
+        (CALL[:-3], '{"a": 1, "b": "今"}'),
+        (CALL[: CALL.index("{", 15)], ""),
+    ],
+)
+@pytest.mark.parametrize(("size", "forced"), [(1, False), (7, True)])
+def test_a_call_that_the_length_cuts_off_has_the_arguments_so_far(text, arguments, size, forced):
+    content, (call,) = read(text, size, "length", forced=forced)
+    assert (content, call.name, call.arguments) == ("", "add", arguments)
+
+
+@pytest.mark.parametrize("size", range(1, 26, 6))
+def test_a_forced_call_shows_no_markup_however_little_of_it_came(size):
+    assert read(CALL[:size], 3, "length", forced=True) == ("", [])
+    assert read(CALL[:size], 3, "length") == (CALL[:size], [])
 
 
 @settings(max_examples=200, deadline=None)

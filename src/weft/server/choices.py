@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from weft.server.answer import Answer, EngineFault, Piece
 from weft.server.errors import ApiError
 from weft.server.logprobs import Echo, Places, chat_logprobs, completion_logprobs
 from weft.server.stream import DONE
-from weft.server.tools import Call, CallReader
+from weft.server.tools import Call, CallReader, Tools
 from weft.server.wire import Logprob
 from weft.tokenizer import Tokenizer
 
@@ -45,7 +45,8 @@ class Choices:
     """``answers`` to ``prompts`` (token ids), the samples of a prompt next to each other.
 
     Of ``best_of`` samples of a prompt the ``keep`` likeliest are shown (whole answers only). ``tools`` are
-    the names of functions that the model may call. ``echoes`` has a text for every prompt, or is empty; with
+    the functions that the model may call; ``abort`` ends an answer behind the only call that it may have.
+    ``echoes`` has a text for every prompt, or is empty; with
     ``logprobs`` it comes with those of the prompt.
     """
 
@@ -57,15 +58,16 @@ class Choices:
         tokenizer: Tokenizer,
         prompts: Sequence[Sequence[int]],
         answers: list[Answer],
+        abort: Callable[[Answer], None],
         *,
         logprobs: bool = False,
-        tools: frozenset[str] = frozenset(),
+        tools: Tools | None = None,
         echoes: Sequence[Echo] = (),
         best_of: int = 1,
         keep: int = 1,
     ):
         self._shape, self._id, self._model, self._tokenizer = shape, request_id, model, tokenizer
-        self._answers, self._wants_logprobs = answers, logprobs
+        self._answers, self._abort, self._wants_logprobs = answers, abort, logprobs
         self._prompt_tokens = sum(map(len, prompts))
         self._best_of, self._keep = best_of, keep
         fronts: Sequence[Echo | None] = echoes or [None] * len(prompts)
@@ -119,7 +121,7 @@ class Choices:
         }
 
     async def _pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Pieces of all answers in the order in which they come."""
+        """Pieces of all answers in the order in which they come; a choice that has its reason is over."""
         merged: asyncio.Queue[tuple[int, Piece | EngineFault]] = asyncio.Queue(maxsize=len(self._answers))
 
         async def forward(index: int, answer: Answer) -> None:
@@ -134,11 +136,16 @@ class Choices:
         try:
             while left:
                 index, piece = await merged.get()
+                choice = self._choices[index]
+                if choice.reason is not None:
+                    continue  # the engine went on until it heard of the end
                 if isinstance(piece, EngineFault):
                     raise piece
-                self._choices[index].tokens = piece.tokens
-                left -= piece.finish_reason is not None
+                choice.tokens = piece.tokens
                 yield index, piece
+                left -= choice.reason is not None
+                if choice.reason is not None and piece.finish_reason is None:
+                    self._abort(self._answers[index])
         finally:
             for task in tasks:
                 task.cancel()
@@ -146,17 +153,17 @@ class Choices:
 
     def _take(self, choice: _Choice, piece: Piece) -> tuple[str, list[Call]]:
         """Add a piece to a choice; what of it is text and what is calls."""
-        text = piece.text
+        text, reader, reason = piece.text, choice.reader, piece.finish_reason
         calls: list[Call] = []
-        if choice.reader is not None:
-            text, calls = choice.reader.push(piece.text, last=piece.finish_reason is not None)
+        if reader is not None:
+            text, calls = reader.push(piece.text, last=reason)
         choice.parts.append(text)
         choice.calls += calls
         choice.logprobs += piece.logprobs or []
         choice.prompt += piece.prompt or []
-        if piece.finish_reason is not None:
-            called = choice.calls and piece.finish_reason == "stop"
-            choice.reason = "tool_calls" if called else piece.finish_reason
+        if reader is not None and choice.calls and not reader.cut and (reader.ended or reason == "stop"):
+            reason = "tool_calls"
+        choice.reason = reason
         return text, calls
 
     def _chosen(self) -> list[_Choice]:
@@ -195,7 +202,11 @@ class Choices:
         delta: dict[str, Any] = {"content": text} if text else {}
         if calls:
             delta["tool_calls"] = [call.record(before + place) for place, call in enumerate(calls)]
-        return [self._part(index, {"delta": delta}, logprobs, choice.reason)]
+        parts = [self._part(index, {"delta": delta}, logprobs, None)] if delta or piece.logprobs else []
+        if choice.reason is not None:
+            # OpenAI's client tells that a call is whole only from a later event, so the end has its own.
+            parts.append(self._part(index, {"delta": {}}, None, choice.reason))
+        return parts
 
     def _logprobs(
         self, choice: _Choice, entries: list[Logprob], prompt: Sequence[Logprob] = ()

@@ -15,6 +15,8 @@ from weft.server.limits import Limits
 from weft.server.schema import ChatRequest, NamedTool, ResponseFormat, Tool
 
 Constraint = dict[str, str]
+_SPACED = {"x-guidance": {"whitespace_pattern": r"\n? {0,16}"}}
+"""White space in JSON that a grammar holds: not for ever, which some models would write."""
 
 
 def constraint_of(body: ChatRequest, limits: Limits) -> Constraint | None:
@@ -86,7 +88,7 @@ def _calls(tools: list[Tool]) -> Constraint:
         }
         for tool in tools
     ]
-    schema = _json(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
+    schema = _json({**_SPACED, **(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})})
     return {
         "kind": "lark",
         "text": f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {schema}\n',

@@ -286,7 +286,7 @@ class ChatRequest(Sampling):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     tools: list[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: Annotated[bool | None, neutral(True)] = None
+    parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     store: Annotated[bool | None, neutral(False)] = None
     modalities: Annotated[list[str] | None, neutral(["text"])] = None

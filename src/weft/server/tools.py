@@ -1,15 +1,31 @@
 """Calls of tools in what a model writes: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
 
-The markup is that of Qwen and Hermes. What is no whole call stays text, as the model wrote it.
+The markup is that of Qwen and Hermes. What is no call stays text, as the model wrote it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from dataclasses import dataclass
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+
+_BEGUN = re.compile(
+    r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(.*)', re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an answer may call. ``forced``: it is a call and nothing else; ``single``: it ends behind its
+    first call."""
+
+    names: frozenset[str]
+    forced: bool = False
+    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,19 +44,28 @@ class Call:
 
 
 class CallReader:
-    """Tells text from calls while text comes; ``names`` are the tools there are."""
+    """Tells text from calls while text comes; ``cut`` says that the last call is not whole."""
 
-    def __init__(self, names: frozenset[str]):
-        self._names = names
+    def __init__(self, tools: Tools):
+        self._tools = tools
         self._held = ""
         self.found = 0
+        self.cut = False
 
-    def push(self, text: str, *, last: bool = False) -> tuple[str, list[Call]]:
-        """The text that may be shown now and the calls that are complete."""
+    @property
+    def ended(self) -> bool:
+        """Whether the one call that may be there is there."""
+        return self._tools.single and self.found > 0
+
+    def push(self, text: str, *, last: str | None = None) -> tuple[str, list[Call]]:
+        """The text that may be shown now and the calls that are complete.
+
+        ``last`` is why the answer ends here. A call that its length cut off is given as far as it came.
+        """
         self._held += text
         shown: list[str] = []
         calls: list[Call] = []
-        while True:
+        while not self.ended:
             start = self._held.find(OPEN)
             if start < 0:
                 kept = 0 if last else _overlap(self._held, OPEN)
@@ -53,29 +78,43 @@ class CallReader:
                 shown.append(self._held[:start])
                 self._held = self._held[start:]
                 break
-            if end < 0:
-                shown.append(self._held)
-                self._held = ""
-                break
-            call = self._parse(self._held[start + len(OPEN) : end])
-            whole = end + len(CLOSE)
-            if call is None:
-                shown.append(self._held[:whole])
-            else:
-                shown.append(self._held[:start])
+            call, whole = self._call(start, end, last)
+            shown.append(self._held[: whole if call is None else start])
+            if call is not None:
                 calls.append(call)
                 self.found += 1
             self._held = self._held[whole:]
         content = "".join(shown)
-        # The line breaks that the markup puts between calls are no content.
-        return ("" if self.found and not content.strip() else content), calls
+        # The line breaks that the markup puts between calls are no content, nor is markup that only begins.
+        hidden = self._tools.forced or (self.found and not content.strip())
+        return "" if hidden else content, calls
+
+    def _call(self, start: int, end: int, last: str | None) -> tuple[Call | None, int]:
+        """The call between two marks, the second of which may be missing at the end, and where it is over."""
+        if end >= 0:
+            return self._parse(self._held[start + len(OPEN) : end]), end + len(CLOSE)
+        begun = self._held[start + len(OPEN) :]
+        call = None
+        if last == "length" or self._tools.forced:
+            call = self._parse(begun[: len(begun) - _overlap(begun, CLOSE)])
+            if call is None:
+                call = self._begun(begun)
+                self.cut = call is not None
+        return call, len(self._held)
+
+    def _begun(self, text: str) -> Call | None:
+        """A call whose arguments are not whole."""
+        found = _BEGUN.match(text)
+        if found is None or found[1] not in self._tools.names:
+            return None
+        return Call(found[1], found[2], _name())
 
     def _parse(self, text: str) -> Call | None:
         try:
             call = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(call, dict) or call.get("name") not in self._names:
+        if not isinstance(call, dict) or call.get("name") not in self._tools.names:
             return None
         arguments = call.get("arguments", call.get("parameters", {}))
         if isinstance(arguments, str):

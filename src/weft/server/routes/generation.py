@@ -18,8 +18,9 @@ from weft.server.formats import Constraint, constraint_of
 from weft.server.front import Front, key_of, owner_of
 from weft.server.logprobs import Echo
 from weft.server.models import Served
-from weft.server.schema import ChatRequest, CompletionRequest, Sampling
+from weft.server.schema import ChatRequest, CompletionRequest, Sampling, Tool
 from weft.server.stream import EventStream, unless_gone
+from weft.server.tools import Tools
 
 _STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 _FIELDS = {"grammar": "response_format", "prompt_logprobs": "echo"}
@@ -36,7 +37,7 @@ class _Job:
     settings: dict[str, Any]
     samples: int
     best_of: int
-    tools: frozenset[str] = frozenset()
+    tools: Tools | None = None
     echoes: list[Echo] = field(default_factory=list)
     logprobs: bool = False
     adapter: str | None = None
@@ -94,7 +95,6 @@ def add(app: FastAPI, front: Front) -> None:
         prompt = await asyncio.to_thread(served.prompts.conversation, messages, described)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         settings = _settings(body, served, body.limit, logprobs, constraint)
-        names = frozenset(tool.function.name for tool in offered)
         job = _Job(
             "chat",
             body,
@@ -103,7 +103,7 @@ def add(app: FastAPI, front: Front) -> None:
             settings,
             n,
             n,
-            names,
+            _tools(body, offered),
             logprobs=bool(body.logprobs),
             adapter=front.models.adapter(body.model),
         )
@@ -132,6 +132,7 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         job.served.prompts.tokenizer,
         job.prompts,
         answers,
+        engine.abort,
         logprobs=job.logprobs,
         tools=job.tools,
         echoes=job.echoes,
@@ -169,6 +170,16 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         close(status)
     # 499 is what proxies log for a client that left; nobody reads this answer.
     return Response(status_code=499) if whole is None else JSONResponse(whole)
+
+
+def _tools(body: ChatRequest, offered: list[Tool]) -> Tools | None:
+    if not offered:
+        return None
+    return Tools(
+        frozenset(tool.function.name for tool in offered),
+        forced=body.tool_choice not in (None, "auto"),
+        single=body.parallel_tool_calls is False,
+    )
 
 
 def _echo(prompt: str | list[int], served: Served) -> Echo:
