@@ -8,6 +8,12 @@ import openai
 import pytest
 from servers import until
 
+from weft.engine.grammar import Grammars
+from weft.engine.params import Grammar
+from weft.server.formats import constraint_of
+from weft.server.limits import Limits
+from weft.server.schema import ChatRequest
+
 FLAG = {
     "type": "object",
     "properties": {"sure": {"type": "boolean"}},
@@ -112,3 +118,114 @@ def test_a_forced_call_that_is_cut_off_shows_no_markup(api, stream):
     parts = {"".join(part.split()) for part in found}
     assert '{"sure":' in parts
     assert all('{"sure":true}'.startswith(part) or '{"sure":false}'.startswith(part) for part in parts)
+
+
+STRICT = {**TOOL, "function": {**TOOL["function"], "strict": True}}
+FORM = {"type": "json_schema", "json_schema": {"name": "form", "schema": FLAG}}
+
+
+def accepted(constraint, text: str, tokenizer) -> bool:
+    """Whether an answer may be ``text``, whole, under a constraint of the server's."""
+    state = Grammars(tokenizer, [tokenizer.eos_id]).constraint(Grammar(**constraint))
+    for token in [*tokenizer.encode(text), tokenizer.eos_id]:
+        mask = state.mask([])
+        if not mask[token // 8] >> token % 8 & 1:
+            return False
+        state.push(token)
+    return True
+
+
+def constraint(**more):
+    return constraint_of(ChatRequest.model_validate({**ASK, **more}), Limits())
+
+
+RIGHT = '<tool_call>\n{"name": "tell", "arguments": {"sure": true}}\n</tool_call>'
+WRONG = RIGHT.replace("true", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("", True),
+        ("今天 <b>天气</b> <tool_cal 好\r\n", True),
+        (RIGHT, True),
+        (f"Let me see. 好\n{RIGHT}\n{RIGHT} so", True),
+        (WRONG, False),
+        (f"{RIGHT}\n{WRONG}", False),
+        ("a <tool_call> b", False),
+        ("<tool_call>", False),
+        (RIGHT.replace("tell", "other"), False),
+    ],
+)
+def test_with_a_strict_tool_calls_keep_to_their_schemas_and_text_is_free(tiny_tokenizer, text, may):
+    assert accepted(constraint(tools=[STRICT]), text, tiny_tokenizer) == may
+    assert constraint(tools=[TOOL]) is None and constraint(tools=[STRICT], tool_choice="none") is None
+
+
+@pytest.mark.parametrize(
+    ("form", "answer"),
+    [
+        (FORM, '{"sure": false}'),
+        ({"type": "json_object"}, '{"a": [1]}'),
+        ({"type": "choice", "choice": ["是", "no"]}, "是"),
+    ],
+)
+def test_an_answer_has_its_form_or_is_calls(tiny_tokenizer, form, answer):
+    either = constraint(response_format=form)
+    for text, may in [
+        (answer, True),
+        (RIGHT, True),
+        (f"{RIGHT}\n{RIGHT}", True),
+        (WRONG, False),
+        ("x", False),
+    ]:
+        assert accepted(either, text, tiny_tokenizer) == may, text
+    assert not accepted(either, answer + RIGHT, tiny_tokenizer)
+    alone = constraint(response_format=form, tool_choice="none")
+    assert accepted(alone, answer, tiny_tokenizer) and not accepted(alone, RIGHT, tiny_tokenizer)
+
+
+def test_schemas_may_refer_to_their_own_definitions(tiny_tokenizer):
+    schema = {"type": "object", "$defs": {"flag": FLAG}, "properties": {"it": {"$ref": "#/$defs/flag"}}}
+    schema |= {"required": ["it"], "additionalProperties": False}
+    tools = [TOOL, {"type": "function", "function": {"name": "nest", "parameters": schema}}, {**TOOL}]
+    forced = constraint(tools=tools[:2], tool_choice="required")
+    call = '<tool_call>\n{"name": "nest", "arguments": {"it": {"sure": true}}}\n</tool_call>'
+    assert accepted(forced, call, tiny_tokenizer) and accepted(forced, RIGHT, tiny_tokenizer)
+    assert not accepted(forced, call.replace("true", "0"), tiny_tokenizer)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_form_beside_tools_over_http(api, stream, seed):
+    found = ask(api, stream, response_format=FORM, seed=seed, temperature=1.5)
+    if found.message.tool_calls:
+        texts = [call.function.arguments for call in found.message.tool_calls]
+        assert found.finish_reason == "tool_calls"
+    else:
+        texts = [found.message.content]
+        assert found.finish_reason == "stop"
+    assert all(isinstance(json.loads(text)["sure"], bool) for text in texts)
+
+
+def test_an_engine_without_grammars_says_what_to_leave_out(api, endless, monkeypatch):
+    facts = endless.engine().facts
+    monkeypatch.setitem(facts, "supported", [name for name in facts["supported"] if name != "grammar"])
+    for more, said in (
+        ({"tools": [STRICT]}, "tools: this engine cannot do this; leave strict out"),
+        ({"tool_choice": "required"}, "tool_choice: this engine cannot do this; leave the field out"),
+        ({"response_format": FORM}, "response_format: this engine cannot do this; leave the field out"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=said):
+            ask(api, **more)
+
+
+def test_a_deep_schema_beside_tools_is_refused(endless):
+    schema: dict = {}
+    for _ in range(400):
+        schema = {"items": schema}
+    for more in (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}]},
+    ):
+        assert endless.post("/v1/chat/completions", {**ASK, "max_tokens": 2, **more}).status_code == 400

@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from weft.core.errors import UsageError
 from weft.server.answer import Answer, EngineFault
+from weft.server.calls import Constraint
 from weft.server.choices import Choices, Shape
 from weft.server.errors import ApiError
-from weft.server.formats import Constraint, constraint_of
+from weft.server.formats import constraint_of, demanded_by
 from weft.server.front import Front, key_of, owner_of
 from weft.server.logprobs import Echo
 from weft.server.models import Served
@@ -23,7 +24,6 @@ from weft.server.stream import EventStream, unless_gone
 from weft.server.tools import Tools
 
 _STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
-_FIELDS = {"grammar": "response_format", "prompt_logprobs": "echo"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def add(app: FastAPI, front: Front) -> None:
             settings.setdefault("logprobs", 0)
         if body.echo and (body.logprobs is not None or not room):
             settings["prompt_logprobs"] = body.logprobs or 0
-        _check_supported(settings, served)
+        _check_supported(settings, served, prompt_logprobs="echo")
         job = _Job(
             "completion",
             body,
@@ -95,6 +95,7 @@ def add(app: FastAPI, front: Front) -> None:
         prompt = await asyncio.to_thread(served.prompts.conversation, messages, described)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         settings = _settings(body, served, body.limit, logprobs, constraint)
+        _check_supported(settings, served, grammar=demanded_by(body))
         job = _Job(
             "chat",
             body,
@@ -203,7 +204,7 @@ def _settings(
     constraint: Constraint | None,
     least: int = 1,
 ) -> dict[str, Any]:
-    """The engine's settings. Raises UsageError for lengths, ApiError 400 for what the engine cannot do."""
+    """The engine's settings. Raises UsageError for lengths, ApiError 400 for biases of no tokens."""
     context = served.prompts.context
     if limit is not None and limit > context:
         raise UsageError(f"max_tokens = {limit} is more than the context of {context} tokens can hold.")
@@ -217,16 +218,16 @@ def _settings(
     given |= {} if limit is None else {"max_tokens": limit}
     given |= {} if logprobs is None else {"logprobs": logprobs}
     given |= {} if constraint is None else {"grammar": constraint}
-    _check_supported(given, served)
     return given
 
 
-def _check_supported(settings: dict[str, Any], served: Served) -> None:
+def _check_supported(settings: dict[str, Any], served: Served, **fields: str) -> None:
+    """Raises ApiError 400 for what the engine cannot do; ``fields`` are those that asked for a setting."""
     for name in settings.keys() - set(served.engine.facts["supported"]):
-        field_name = _FIELDS.get(name, name)
-        raise ApiError(
-            400, f"{field_name}: this engine cannot do this; leave the field out.", param=field_name
-        )
+        field_name = fields.get(name, name)
+        left_out = "strict" if field_name == "tools" else "the field"
+        message = f"{field_name}: this engine cannot do this; leave {left_out} out."
+        raise ApiError(400, message, param=field_name)
 
 
 def _check_request(body: Sampling, front: Front) -> None:
