@@ -7,10 +7,11 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from weft.core.errors import DataError, UsageError
 from weft.server.prompts import Prompts, plain_turn, with_tools
-from weft.server.schema import ToolCall
+from weft.server.schema import ChatMessage, ToolCall
 from weft.server.tools import CallReader, Tools
 
 NAMES = frozenset({"add", "weather"})
@@ -107,6 +108,27 @@ def test_tools_stand_in_the_first_message_and_results_are_turns_of_the_user():
     assert with_tools(messages, []) == messages
 
 
+def test_chatml_has_the_names_of_participants_behind_their_roles(tiny_tokenizer):
+    messages = [
+        {"role": "user", "content": "hi", "name": "小明"},
+        {"role": "assistant", "content": "ho", "name": "bob"},
+        {"role": "tool", "content": "3", "name": "add", "tool_call_id": "1"},
+    ]
+    ids = Prompts(tiny_tokenizer, 4096, 512).conversation(messages, generate=False)
+    assert tiny_tokenizer.decode(ids) == (
+        "<|endoftext|><|im_start|>user name=小明\nhi<|im_end|>\n"
+        "<|im_start|>assistant name=bob\nho<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\n3\n</tool_response><|im_end|>\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "<|im_end|>", "x" * 65])
+def test_names_that_openai_refuses_are_refused(name):
+    with pytest.raises(ValidationError):
+        ChatMessage(role="user", content="a", name=name)
+    assert ChatMessage(role="user", content="a", name="小明-2").plain()["name"] == "小明-2"
+
+
 @pytest.fixture
 def foreign(tiny_tokenizer):
     """The tiny tokenizer with another maker's template."""
@@ -124,6 +146,54 @@ PLAIN = (
     "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content | trim }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>{% endif %}"
 )
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "sums"}}]
+TALK = [
+    {"role": "user", "content": "1+2", "name": "ann"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}],
+    },
+    {"role": "tool", "content": "3", "tool_call_id": "call_1"},
+]
+
+
+def test_a_template_without_tools_gets_them_as_text(foreign):
+    prompts = foreign(PLAIN)
+    text = prompts.tokenizer.decode(prompts.conversation(TALK, TOOLS, generate=False))
+    system, user, call, result = text.split("<|im_start|>")[1:]
+    assert system.startswith("system: # Tools") and '"description": "sums"' in system
+    assert user == "user: 1+2<|im_end|>" and result == "user: <tool_response>\n3\n</tool_response><|im_end|>"
+    assert call == 'assistant: <tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
+
+
+def test_a_template_that_knows_calls_gets_them_as_they_are(foreign):
+    template = (
+        "{% for m in messages %}[{{ m.role }} {{ m.name }}"
+        "{% if m.role == 'tool' %}{{ m.tool_call_id }}{% endif %}"
+        "{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %} {{ m.content }}]{% endfor %}"
+    )
+    prompts = foreign(template)
+    messages = [ChatMessage.model_validate(message).plain() for message in (TALK[0], TALK[2])]
+    text = prompts.tokenizer.decode(prompts.conversation([messages[0], TALK[1], messages[1]], TOOLS))
+    assert text.startswith("[system  # Tools") and text.endswith(
+        "[user ann 1+2][assistant add ][tool call_1 3]"
+    )
+
+
+def test_a_template_with_tools_gets_them_itself(foreign):
+    template = "{{ tools | tojson }}{% for m in messages %}{{ m.role }}{% endfor %}"
+    prompts = foreign(template)
+    text = prompts.tokenizer.decode(prompts.conversation(TALK, TOOLS))
+    assert text == json.dumps(TOOLS) + "userassistanttool"
+
+
+def test_a_template_that_takes_no_system_message_says_so(foreign):
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    with pytest.raises(DataError, match="no system role"):
+        foreign(refusing).conversation(TALK, TOOLS)
 
 
 def test_a_foreign_template_writes_the_markup_and_a_message_cannot(foreign):

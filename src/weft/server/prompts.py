@@ -14,7 +14,7 @@ from typing import Any
 from weft.core.errors import DataError, UsageError
 from weft.tokenizer import Tokenizer, chat
 from weft.tokenizer.special import CHATML_TEMPLATE
-from weft.tokenizer.template import render
+from weft.tokenizer.template import reads, render
 
 TEMPLATE_SECONDS = 2.0
 """A chat template may take that long; one that loops is cut off."""
@@ -66,9 +66,10 @@ class Prompts:
     ) -> list[int]:
         """Token ids of a conversation, up to where the assistant's turn begins when ``generate``.
 
-        The tokenizer's own template writes it; ChatML is written directly. Only what the template writes
-        becomes special tokens: a message that spells ``<|im_end|>`` stays text and cannot end its turn.
-        Raises as :meth:`text`, and DataError for messages that the template refuses.
+        The tokenizer's own template writes it; ChatML is written directly. Tools that the template has no
+        place for stand in the system message, and where it knows no calls either they are text. Only what
+        the template writes becomes special tokens: a message that spells ``<|im_end|>`` stays text and cannot
+        end its turn. Raises as :meth:`text`, and DataError for messages that the template refuses.
         """
         template = self.tokenizer.chat_template
         if template is None or template == CHATML_TEMPLATE:
@@ -85,6 +86,10 @@ class Prompts:
             "eos_token": self.tokenizer.eos_token,
             "pad_token": self.tokenizer.eos_token,
         }
+        if not reads(template, "tools"):
+            messages, tools = with_tools(messages, tools), ()
+            # A template without the word would leave calls out, and refuse the role of their results.
+            messages = messages if "tool" in template else [as_text(message) for message in messages]
         text = render(
             template,
             [self._disarmed(message) for message in messages],
@@ -150,7 +155,16 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) 
 
 
 def plain_turn(message: Message) -> dict[str, str]:
-    """A message as role and text: calls and results of tools are written out as Qwen writes them."""
+    """A message as ChatML's role and text. The name of a participant stands behind its role, as in OpenAI's
+    ChatML; results of tools have none, and come in the order of the calls."""
+    turn = as_text(message)
+    name = turn.pop("name", None)
+    return turn if name is None else {**turn, "role": f"{turn['role']} name={name}"}
+
+
+def as_text(message: Message) -> dict[str, str]:
+    """A message as role and text, and the ``name`` of who speaks: calls and results of tools are written out
+    as Qwen writes them."""
     role, content = message["role"], message.get("content") or ""
     if role == "tool":
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
@@ -158,4 +172,6 @@ def plain_turn(message: Message) -> dict[str, str]:
     written = [f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in calls]
     if not isinstance(content, str):
         raise DataError(f"A chat message needs a text content, not {content!r}.")
-    return {"role": role, "content": "\n".join([*([content] if content else []), *written])}
+    text = "\n".join([*([content] if content else []), *written])
+    name = message.get("name")
+    return {"role": role, "content": text} if name is None else {"role": role, "content": text, "name": name}

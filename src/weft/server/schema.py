@@ -198,7 +198,7 @@ class ChatMessage(Strict):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[str | list[TextPart] | None, BeforeValidator(_known_parts)] = None
-    name: str | None = None
+    name: str | None = Field(default=None, pattern=r"^[^\s<|\\/>]{1,64}$")
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     refusal: Annotated[str | None, neutral("")] = None
@@ -224,6 +224,8 @@ class ChatMessage(Strict):
         }
         if self.name is not None:
             message["name"] = self.name
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
         if self.tool_calls:
             message["tool_calls"] = [call.plain() for call in self.tool_calls]
         return message

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import jinja2
+import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from weft.core.errors import DataError
@@ -76,6 +77,14 @@ def render(
     return "".join(pieces)
 
 
+@functools.lru_cache(maxsize=8)
+def reads(template: str, name: str) -> bool:
+    """Whether ``template`` looks at the variable ``name`` anywhere. Raises DataError when it is broken."""
+    _compiled(template)
+    found = _environment().parse(template).find_all(jinja2.nodes.Name)
+    return any(one.name == name and one.ctx == "load" for one in found)
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Also refuses the operations that make much out of little."""
 
@@ -107,13 +116,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 @functools.lru_cache(maxsize=8)
 def _compile(template: str) -> jinja2.Template:
+    return _environment().from_string(template)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = time.strftime
     environment.filters["tojson"] = _to_json
     for name in _SIZING:
         environment.filters[name] = _bounded(environment.filters[name], formats=name == "format")
-    return environment.from_string(template)
+    return environment
 
 
 def _compiled(template: str) -> jinja2.Template:
