@@ -237,6 +237,8 @@ def test_over_long_prompts_give_the_lengths(client):
 def test_over_long_prompts_have_the_code_that_clients_look_for(client, route, body, param):
     record = error(client.post(route, body))
     assert (record["code"], record["param"]) == ("context_length_exceeded", param)
+    # LangChain sees the message alone, and knows these words.
+    assert "prompt is too long" in record["message"]
 
 
 def test_bodies_that_are_too_large(client):

@@ -129,8 +129,8 @@ class Prompts:
         if len(tokens) + room > self.context:
             left = " and at least one must be left for the answer" if room else ""
             raise LongPrompt(
-                f"The prompt has {len(tokens)} tokens, but the context holds {self.context}{left}; "
-                "shorten the prompt.",
+                f"The prompt is too long: it has {len(tokens)} tokens, but the context holds "
+                f"{self.context}{left}; shorten it.",
                 param,
             )
         return tokens
