@@ -42,7 +42,8 @@ def instead_of(form: ResponseFormat, tools: Sequence[Tool]) -> Constraint | None
     elif form.json_schema is not None:
         rule = f"%json {written({**form.json_schema.schema_, **_SPACED})}"
     elif form.choice is not None:
-        rule = " | ".join(map(written, form.choice))
+        # As one terminal: of alternatives in a rule only so many may begin alike.
+        rule = "CHOICE\nCHOICE: " + " | ".join(map(written, form.choice))
     else:
         return None
     return _lark(f'start: call ("\\n" call)* | answer\nanswer: {rule}', tools)
