@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import postgres as postgresql
 import pytest
 from servers import Server, running, until
 
@@ -58,3 +60,10 @@ def endless(long_checkpoint) -> Iterator[Server]:
     patience = Patience(backoff=0.05)
     with running({"tiny": options}, Limits(waiting=1), patience=patience) as found:
         yield found
+
+
+@pytest.fixture
+def postgres() -> Iterator[postgresql.Postgres]:
+    # The folders of tests are closed to PostgreSQL's account.
+    with tempfile.TemporaryDirectory() as home:
+        yield from postgresql.running(home)

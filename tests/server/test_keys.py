@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -192,48 +187,15 @@ def test_the_count_of_the_day_survives_a_restart(tmp_path):
     assert Ledger(store).tokens_today("a") == 7
 
 
-@pytest.fixture
-def postgres():
-    """A PostgreSQL of our own, where its programs and the driver are installed."""
-    pytest.importorskip("psycopg")
-    found = [
-        *map(Path, filter(None, [shutil.which("initdb")])),
-        *Path("/usr/lib/postgresql").glob("*/bin/initdb"),
-    ]
-    if not found:
-        pytest.skip("PostgreSQL's programs are not installed")
-    # PostgreSQL refuses to run as root.
-    account: dict[str, str] = {"user": "postgres"} if os.getuid() == 0 else {}
-    with tempfile.TemporaryDirectory() as home:
-        if account:
-            try:
-                shutil.chown(home, "postgres")
-            except LookupError:
-                pytest.skip("root may not run PostgreSQL, and there is no account for it")
-        data = f"{home}/data"
-        command = [str(found[0]), "-D", data, "-A", "trust", "-U", "weft"]
-        subprocess.run(command, check=True, capture_output=True, cwd=home, **account)
-        command = [str(found[0].parent / "postgres"), "-D", data, "-k", home, "-h", ""]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=home, **account)
-        try:
-            for line in process.stderr:
-                if "ready to accept" in line:
-                    break
-            yield f"postgresql://weft@/postgres?host={home}"
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate()
-
-
 def test_postgresql_does_the_same(postgres):
     from weft.server.ledger import Use
 
-    store = Store(postgres)
+    store = Store(postgres.address)
     keys = Keys(store)
     key, text = keys.add("安", "admin", tokens_per_day=5)
     assert Keys(store).recognise(text) == key
     keys.revoke(key.id)
-    other = Store(postgres)
+    other = Store(postgres.address)
     assert Keys(other).recognise(text) is None
     other.close()
     ledger = Ledger(store)

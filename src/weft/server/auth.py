@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.server.errors import ApiError
+from weft.server.fresh_keys import FreshKeys
 from weft.server.keys import Key, Keys
 from weft.server.ledger import Ledger
 
-_RELOAD_SECONDS = 2.0
 _OPEN = ("/", "/health", "/page/index.html")
 _ADMIN = ("/metrics", "/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
@@ -26,8 +22,8 @@ class Gate:
     """
 
     def __init__(self, app: ASGIApp, keys: Keys | None, ledger: Ledger | None):
-        self._app, self._keys, self._ledger = app, keys, ledger
-        self._read_at = time.monotonic()
+        self._app, self._ledger = app, ledger
+        self._keys = None if keys is None else FreshKeys(keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """401 without a key, 403 with one that may not."""
@@ -40,19 +36,11 @@ class Gate:
         state["key"] = None
         try:
             if self._keys is not None:
-                await self._reload(self._keys)
-                state["key"] = self._admit(self._keys, scope)
+                state["key"] = self._admit(await self._keys.now(), scope)
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
-
-    async def _reload(self, keys: Keys) -> None:
-        if time.monotonic() - self._read_at > _RELOAD_SECONDS:
-            self._read_at = time.monotonic()
-            # A database that fails must not open the door, nor close it to the keys that are known.
-            with contextlib.suppress(Exception):
-                await asyncio.to_thread(keys.reload)
 
     def _admit(self, keys: Keys, scope: Scope) -> Key | None:
         path = scope["path"]

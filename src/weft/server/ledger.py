@@ -10,10 +10,11 @@ from collections import defaultdict
 from dataclasses import astuple, dataclass
 
 from weft.core.errors import ResourceError
-from weft.server.store import Store
+from weft.server.store import Row, Store, Unavailable
 
 DAY = 86_400
 _BATCH = 500
+_AGAIN_SECONDS = 1.0
 _log = logging.getLogger("weft.server")
 
 
@@ -48,14 +49,15 @@ _EVENT = "INSERT INTO audit VALUES (?, ?, ?, ?)"
 
 
 class Ledger:
-    """Takes records without waiting; when the database does not keep up, the oldest wait in a bounded queue
-    and further ones are counted in ``lost``."""
+    """Takes records without waiting; when the database does not keep up or is away, the oldest wait in a
+    bounded queue and further ones are counted in ``lost``."""
 
     def __init__(self, store: Store, pending: int = 100_000):
         self._store = store
         self._queue: queue.Queue[Use | Event | None] = queue.Queue(pending)
         self._today = int(time.time()) // DAY
         self._tokens: defaultdict[str, int] = defaultdict(int)
+        self._closing = threading.Event()
         self.lost = 0
         for key_id, tokens in store.read(
             "SELECT key_id, SUM(prompt_tokens + completion_tokens) FROM requests"
@@ -96,7 +98,8 @@ class Ledger:
         return [dict(zip(names, (row[0], row[1], *map(int, row[2:])), strict=True)) for row in rows]
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, unless the database is away."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join(timeout=10)
 
@@ -121,9 +124,32 @@ class Ledger:
             ended = None in batch
             for statement, kind in ((_USE, Use), (_EVENT, Event)):
                 rows = [astuple(record) for record in batch if isinstance(record, kind)]
-                try:
-                    if rows:
-                        self._store.change(statement, rows)
-                except ResourceError as error:
-                    self.lost += len(rows)
-                    _log.error("%s %d records are lost", error, len(rows))
+                if rows:
+                    self._keep(statement, rows)
+
+    def _keep(self, statement: str, rows: list[Row]) -> None:
+        """Write ``rows``; while the database is away they wait, and behind them the queue."""
+        told = False
+        while True:
+            last = self._closing.is_set()
+            try:
+                self._store.change(statement, rows)
+            except Unavailable as error:
+                if last:
+                    self._lose(error, len(rows))
+                    return
+                if not told:
+                    _log.error("%s Records wait in memory until it is back.", error)
+                told = True
+                self._closing.wait(_AGAIN_SECONDS)
+            except ResourceError as error:
+                self._lose(error, len(rows))
+                return
+            else:
+                if told:
+                    _log.warning("The database is back; %d records are lost in all.", self.lost)
+                return
+
+    def _lose(self, error: ResourceError, count: int) -> None:
+        self.lost += count
+        _log.error("%s %d records are lost", error, count)

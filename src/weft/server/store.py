@@ -9,9 +9,10 @@ import contextlib
 import importlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from weft.core.errors import ResourceError
 
@@ -29,21 +30,34 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS audit (
         at DOUBLE PRECISION NOT NULL, key_id TEXT NOT NULL, event TEXT NOT NULL, detail TEXT NOT NULL)""",
 )
+_PAUSE = 1.0
+"""Seconds after a failed try to connect in which none is made: those who wait for it are told at once."""
+
 Row = tuple[Any, ...]
+T = TypeVar("T")
+
+
+class Unavailable(ResourceError):
+    """The database is gone, or cannot write now; what was asked for may be asked again later."""
 
 
 class Store:
     """A connection that any thread may use, one statement at a time.
 
-    ``place`` is a file, or an address that begins with ``postgresql://``. Raises ResourceError when it
-    cannot be opened or used.
+    ``place`` is a file, or an address that begins with ``postgresql://``. A connection that is lost is opened
+    again by the next use. Raises ResourceError when it cannot be opened or used: Unavailable where the same
+    may work later.
     """
 
     def __init__(self, place: str):
         self._lock = threading.Lock()
         self._postgres = place.startswith(("postgresql://", "postgres://"))
         self._errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
+        self._passing: tuple[type[Exception], ...] = (sqlite3.OperationalError, OSError)
         self.place = place.rsplit("@", 1)[-1] if self._postgres else place
+        self._address = place
+        self._connection: Any = None
+        self._waits_until = 0.0
         try:
             self._connection = self._open(place)
             for statement in _TABLES:
@@ -60,7 +74,9 @@ class Store:
                 message = "PostgreSQL needs a driver; install it with: pip install 'weft[postgres]'."
                 raise ResourceError(message) from None
             self._errors = (psycopg.Error, OSError)
-            return psycopg.connect(place, connect_timeout=10)
+            self._passing = (psycopg.OperationalError, OSError)
+            # A machine that vanished sends nothing: unacknowledged data is given up after that many ms.
+            return psycopg.connect(place, connect_timeout=10, tcp_user_timeout=10_000)
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         if not Path(place).exists():
             Path(place).touch(mode=0o600)
@@ -72,33 +88,77 @@ class Store:
 
     def change(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run ``statement`` (with ``?`` for values) for each row in one transaction; rows changed."""
-        with self._used() as cursor:
-            cursor.executemany(self._own(statement), list(rows))
-            self._connection.commit()
+        given = list(rows)
+
+        def work(cursor: Any) -> int:
+            cursor.executemany(self._own(statement), given)
             return int(cursor.rowcount)
+
+        return self._run(work)
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
         """All rows of ``query``."""
-        with self._used() as cursor:
+
+        def work(cursor: Any) -> list[Row]:
             cursor.execute(self._own(query), tuple(values))
-            found = [tuple(row) for row in cursor.fetchall()]
-            self._connection.commit()
-            return found
+            return [tuple(row) for row in cursor.fetchall()]
+
+        return self._run(work)
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
 
-    @contextlib.contextmanager
-    def _used(self) -> Any:
+    def _run(self, work: Callable[[Any], T]) -> T:
+        """What ``work`` makes with a cursor, in one transaction. Raises ResourceError, Unavailable."""
         with self._lock:
             try:
-                yield self._connection.cursor()
+                found = self._work(work)
+                self._connection.commit()
+                return found
             except self._errors as error:
-                with contextlib.suppress(Exception):
-                    self._connection.rollback()
-                raise ResourceError(f"The database {self.place} failed ({_line(error)}).") from None
+                passing = self._lost or isinstance(error, self._passing)
+                self._clear()
+                kind = Unavailable if passing else ResourceError
+                raise kind(f"The database {self.place} failed ({_line(error)}).") from None
+
+    def _work(self, work: Callable[[Any], T]) -> T:
+        held = self._connection is not None
+        try:
+            return work(self._connected().cursor())
+        except self._errors:
+            if not (held and self._lost):
+                raise
+        # It went while nobody used it, and nothing was committed: a new connection may do all of it.
+        self._clear()
+        return work(self._connected().cursor())
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            if time.monotonic() < self._waits_until:
+                raise OSError("it was not there a moment ago")
+            try:
+                self._connection = self._open(self._address)
+            except self._errors:
+                self._waits_until = time.monotonic() + _PAUSE
+                raise
+        return self._connection
+
+    @property
+    def _lost(self) -> bool:
+        return self._postgres and self._connection is not None and self._connection.closed
+
+    def _clear(self) -> None:
+        """Let go of a connection that is lost; of one that is whole, only what was begun on it."""
+        if self._connection is None:
+            return
+        lost = self._lost
+        with contextlib.suppress(Exception):
+            self._connection.close() if lost else self._connection.rollback()
+        if lost:
+            self._connection = None
 
     def _own(self, statement: str) -> str:
         return statement.replace("?", "%s") if self._postgres else statement

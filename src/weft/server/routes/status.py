@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from weft.core.errors import ResourceError
 from weft.server.errors import ApiError
 from weft.server.front import Front, owner_of
 from weft.server.inputs import LoadAdapter, UnloadAdapter
@@ -65,7 +66,11 @@ def _add_admin(app: FastAPI, front: Front) -> None:
             raise ApiError(404, "This server keeps no records; start it with --store.")
         if not 1 <= days <= 3650:
             raise ApiError(400, f"days = {days} must be a number from 1 to 3650.", param="days")
-        return {"usage": await asyncio.to_thread(front.ledger.summary, days), "lost": front.ledger.lost}
+        try:
+            found = await asyncio.to_thread(front.ledger.summary, days)
+        except ResourceError as error:
+            raise ApiError(503, str(error), headers={"Retry-After": "5"}) from None
+        return {"usage": found, "lost": front.ledger.lost}
 
     @app.post("/admin/models/{name:path}/load")
     async def load(request: Request, name: str) -> dict[str, Any]:

@@ -1,0 +1,222 @@
+"""The database goes away and comes back, and is sent what it cannot hold."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+import types
+
+import pytest
+from servers import running, until
+
+from weft.core.errors import ResourceError
+from weft.server import store as store_module
+from weft.server.engine import EngineOptions
+from weft.server.keys import Keys
+from weft.server.ledger import Ledger, Use
+from weft.server.store import Store, Unavailable
+
+
+class Driver(types.ModuleType):
+    """psycopg over one SQLite file, whose server a test may take away."""
+
+    class Error(Exception):
+        pass
+
+    class OperationalError(Error):
+        pass
+
+    def __init__(self, file: str):
+        super().__init__("psycopg")
+        self.file, self.there, self.connections = file, True, []
+        self.tries = 0
+
+    def connect(self, place: str, **options) -> Connection:
+        self.tries += 1
+        if not self.there:
+            raise self.OperationalError("connection refused\nIs the server running?")
+        self.connections.append(Connection(self))
+        return self.connections[-1]
+
+    def stop(self) -> None:
+        self.there = False
+        for connection in self.connections:
+            connection.lost = True
+
+    def start(self) -> None:
+        self.there = True
+
+
+class Connection:
+    """One to the server; it notices that the server is gone when it is used."""
+
+    def __init__(self, driver: Driver):
+        self.driver, self.lost, self.closed = driver, False, False
+        self._real = sqlite3.connect(driver.file, check_same_thread=False)
+
+    def cursor(self) -> Connection:
+        return self
+
+    def _use(self, method: str, statement: str, *values):
+        if self.lost:
+            self.closed = True
+            raise self.driver.OperationalError("terminating connection due to administrator command")
+        self._cursor = getattr(self._real, method)(statement.replace("%s", "?"), *values)
+        self.rowcount = self._cursor.rowcount
+
+    def execute(self, statement: str, values=()):
+        self._use("execute", statement, values)
+
+    def executemany(self, statement: str, rows):
+        if any("\0" in value for row in rows for value in row if isinstance(value, str)):
+            raise self.driver.Error("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        self._use("executemany", statement, rows)
+
+    def fetchall(self):
+        return self._cursor.fetchall()
+
+    def commit(self) -> None:
+        self._real.commit()
+
+    def rollback(self) -> None:
+        self._real.rollback()
+
+    def close(self) -> None:
+        self.closed = True
+        self._real.close()
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch) -> Driver:
+    made = Driver(str(tmp_path / "pretended.db"))
+    monkeypatch.setitem(sys.modules, "psycopg", made)
+    monkeypatch.setattr(store_module, "_PAUSE", 0.0)
+    return made
+
+
+ADDRESS = "postgresql://weft:secret@database/weft"
+
+
+def use(key_id: str, **changes) -> Use:
+    fields = {"end_user": None, "route": "/", "model": "m", "status": 200, "seconds": 0.1}
+    counts = {"prompt_tokens": 3, "completion_tokens": 4, "first_token_seconds": None}
+    return Use(at=time.time(), key_id=key_id, **{**fields, **counts, **changes})
+
+
+def test_a_connection_that_was_lost_is_opened_again(driver):
+    store = Store(ADDRESS)
+    keys = Keys(store)
+    _, text = keys.add("ann")
+    driver.stop()
+    driver.start()
+    # Whoever comes first after it sees nothing of it, reader or writer.
+    keys.reload()
+    assert keys.recognise(text) is not None
+    driver.stop()
+    driver.start()
+    keys.add("bob")
+    assert len(store.read("SELECT * FROM keys")) == 2
+
+
+def test_while_it_is_gone_it_is_one_sentence_and_nobody_waits_for_each_other(driver, monkeypatch):
+    store = Store(ADDRESS)
+    driver.stop()
+    with pytest.raises(Unavailable, match=r"database/weft failed \(connection refused\)\.") as caught:
+        store.read("SELECT * FROM keys")
+    assert "secret" not in str(caught.value)
+    monkeypatch.setattr(store_module, "_PAUSE", 60.0)
+    for _ in range(5):
+        with pytest.raises(Unavailable, match="database/weft failed"):
+            store.read("SELECT * FROM keys")
+    assert driver.tries == 3  # the first, the one that failed, and one more before the pause
+
+
+def test_a_wrong_statement_is_no_lost_connection(driver):
+    store = Store(ADDRESS)
+    with pytest.raises(ResourceError) as caught:
+        store.change("INSERT INTO audit VALUES (?, ?, ?, ?)", [(1, "", "\0", "")])
+    assert not isinstance(caught.value, Unavailable)
+    assert driver.tries == 1
+    assert store.read("SELECT * FROM audit") == []
+
+
+def test_records_wait_until_the_database_is_back(driver, monkeypatch, caplog):
+    monkeypatch.setattr("weft.server.ledger._AGAIN_SECONDS", 0.01)
+    ledger = Ledger(Store(ADDRESS))
+    driver.stop()
+    for number in range(10):
+        ledger.use(use(f"k{number}"))
+    until(lambda: driver.tries > 5)
+    driver.start()
+    ledger.use(use("later"))
+    ledger.close()
+    assert ledger.lost == 0
+    assert len(Store(ADDRESS).read("SELECT * FROM requests")) == 11
+    told = [record.message for record in caplog.records if "Records wait" in record.message]
+    assert len(told) == 1
+
+
+def test_records_that_wait_are_bounded_and_an_end_does_not_wait_for_the_database(driver, monkeypatch):
+    ledger = Ledger(Store(ADDRESS), pending=5)
+    driver.stop()
+    ledger.use(use("first"))
+    until(lambda: driver.tries > 1)
+    for _ in range(20):
+        ledger.use(use("a"))
+    assert ledger.lost == 15
+    ledger.close()
+    assert not ledger._thread.is_alive()
+    assert ledger.lost == 21
+    driver.start()
+    assert Store(ADDRESS).read("SELECT * FROM requests") == []
+
+
+def served(checkpoint, place, stop, start, caplog):
+    """A server whose database is away for a while, with an admin's key and another's."""
+    store, mine = Store(place), Store(place)
+    keys, ledger = Keys(store), Ledger(store)
+    header, other = (
+        {"authorization": f"Bearer {keys.add(name, scope)[1]}"}
+        for name, scope in (("root", "admin"), ("ann", "use"))
+    )
+    options = {"tiny": EngineOptions(str(checkpoint), "float32")}
+    ask = {"prompt": "a", "max_tokens": 2}
+    with running(options, None, keys, ledger) as server:
+        assert server.post("/v1/completions", ask, headers=other).status_code == 200
+        stop()
+        answer = server.get("/admin/usage", headers=header)
+        assert answer.status_code == 503, answer.text
+        assert "database" in answer.json()["error"]["message"]
+        # Known keys stay, unknown ones stay outside, and answers are given.
+        until(lambda: server.get("/v1/models", headers=other) and "stay as they were" in caplog.text)
+        for _ in range(3):
+            time.sleep(0.05)
+            assert server.post("/v1/completions", ask, headers=other).status_code == 200
+        assert server.get("/v1/models").status_code == 401
+        start()
+        Keys(mine).revoke("ann")
+        until(lambda: server.get("/v1/models", headers=other).status_code == 401)
+        until(lambda: server.get("/admin/usage", headers=header).status_code == 200)
+        until(lambda: _requests(server, header) >= 4)
+        assert server.get("/admin/usage", headers=header).json()["lost"] == 0
+    ledger.close()
+    store.close()
+    mine.close()
+    told = [record.message for record in caplog.records if "stay as they were" in record.message]
+    assert len(told) == 1
+
+
+def _requests(server, header) -> int:
+    rows = server.get("/admin/usage", headers=header).json()["usage"]
+    return sum(row["requests"] for row in rows if row["model"] == "tiny")
+
+
+def test_a_server_outlives_its_database(checkpoint, driver, monkeypatch, caplog):
+    monkeypatch.setattr("weft.server.ledger._AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("weft.server.fresh_keys._RELOAD_SECONDS", 0.0)
+    served(checkpoint, ADDRESS, driver.stop, driver.start, caplog)
+
+
+def test_a_server_outlives_a_real_postgresql(checkpoint, postgres, caplog):
+    served(checkpoint, postgres.address, postgres.stop, postgres.start, caplog)
