@@ -172,6 +172,58 @@ def test_records_that_wait_are_bounded_and_an_end_does_not_wait_for_the_database
     assert Store(ADDRESS).read("SELECT * FROM requests") == []
 
 
+def test_what_the_database_cannot_hold_is_replaced(driver):
+    ledger = Ledger(Store(ADDRESS))
+    ledger.use(use("a", end_user="a\0b\ud800"))
+    ledger.event("", "refused", "GET /v1/models/\0")
+    ledger.close()
+    store = Store(ADDRESS)
+    assert store.read("SELECT end_user FROM requests") == [("a\ufffdb?",)]
+    assert store.read("SELECT detail FROM audit") == [("GET /v1/models/\ufffd",)]
+    assert ledger.lost == 0
+
+
+def test_a_row_that_cannot_be_written_does_not_take_the_others_along(driver, monkeypatch, caplog):
+    monkeypatch.setattr("weft.server.ledger._storable", lambda text: text)
+    store = Store(ADDRESS)
+    ledger = Ledger(store)
+    with store._lock:  # so that all of them come in one batch
+        for name in ("a", "b\0", "c", "d\0", "e"):
+            ledger.use(use("k", end_user=name))
+    ledger.close()
+    assert store.read("SELECT end_user FROM requests") == [("a",), ("c",), ("e",)]
+    assert ledger.lost == 2
+    assert sum(record.levelname == "ERROR" for record in caplog.records) <= 2
+
+
+@pytest.fixture(params=["sqlite", "pretended", "real"])
+def place(request, tmp_path) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "weft.db")
+    if request.param == "pretended":
+        request.getfixturevalue("driver")
+        return ADDRESS
+    return request.getfixturevalue("postgres").address
+
+
+def test_a_client_that_sends_nul_loses_no_record(checkpoint, place):
+    store = Store(place)
+    keys, ledger = Keys(store), Ledger(store)
+    header = {"authorization": f"Bearer {keys.add('ann')[1]}"}
+    with running({"tiny": EngineOptions(str(checkpoint), "float32")}, None, keys, ledger) as server:
+        for user in ("a\0b", "c"):
+            ask = {"prompt": "a", "max_tokens": 2, "user": user}
+            assert server.post("/v1/completions", ask, headers=header).status_code == 200
+        wrong = {"authorization": "Bearer wrong"}
+        assert server.get("/v1/models/%00", headers=wrong).status_code == 401
+    ledger.close()
+    users = store.read("SELECT end_user FROM requests WHERE end_user IS NOT NULL ORDER BY at")
+    assert users == [("a\ufffdb",), ("c",)]
+    assert store.read("SELECT detail FROM audit WHERE event = 'refused'") == [("GET /v1/models/\ufffd",)]
+    assert ledger.lost == 0
+    store.close()
+
+
 def served(checkpoint, place, stop, start, caplog):
     """A server whose database is away for a while, with an admin's key and another's."""
     store, mine = Store(place), Store(place)

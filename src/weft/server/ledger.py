@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -123,12 +124,34 @@ class Ledger:
                 batch.append(self._queue.get_nowait())
             ended = None in batch
             for statement, kind in ((_USE, Use), (_EVENT, Event)):
-                rows = [astuple(record) for record in batch if isinstance(record, kind)]
+                rows = [_row(record) for record in batch if isinstance(record, kind)]
                 if rows:
                     self._keep(statement, rows)
 
     def _keep(self, statement: str, rows: list[Row]) -> None:
-        """Write ``rows``; while the database is away they wait, and behind them the queue."""
+        """Write ``rows``; what the database does not take is counted as lost, and the others are not."""
+        try:
+            self._change(statement, rows)
+            return
+        except ResourceError as error:
+            reason = error
+        lost = len(rows)
+        if lost > 1 and not isinstance(reason, Unavailable):
+            lost -= sum(self._fits(statement, row) for row in rows)
+        self.lost += lost
+        _log.error("%s %d records are lost.", reason, lost)
+
+    def _fits(self, statement: str, row: Row) -> bool:
+        with contextlib.suppress(ResourceError):
+            self._change(statement, [row])
+            return True
+        return False
+
+    def _change(self, statement: str, rows: list[Row]) -> None:
+        """Write ``rows``; while the database is away they wait, and behind them the queue.
+
+        Raises ResourceError for what cannot be written, Unavailable when the ledger is closed meanwhile.
+        """
         told = False
         while True:
             last = self._closing.is_set()
@@ -136,20 +159,21 @@ class Ledger:
                 self._store.change(statement, rows)
             except Unavailable as error:
                 if last:
-                    self._lose(error, len(rows))
-                    return
+                    raise
                 if not told:
                     _log.error("%s Records wait in memory until it is back.", error)
                 told = True
                 self._closing.wait(_AGAIN_SECONDS)
-            except ResourceError as error:
-                self._lose(error, len(rows))
-                return
             else:
                 if told:
                     _log.warning("The database is back; %d records are lost in all.", self.lost)
                 return
 
-    def _lose(self, error: ResourceError, count: int) -> None:
-        self.lost += count
-        _log.error("%s %d records are lost", error, count)
+
+def _row(record: Use | Event) -> Row:
+    return tuple(_storable(value) if isinstance(value, str) else value for value in astuple(record))
+
+
+def _storable(text: str) -> str:
+    """``text`` without what PostgreSQL cannot hold, which clients may send: NUL, and halves of pairs."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
