@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import httpx
 import pytest
@@ -104,6 +105,63 @@ def test_slow_heads_and_bodies_are_let_go(checkpoint):
                 with contextlib.suppress(ConnectionResetError):
                     assert connection.recv(100) == b""
         assert server.get("/health").status_code == 200
+
+
+def dribble(connection: socket.socket, data: bytes) -> bool:
+    """Send ``data`` again and again; whether the other side hangs up before a minute of it."""
+    connection.settimeout(0.02)
+    for _ in range(3000):
+        try:
+            connection.sendall(data)
+            if connection.recv(100) == b"":
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+HEAD = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "begun"),
+    [
+        (HEAD + b"\r\n", HEAD + b"x: "),
+        (HEAD + b"\r\n" + HEAD + b"x: ", b""),  # it comes before the first is answered
+        (b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n", b""),
+    ],
+    ids=["the second head", "a head sent ahead", "a body after its refusal"],
+)
+def test_what_dribbles_on_a_connection_that_was_answered_is_let_go(checkpoint, first, begun):
+    options = EngineOptions(str(checkpoint), "float32")
+    with running({"tiny": options}, Limits(head_seconds=0.5)) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(first)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 ")
+            connection.sendall(begun)
+            assert dribble(connection, b"a")
+        assert server.get("/health").status_code == 200
+
+
+def test_the_clock_of_heads_leaves_honest_connections_alone(endless):
+    """Many requests on one connection, and an answer that takes longer than a head may."""
+    options = EngineOptions(endless.engine().options.checkpoint, "float32")
+    with running({"tiny": options}, Limits(head_seconds=0.3)) as server:
+        for _ in range(4):  # all of them on one connection
+            assert server.get("/health").status_code == 200
+            time.sleep(0.15)
+        assert server.post("/v1/completions", {**ENDLESS, "max_tokens": 1500}).status_code == 200
+        assert server.get("/health").status_code == 200
+
+
+def test_an_idle_connection_is_closed(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        connection.settimeout(60)
+        while connection.recv(4096):
+            pass
 
 
 def test_huge_headers_are_refused(server):

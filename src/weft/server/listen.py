@@ -10,6 +10,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -51,22 +52,52 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, but a connection that sends no whole request head in time is closed."""
+    """uvicorn's, but a connection that owes a whole request head, or sends a body that nobody reads any more,
+    is closed in time. One that is idle between requests is closed by uvicorn."""
 
     head_seconds = Limits.head_seconds
+    _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock."""
+        """Start the clock: a connection owes its first head at once."""
         super().connection_made(transport)
-        self._clock = self.loop.call_later(self.head_seconds, self._late)
+        self._mind()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
-        self._clock.cancel()
+        self._stop()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """uvicorn's own clock of idle connections stops at the first byte, and no other would start."""
+        super().data_received(data)
+        self._mind()
+
+    def on_response_complete(self) -> None:
+        """What came behind the request may be the beginning of the next."""
+        super().on_response_complete()
+        self._mind()
+
+    def _mind(self) -> None:
+        if not self._owes:
+            self._stop()
+        elif self._clock is None:
+            self._clock = self.loop.call_later(self.head_seconds, self._late)
+
+    @property
+    def _owes(self) -> bool:
+        if self.cycle is None:
+            return True
+        begun = self.conn.their_state is not h11.IDLE or bool(self.conn.trailing_data[0])
+        return begun and self.cycle.response_complete
+
+    def _stop(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
     def _late(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.transport.abort()
 
 
