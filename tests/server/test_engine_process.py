@@ -22,9 +22,11 @@ from weft.core.errors import CheckpointError
 from weft.engine import LLM, SamplingParams
 from weft.engine.params import Grammar
 from weft.server.engine import EngineOptions, Patience
+from weft.server.ledger import Ledger
 from weft.server.limits import Limits
 from weft.server.models import Models
 from weft.server.seam import LlmWorker
+from weft.server.store import Store
 from weft.server.wire import LARGEST, Unpacker, pack
 
 
@@ -230,11 +232,16 @@ def test_a_server_that_dies_takes_its_engine_with_it(checkpoint):
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 
 
-def test_one_thousand_connections_at_once(checkpoint):
-    """The queue is bounded: everybody gets an answer, some of them 429, and nothing is left."""
+def test_one_thousand_connections_at_once(checkpoint, tmp_path):
+    """The queue is bounded: everybody gets an answer, some of them 429; those inside get the one that they
+    would get alone, all of it is written down, and nothing is left."""
     options = EngineOptions(str(checkpoint), "float32", max_sequences=8)
-    with running({"tiny": options}, Limits(waiting=32)) as server:
-        body = json.dumps({"prompt": [5], "max_tokens": 4, "temperature": 0}).encode()
+    store = Store(str(tmp_path / "weft.db"))
+    ledger = Ledger(store)
+    with running({"tiny": options}, Limits(waiting=32), None, ledger) as server:
+        ask = {"prompt": [5], "max_tokens": 4, "temperature": 0}
+        alone = server.post("/v1/completions", ask).json()["choices"]
+        body = json.dumps(ask).encode()
         request = (
             b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -245,9 +252,17 @@ def test_one_thousand_connections_at_once(checkpoint):
         statuses = []
         for connection in sockets:
             connection.settimeout(60)
-            data = connection.recv(65536)
-            statuses.append(int(data.split(b" ", 2)[1]))
-            connection.close()
+            with connection, connection.makefile("rb") as stream:
+                head, _, content = stream.read().partition(b"\r\n\r\n")
+            statuses.append(int(head.split(b" ", 2)[1]))
+            answer = json.loads(content)
+            if statuses[-1] == 200:
+                assert answer["choices"] == alone
+            else:
+                assert answer["error"]["code"] == "queue_full"
         assert set(statuses) <= {200, 429} and statuses.count(200) >= 40, statuses
         until(server.idle)
         assert server.get("/health").status_code == 200
+    ledger.close()
+    written = store.read("SELECT status FROM requests")
+    assert sorted(status for (status,) in written) == sorted([200, *statuses]) and ledger.lost == 0

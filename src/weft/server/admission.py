@@ -20,7 +20,6 @@ class Admission:
     def __init__(self, limits: Limits, ledger: Ledger | None):
         self._limits, self._ledger = limits, ledger
         self._buckets: dict[str, tuple[float, float]] = {}
-        self.refused = 0
 
     def request(self, key: Key | None) -> None:
         """One request of ``key``, by its own bounds."""
@@ -32,19 +31,19 @@ class Admission:
             used = self._ledger.tokens_today(key.id)
             if used >= key.tokens_per_day:
                 message = f"This key has used its {key.tokens_per_day} tokens of the day ({used})."
-                raise self._refusal(message, self._ledger.seconds_to_midnight(), "quota_exceeded")
+                raise _refusal(message, self._ledger.seconds_to_midnight(), "quota_exceeded")
 
     def answers(self, engine: Backend, count: int, key: Key | None) -> None:
         """``count`` answers more in the queue of a model, for ``key``."""
         sequences = int(engine.facts["sequences"])
         places = sequences + self._limits.waiting
         if max(0, engine.active + count - sequences) > self._limits.waiting:
-            raise self._refusal("The queue is full; try again later.", self._wait(engine), "queue_full")
+            raise _refusal("The queue is full; try again later.", self._wait(engine), "queue_full")
         if key is not None:
             share = max(sequences, int(places * self._limits.owner_share))
             if engine.held_by(key.id) + count > share:
                 message = f"This key already has its {share} answers under way; wait for some of them."
-                raise self._refusal(message, self._wait(engine), "queue_full")
+                raise _refusal(message, self._wait(engine), "queue_full")
 
     def _take(self, key_id: str, per_minute: int) -> None:
         """A token bucket: a minute's requests may come at once, then they come evenly."""
@@ -54,9 +53,7 @@ class Admission:
         if left < 1:
             self._buckets[key_id] = (left, now)
             after = math.ceil((1 - left) * _MINUTE / per_minute)
-            raise self._refusal(
-                f"This key may send {per_minute} requests a minute.", after, "rate_limit_exceeded"
-            )
+            raise _refusal(f"This key may send {per_minute} requests a minute.", after, "rate_limit_exceeded")
         self._buckets[key_id] = (left - 1, now)
 
     def _wait(self, engine: Backend) -> int:
@@ -64,6 +61,6 @@ class Admission:
         rounds = engine.active / max(1, int(engine.facts["sequences"]))
         return min(60, max(1, round(self._limits.retry_after_seconds * rounds / 2)))
 
-    def _refusal(self, message: str, after: int, code: str) -> ApiError:
-        self.refused += 1
-        return ApiError(429, message, code=code, headers={"Retry-After": str(after)})
+
+def _refusal(message: str, after: int, code: str) -> ApiError:
+    return ApiError(429, message, code=code, headers={"Retry-After": str(after)})

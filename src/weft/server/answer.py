@@ -61,6 +61,11 @@ class Answer:
         if self._fault is not None:
             raise self._fault
 
+    @property
+    def fault(self) -> EngineFault | None:
+        """What broke it off; None while it is open and when it is whole."""
+        return self._fault
+
     def accept(self) -> None:
         """The engine has it."""
         self._taken.set()

@@ -10,8 +10,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from weft.server import errors
+from weft.server.account import Account
 from weft.server.admission import Admission
 from weft.server.auth import Gate
 from weft.server.front import Front
@@ -40,11 +42,16 @@ def create_app(
 
     app = FastAPI(title="Weft", docs_url=None, redoc_url=None, lifespan=lifespan, responses=errors.DOCUMENTED)
     errors.install(app)
-    # The last one added is the first that sees a request: no byte of a body is read before the key is known.
-    app.add_middleware(BodyLimit, limits=limits)
-    app.add_middleware(Gate, keys=keys, ledger=ledger)
-    app.add_middleware(page.SafeHeaders)
     page.add(app)
     for routes in (status, generation, tasks, vectors, text):
         routes.add(app, front)
+    # The last one added is the first that sees a request: no byte of a body is read before the key is known.
+    app.add_middleware(BodyLimit, limits=limits)
+    app.add_middleware(Gate, keys=keys, ledger=ledger)
+    app.add_middleware(Account, metrics=front.metrics, ledger=ledger, paths=_paths(app))
+    app.add_middleware(page.SafeHeaders)
     return app
+
+
+def _paths(app: FastAPI) -> frozenset[str]:
+    return frozenset(route.path for route in app.routes if isinstance(route, Route))

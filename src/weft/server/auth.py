@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.server.errors import ApiError
 from weft.server.fresh_keys import FreshKeys
-from weft.server.keys import Key, Keys
+from weft.server.keys import Keys
 from weft.server.ledger import Ledger
 
 _OPEN = ("/", "/health", "/page/index.html")
 _ADMIN = ("/metrics", "/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+
+_NOTED_A_MINUTE = 100
 
 
 class Gate:
@@ -24,6 +28,7 @@ class Gate:
     def __init__(self, app: ASGIApp, keys: Keys | None, ledger: Ledger | None):
         self._app, self._ledger = app, ledger
         self._keys = None if keys is None else FreshKeys(keys)
+        self._minute = self._noted = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """401 without a key, 403 with one that may not."""
@@ -36,22 +41,23 @@ class Gate:
         state["key"] = None
         try:
             if self._keys is not None:
-                state["key"] = self._admit(await self._keys.now(), scope)
+                self._admit(await self._keys.now(), scope)
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _admit(self, keys: Keys, scope: Scope) -> Key | None:
+    def _admit(self, keys: Keys, scope: Scope) -> None:
         path = scope["path"]
         presented = _presented(scope)
         key = keys.recognise(presented) if presented is not None else None
+        scope["state"]["key"] = key
         open_ = path in _OPEN or (path.startswith("/page/") and path.endswith((".js", ".css")))
         if open_ or not keys.any:
-            return key
+            return
         if key is None:
-            if presented is not None and self._ledger is not None:
-                self._ledger.event("", "refused", f"{scope['method']} {path}")
+            if presented is not None:
+                self._note_refusal(scope)
             message = "An API key is needed: send it as Authorization: Bearer KEY."
             if presented is not None:
                 message = "This API key is not valid here."
@@ -60,7 +66,16 @@ class Gate:
             if self._ledger is not None:
                 self._ledger.event(key.id, "forbidden", f"{scope['method']} {path}")
             raise ApiError(403, "This needs a key of scope admin.", code="insufficient_scope")
-        return key
+
+    def _note_refusal(self, scope: Scope) -> None:
+        """Into the audit log, but not all of a flood: anybody can send wrong keys, and nobody shall fill the
+        disk with them."""
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._noted = minute, 0
+        self._noted += 1
+        if self._ledger is not None and self._noted <= _NOTED_A_MINUTE:
+            self._ledger.event("", "refused", f"{scope['method']} {scope['path']}")
 
 
 def _presented(scope: Scope) -> str | None:

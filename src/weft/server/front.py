@@ -1,19 +1,18 @@
-"""What every route works with: the models, and what counts, bounds and remembers requests."""
+"""What every route works with: the models, and what counts and bounds requests."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from weft.server.account import Work
 from weft.server.admission import Admission
-from weft.server.answer import Answer
 from weft.server.keys import Key
-from weft.server.ledger import Ledger, Use
+from weft.server.ledger import Ledger
 from weft.server.limits import Limits
 from weft.server.metrics import Metrics
-from weft.server.models import Models, Served
+from weft.server.models import Models
 
 
 @dataclass(frozen=True)
@@ -26,36 +25,11 @@ class Front:
     metrics: Metrics
     ledger: Ledger | None
 
-    def record(
-        self,
-        request: Request,
-        served: Served,
-        status: int,
-        prompt_tokens: int,
-        answers: list[Answer],
-        user: str | None,
-    ) -> None:
-        """Write down a request that is over."""
-        key, route = key_of(request), request.url.path
-        self.metrics.request(route, served.name, status, prompt_tokens, answers)
-        if self.ledger is None:
-            return
-        firsts = [answer.first - answer.submitted for answer in answers if answer.first is not None]
-        began = min((answer.submitted for answer in answers), default=time.monotonic())
-        self.ledger.use(
-            Use(
-                time.time(),
-                key.id if key else "",
-                user,
-                route,
-                served.name,
-                status,
-                prompt_tokens,
-                sum(answer.tokens for answer in answers),
-                min(firsts, default=None),
-                time.monotonic() - began,
-            )
-        )
+    def begin(self, request: Request, model: str | None, user: str | None = None) -> Work:
+        """Say which model a request is for; it is counted for it however it ends. Raises ApiError 404."""
+        work = Work(self.models.find(model).name, user)
+        request.scope["state"]["work"] = work
+        return work
 
 
 def key_of(request: Request) -> Key | None:

@@ -55,8 +55,10 @@ class Metrics:
         )
 
     def request(self, route: str, model: str, status: int, prompt_tokens: int, answers: list[Answer]) -> None:
-        """Count a request that is over."""
+        """Count a request that is over; ``model`` is empty where it reached none."""
         self._requests.labels(route, model, str(status)).inc()
+        if not model:
+            return
         self._tokens.labels(model, "prompt").inc(prompt_tokens)
         self._tokens.labels(model, "completion").inc(sum(answer.tokens for answer in answers))
         for answer in answers:

@@ -11,12 +11,14 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from weft.core.errors import UsageError
+from weft.server.account import Work
 from weft.server.answer import Answer, EngineFault
 from weft.server.calls import Constraint
 from weft.server.choices import Choices, Shape
 from weft.server.errors import ApiError
 from weft.server.formats import constraint_of, demanded_by
 from weft.server.front import Front, key_of, owner_of
+from weft.server.limits import Limits
 from weft.server.logprobs import Echo
 from weft.server.models import Served
 from weft.server.schema import ChatRequest, CompletionRequest, Sampling, Tool
@@ -32,6 +34,7 @@ class _Job:
 
     shape: Shape
     body: Sampling
+    work: Work
     served: Served
     prompts: list[list[int]]
     settings: dict[str, Any]
@@ -48,7 +51,8 @@ def add(app: FastAPI, front: Front) -> None:
 
     @app.post("/v1/completions", responses=_STREAMS)
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        _check_request(body, front)
+        work = front.begin(request, body.model, body.user)
+        _check_request(body, front.limits)
         raw = body.prompts()
         if not raw:
             raise ApiError(400, "prompt is an empty list; give at least one prompt.", param="prompt")
@@ -68,6 +72,7 @@ def add(app: FastAPI, front: Front) -> None:
         job = _Job(
             "completion",
             body,
+            work,
             served,
             prompts,
             settings,
@@ -81,7 +86,8 @@ def add(app: FastAPI, front: Front) -> None:
 
     @app.post("/v1/chat/completions", responses=_STREAMS)
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
-        _check_request(body, front)
+        work = front.begin(request, body.model, body.user)
+        _check_request(body, front.limits)
         n = body.n or 1
         _check_count(1, n, front)
         if body.top_logprobs is not None and not body.logprobs:
@@ -99,6 +105,7 @@ def add(app: FastAPI, front: Front) -> None:
         job = _Job(
             "chat",
             body,
+            work,
             served,
             [prompt],
             settings,
@@ -125,7 +132,7 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         for answer in answers:
             engine.abort(answer)
         raise
-    prompt_tokens = sum(map(len, job.prompts))
+    job.work.prompt_tokens, job.work.answers = sum(map(len, job.prompts)), answers
     choices = Choices(
         job.shape,
         f"{job.shape}-{secrets.token_hex(12)}",
@@ -141,34 +148,26 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         keep=job.samples,
     )
 
-    def close(status: int) -> None:
-        whole = all(answer.done for answer in answers)
+    def close() -> None:
         for answer in answers:
             engine.abort(answer)
-        status = status if whole or status != 200 else 499
-        front.record(request, job.served, status, prompt_tokens, answers, job.body.user)
 
     if job.body.stream:
         # What the engine refuses is an error of the request, so it must be known before the stream begins.
         try:
             taken = await unless_gone(_all_taken(answers), request.receive)
-        except EngineFault as fault:
-            close(fault.status)
+        except BaseException:
+            close()
             raise
         if taken is None:
-            close(499)
+            close()
             return Response(status_code=499)
         events = choices.events(job.body.include_usage)
-        return EventStream(events, lambda: close(200), front.limits.send_seconds)
-    status = 499
+        return EventStream(events, close, front.limits.send_seconds)
     try:
         whole = await unless_gone(choices.whole(), request.receive)
-        status = 499 if whole is None else 200
-    except EngineFault as fault:
-        status = fault.status
-        raise
     finally:
-        close(status)
+        close()
     # 499 is what proxies log for a client that left; nobody reads this answer.
     return Response(status_code=499) if whole is None else JSONResponse(whole)
 
@@ -230,9 +229,7 @@ def _check_supported(settings: dict[str, Any], served: Served, **fields: str) ->
         raise ApiError(400, message, param=field_name)
 
 
-def _check_request(body: Sampling, front: Front) -> None:
-    front.models.find(body.model)
-    limits = front.limits
+def _check_request(body: Sampling, limits: Limits) -> None:
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream = true.", param="stream_options")
     if len(body.stops) > limits.stops or any(len(stop) > limits.stop_characters for stop in body.stops):

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from weft.api.able import CALLS, refusal
 from weft.core.registry import nearest
 from weft.server import task_bodies as bodies
-from weft.server.answer import Answer, EngineFault
+from weft.server.answer import Answer
 from weft.server.errors import LONG, ApiError
 from weft.server.front import Front, key_of, owner_of
 from weft.server.models import Served
@@ -76,7 +76,7 @@ def _add_read(app: FastAPI, front: Front) -> None:
 
 
 async def _answer(request: Request, front: Front, task: str, body: bodies.TaskBody) -> Response:
-    front.models.find(body.model)
+    work = front.begin(request, body.model, body.user)
     try:
         items = body.items()
     except ValueError as error:
@@ -87,21 +87,15 @@ async def _answer(request: Request, front: Front, task: str, body: bodies.TaskBo
         raise refusal(served.engine.facts.get("architecture", "model"), CALLS[task])
     tokens = await asyncio.to_thread(_tokens, served, items)
     front.admission.answers(served.engine, len(items), key_of(request))
-    answers: list[Answer] = []
-    status = 499
+    work.prompt_tokens, answers = tokens, work.answers
     try:
         settings, owner = body.settings(task), owner_of(request)
         for item in items:
             answers.append(served.engine.do(task, item, settings, owner))
         results = await unless_gone(_records(answers), request.receive)
-        status = 499 if results is None else 200
-    except EngineFault as fault:
-        status = fault.status
-        raise
     finally:
         for answer in answers:
             served.engine.abort(answer)
-        front.record(request, served, status, tokens, answers, body.user)
     if results is None:
         return Response(status_code=499)
     written = sum(answer.tokens for answer in answers)

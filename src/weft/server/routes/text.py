@@ -17,6 +17,7 @@ def add(app: FastAPI, front: Front) -> None:
 
     @app.post("/tokenize")
     async def tokenize(request: Request, body: TokenizeRequest) -> dict[str, Any]:
+        front.begin(request, body.model)
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "Give prompt or messages, one of them.", param="prompt")
         try:
@@ -39,6 +40,7 @@ def add(app: FastAPI, front: Front) -> None:
 
     @app.post("/detokenize")
     async def detokenize(request: Request, body: DetokenizeRequest) -> dict[str, Any]:
+        front.begin(request, body.model)
         front.admission.request(key_of(request))
         served = await front.models.get(body.model)
         return {"prompt": await asyncio.to_thread(served.prompts.tokenizer.decode, body.tokens)}

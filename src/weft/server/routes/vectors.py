@@ -18,7 +18,6 @@ import numpy.typing as npt
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from weft.server.answer import EngineFault
 from weft.server.backend import Backend
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of, owner_of
@@ -88,10 +87,10 @@ async def _vectors(
     dimensions: int | None = None,
 ) -> tuple[Served, Vectors, int] | None:
     """Unit vectors [inputs, E] and the tokens of all inputs; None when the client is gone."""
+    work = front.begin(request, model, user)
     if len(inputs) > front.limits.documents:
         message = f"{len(inputs)} texts came; {front.limits.documents} are allowed in one request."
         raise ApiError(400, message, param=param)
-    front.models.find(model)
     if front.models.adapter(model) is not None:
         raise ApiError(400, f"{model} is an adapter, and vectors come from whole models.", param="model")
     front.admission.request(key_of(request))
@@ -101,16 +100,9 @@ async def _vectors(
     prompts = await asyncio.to_thread(lambda: [encode(text, room=0, param=param) for text in inputs])
     # The inputs of one request go through the engine one after another, so they take one place.
     front.admission.answers(served.engine, 1, key_of(request))
-    tokens, status = sum(map(len, prompts)), 499
-    try:
-        found = await unless_gone(_all(served.engine, prompts, owner_of(request)), request.receive)
-        status = 499 if found is None else 200
-    except EngineFault as fault:
-        status = fault.status
-        raise
-    finally:
-        front.record(request, served, status, tokens, [], user)
-    return None if found is None else (served, np.stack(found), tokens)
+    work.prompt_tokens = sum(map(len, prompts))
+    found = await unless_gone(_all(served.engine, prompts, owner_of(request)), request.receive)
+    return None if found is None else (served, np.stack(found), work.prompt_tokens)
 
 
 def _check_dimensions(asked: int | None, served: Served) -> None:
