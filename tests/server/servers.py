@@ -26,11 +26,12 @@ ENDLESS = {"prompt": [5], "max_tokens": 7000, "temperature": 0, "ignore_eos": Tr
 
 @dataclass
 class Server:
-    """A server in a thread of this process, and what a test may look at."""
+    """A server in a thread of this process, and what a test may look at; ``end`` is what SIGTERM does."""
 
     address: str
     models: Models
     http: httpx.Client
+    end: Callable[[], None]
 
     @property
     def port(self) -> int:
@@ -95,10 +96,14 @@ def running(
     assert not isinstance(box[0], BaseException), box
     models, uvicorn_server = box[0]
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def end() -> None:
+        uvicorn_server.should_exit = True
+
     with httpx.Client(base_url=address, timeout=60) as http:
         try:
-            yield Server(address, models, http)
+            yield Server(address, models, http, end)
         finally:
-            uvicorn_server.should_exit = True
+            end()
             thread.join(60)
             listener.close()

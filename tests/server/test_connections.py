@@ -18,8 +18,10 @@ from servers import ENDLESS, running, until
 
 from weft.core.errors import ResourceError, UsageError
 from weft.server.engine import EngineOptions
+from weft.server.ledger import Ledger
 from weft.server.limits import Limits
 from weft.server.listen import Tls, bind
+from weft.server.store import Store
 
 
 def raw_request(server, body: dict) -> socket.socket:
@@ -217,6 +219,43 @@ def test_signals_drain_and_end_cleanly(long_checkpoint, number):
         process.communicate()
     assert process.returncode == 0
     assert record["command"] == "serve" and record["address"] == address
+
+
+def test_who_is_not_finished_at_the_end_is_told(long_checkpoint, tmp_path, capfd):
+    """An engine that stands still when the server is to end: a stream, an answer, and a body on its way."""
+    store = Store(str(tmp_path / "weft.db"))
+    ledger = Ledger(store)
+    told: dict[str, bytes] = {}
+
+    def read(name: str, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as file:
+            told[name] = file.read()
+
+    options = EngineOptions(str(long_checkpoint), "float32", max_sequences=2)
+    with running({"tiny": options}, Limits(drain_seconds=1), None, ledger) as server:
+        waiting = {"stream": raw_request(server, {**ENDLESS, "stream": True})}
+        assert waiting["stream"].recv(20).startswith(b"HTTP/1.1 200")
+        waiting["whole"] = raw_request(server, ENDLESS)
+        until(lambda: server.engine().active == 2)
+        waiting["body"] = socket.create_connection(("127.0.0.1", server.port))
+        waiting["body"].sendall(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        os.kill(server.engine().pid, signal.SIGSTOP)
+        threads = [threading.Thread(target=read, args=each) for each in waiting.items()]
+        for thread in threads:
+            thread.start()
+        server.end()
+        for thread in threads:
+            thread.join()
+    ledger.close()
+    events = [line for line in told["stream"].split(b"\r\n") if line.startswith(b"data: ")]
+    assert json.loads(events[-1].removeprefix(b"data: "))["error"]["type"] == "server_error"
+    assert told["stream"].endswith(b"\r\n0\r\n\r\n") and b"[DONE]" not in told["stream"]
+    for name in ("whole", "body"):
+        head, _, body = told[name].partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ") and b"retry-after" in head, told[name]
+        assert "stopping" in json.loads(body)["error"]["message"]
+    assert store.read("SELECT status FROM requests") == [(503,)] * 3
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_cannot_be_served_is_one_sentence(tmp_path):

@@ -16,6 +16,7 @@ from weft.server import errors
 from weft.server.account import Account
 from weft.server.admission import Admission
 from weft.server.auth import Gate
+from weft.server.drain import Drain
 from weft.server.front import Front
 from weft.server.keys import Keys
 from weft.server.ledger import Ledger
@@ -49,6 +50,7 @@ def create_app(
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Gate, keys=keys, ledger=ledger)
     app.add_middleware(Account, metrics=front.metrics, ledger=ledger, paths=_paths(app))
+    app.add_middleware(Drain)
     app.add_middleware(page.SafeHeaders)
     return app
 

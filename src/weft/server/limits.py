@@ -14,8 +14,9 @@ from weft.server.errors import ApiError
 class Limits:
     """``choices`` counts prompts times ``n`` (or ``best_of``) of one request; ``waiting`` answers of a model
     that it does not work on yet; ``owner_share`` the part of the places that one key may hold when there are
-    keys. ``send_seconds``: a reader that takes nothing for so long is let go. ``documents`` bounds the texts
-    of one embedding or rerank request.
+    keys. ``send_seconds``: a reader that takes nothing for so long is let go. ``drain_seconds``: answers may
+    take so long to finish after SIGTERM or Ctrl-C. ``documents`` bounds the texts of one embedding or rerank
+    request.
     """
 
     body_bytes: int = 4 * 2**20
@@ -23,6 +24,7 @@ class Limits:
     head_seconds: float = 15.0
     send_seconds: float = 60.0
     connections: int = 4096
+    drain_seconds: int = 30
     choices: int = 32
     documents: int = 256
     stops: int = 16

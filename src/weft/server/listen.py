@@ -18,9 +18,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from weft.core.errors import ResourceError, UsageError
 from weft.server.limits import Limits
 
-DRAIN_SECONDS = 30
-"""How long answers under way may take to finish after SIGTERM or Ctrl-C."""
-
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. UsageError for an address that is none, ResourceError for a port that is taken."""
@@ -120,7 +117,8 @@ class Tls:
 
 
 def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn.Server:
-    """Serves ``app`` until SIGTERM or Ctrl-C; answers under way are finished first, within DRAIN_SECONDS."""
+    """Serves ``app`` until SIGTERM or Ctrl-C; answers under way are finished first, within
+    ``drain_seconds``, and what is not finished then is cancelled (:mod:`weft.server.drain` tells it)."""
     _raise_open_files()
     config = uvicorn.Config(
         app,
@@ -129,7 +127,7 @@ def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn
         ws="none",
         backlog=2048,
         limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_graceful_shutdown=limits.drain_seconds,
         server_header=False,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
