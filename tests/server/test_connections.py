@@ -93,6 +93,17 @@ def test_a_full_queue_answers_429_and_those_inside_are_served(endless):
     until(endless.idle)
 
 
+def test_more_answers_than_there_will_ever_be_places_for_are_no_full_queue(endless):
+    """Two at work and one waiting: four are never let in, however long one waits."""
+    for body, param in (({"n": 4}, "n"), ({"best_of": 4}, "best_of"), ({"prompt": ["a"] * 4}, "n")):
+        answer = endless.post("/v1/completions", {"prompt": "a", "max_tokens": 2, **body})
+        error = answer.json()["error"]
+        assert answer.status_code == 400 and error["param"] == param, answer.text
+        assert f"{param}: 4 answers are more than the 3 that this server has" in error["message"]
+    assert endless.post("/v1/completions", {"prompt": "a", "max_tokens": 2, "n": 3}).status_code == 200
+    until(endless.idle)
+
+
 def test_slow_heads_and_bodies_are_let_go(checkpoint):
     options = EngineOptions(str(checkpoint), "float32")
     with running({"tiny": options}, Limits(body_seconds=0.2, head_seconds=0.2)) as server:

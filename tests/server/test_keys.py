@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -119,6 +122,22 @@ def test_one_key_cannot_take_all_places(guarded):
     server, texts, _ = guarded
     # Two at work and two waiting are four places; half of them may be one key's.
     answer = server.post("/v1/completions", {**ASK, "n": 3}, headers=bearer(texts["ann"]))
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "n"
+    assert "3 answers are more than the 2 that one key may have" in answer.json()["error"]["message"]
+    # It is stopped, so that its first answer is still under way when the others are asked for.
+    os.kill(server.engine().pid, signal.SIGSTOP)
+    try:
+        thread = threading.Thread(
+            target=httpx.post,
+            args=(f"{server.address}/v1/completions",),
+            kwargs={"json": ASK, "headers": bearer(texts["ann"]), "timeout": 60},
+        )
+        thread.start()
+        until(lambda: server.engine().active == 1)
+        answer = server.post("/v1/completions", {**ASK, "n": 2}, headers=bearer(texts["ann"]))
+    finally:
+        os.kill(server.engine().pid, signal.SIGCONT)
+        thread.join()
     assert answer.status_code == 429 and "under way" in answer.json()["error"]["message"]
 
 

@@ -15,7 +15,8 @@ _MINUTE = 60.0
 
 
 class Admission:
-    """Lets requests in or raises ApiError 429 with the seconds after which to try again."""
+    """Lets requests in or raises ApiError: 429 with the seconds after which to try again, 400 for what would
+    never come in."""
 
     def __init__(self, limits: Limits, ledger: Ledger | None):
         self._limits, self._ledger = limits, ledger
@@ -33,17 +34,22 @@ class Admission:
                 message = f"This key has used its {key.tokens_per_day} tokens of the day ({used})."
                 raise _refusal(message, self._ledger.seconds_to_midnight(), "quota_exceeded")
 
-    def answers(self, engine: Backend, count: int, key: Key | None) -> None:
-        """``count`` answers more in the queue of a model, for ``key``."""
+    def answers(self, engine: Backend, count: int, key: Key | None, param: str = "n") -> None:
+        """``count`` answers more in the queue of a model, for ``key``; ``param`` is the field that asks."""
         sequences = int(engine.facts["sequences"])
         places = sequences + self._limits.waiting
+        share = places if key is None else max(sequences, int(places * self._limits.owner_share))
+        if count > share:
+            whose = "this server has places for" if share == places else "one key may have under way"
+            message = (
+                f"{param}: {count} answers are more than the {share} that {whose}; ask for fewer at once."
+            )
+            raise ApiError(400, message, param=param)
         if max(0, engine.active + count - sequences) > self._limits.waiting:
             raise _refusal("The queue is full; try again later.", self._wait(engine), "queue_full")
-        if key is not None:
-            share = max(sequences, int(places * self._limits.owner_share))
-            if engine.held_by(key.id) + count > share:
-                message = f"This key already has its {share} answers under way; wait for some of them."
-                raise _refusal(message, self._wait(engine), "queue_full")
+        if key is not None and engine.held_by(key.id) + count > share:
+            message = f"This key already has its {share} answers under way; wait for some of them."
+            raise _refusal(message, self._wait(engine), "queue_full")
 
     def _take(self, key_id: str, per_minute: int) -> None:
         """A token bucket: a minute's requests may come at once, then they come evenly."""

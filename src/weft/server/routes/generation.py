@@ -120,7 +120,8 @@ def add(app: FastAPI, front: Front) -> None:
 
 async def _answer(request: Request, job: _Job, front: Front) -> Response:
     engine, owner = job.served.engine, owner_of(request)
-    front.admission.answers(engine, len(job.prompts) * job.best_of, key_of(request))
+    param = "best_of" if job.best_of > job.samples else "n"
+    front.admission.answers(engine, len(job.prompts) * job.best_of, key_of(request), param)
     answers: list[Answer] = []
     try:
         for prompt in job.prompts:

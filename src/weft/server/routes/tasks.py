@@ -86,7 +86,7 @@ async def _answer(request: Request, front: Front, task: str, body: bodies.TaskBo
     if task not in served.tasks:
         raise refusal(served.engine.facts.get("architecture", "model"), CALLS[task])
     tokens = await asyncio.to_thread(_tokens, served, items)
-    front.admission.answers(served.engine, len(items), key_of(request))
+    front.admission.answers(served.engine, len(items), key_of(request), "input")
     work.prompt_tokens, answers = tokens, work.answers
     try:
         settings, owner = body.settings(task), owner_of(request)
