@@ -30,6 +30,14 @@ def test_health(client):
     assert answer.json() == {"status": "ok"}
 
 
+@pytest.mark.parametrize("path", ["/health", "/", "/page/app.js"])
+def test_head_is_get_without_a_body(client, path):
+    got, head = client.get(path), client.http.head(path)
+    assert head.status_code == got.status_code == 200 and head.content == b""
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == got.headers[name]
+
+
 @pytest.mark.parametrize(
     ("prompt", "choices"),
     [("今天天气", 1), (["a", "b", "😀"], 3), ([5, 6, 7], 1), ([[5, 6], [7]], 2), ("", 1)],

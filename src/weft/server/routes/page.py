@@ -44,7 +44,7 @@ def add(app: FastAPI) -> None:
         async def page() -> Response:
             return FileResponse(file, media_type=_TYPES[file.suffix], headers={"cache-control": "no-cache"})
 
-        app.add_api_route(path, page, methods=["GET"], include_in_schema=False)
+        app.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False)
 
     serve("/", PAGE / "index.html")
     for file in sorted(PAGE.iterdir()):

@@ -49,6 +49,9 @@ def _add_health(app: FastAPI, front: Front) -> None:
                 sick.append(f"the tokens of {served.name} have stopped moving")
         return JSONResponse({"status": "; ".join(sick) or "ok"}, 503 if sick else 200)
 
+    # Some load balancers ask so; two methods of one route would have one name twice in the schema.
+    app.add_api_route("/health", health, methods=["HEAD"], include_in_schema=False)
+
     @app.get("/status")
     async def status() -> dict[str, Any]:
         """What the page shows: the queue and the speed of every model."""
