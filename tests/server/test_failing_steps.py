@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from weft.core.errors import CheckpointError
 from weft.engine import LLM
 from weft.engine.scheduler import Work
+from weft.server import loop
 from weft.server.loop import Host
 from weft.server.seam import LlmWorker
-from weft.server.wire import Message, Unpacker
+from weft.server.wire import Message, Unpacker, pack
 
 PARAMS = {"temperature": 0, "max_tokens": 8, "ignore_eos": True}
 
@@ -124,6 +127,24 @@ def test_a_text_that_cannot_even_be_ended_fails_alone(served: Served) -> None:
     said = served.said()
     assert [message["ids"] for message in said if message["op"] == "error"] == [[1]]
     assert finishes(said) == {2: "length"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_server_that_is_gone_when_the_model_is_loaded_is_no_error(
+    served: Served, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr(loop, "_prepare_process", lambda: None)
+    ours, theirs = socket.socketpair()
+    ours.sendall(pack({"op": "load", "max_sequences": 1}))
+
+    def load(order: Message) -> tuple[Any, Message]:
+        ours.close()
+        if fails:
+            raise CheckpointError("It is damaged.")
+        return served.host._worker, {}
+
+    loop.work(theirs.detach(), load)
+    gc.unfreeze()
 
 
 def test_an_abort_that_fails_leaves_nobody_unanswered(

@@ -214,16 +214,26 @@ def work(descriptor: int, open_worker: Callable[[Message], tuple[Worker[Any], Fa
         try:
             worker, facts = open_worker(order)
         except WeftError as error:
-            wire.sendall(pack({"op": "failed", "error": str(error), "exit_code": error.exit_code}))
+            _tell(wire, {"op": "failed", "error": str(error), "exit_code": error.exit_code})
             return
         # What is loaded stays, and looking through it for garbage would hold up answers for 0.2 s at a time.
         gc.collect()
         gc.freeze()
         ready = {"op": "ready", **facts, "sequences": order["max_sequences"], "stats": worker.stats()}
-        wire.sendall(pack(ready))
+        if not _tell(wire, ready):
+            return
         # When the server is gone, so is every reader.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             Host(worker, wire, unpacker).run()
+
+
+def _tell(wire: socket.socket, message: Message) -> bool:
+    """Whether the server heard it; it may have unloaded the model while that was loading."""
+    try:
+        wire.sendall(pack(message))
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 def _first_message(wire: socket.socket, unpacker: Unpacker) -> Message | None:
