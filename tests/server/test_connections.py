@@ -43,6 +43,45 @@ def test_a_client_that_vanishes_frees_its_blocks(endless, stream):
     assert endless.engine().restarts == 0
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_blocks_of_a_client_that_vanishes_are_free_within_one_step(endless, monkeypatch, stream):
+    """The step under way may end, with the blocks still held; no other begins with them, though somebody
+    else is served on. The engine stands still meanwhile, so that its steps can be told apart."""
+    engine = endless.engine()
+    told: list[dict[str, int]] = []
+    receive = engine._receive
+    monkeypatch.setattr(engine, "_receive", lambda message: (receive(message), told.append(engine.stats)))
+    with raw_request(endless, {**ENDLESS, "stream": True}) as stays:
+        gone = raw_request(endless, {**ENDLESS, "prompt": [5] * 3000, "max_tokens": 4000, "stream": stream})
+        until(lambda: engine.stats["running"] == 2 and _held(engine.stats) > 100)
+        os.kill(engine.pid, signal.SIGSTOP)
+        try:
+            gone.close()
+            until(lambda: engine.active == 1 and _silent(told))
+            before = engine.stats
+            del told[:]
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+        until(lambda: any(stats["steps"] > before["steps"] + 2 for stats in list(told)))
+        stays.close()
+        late = [stats for stats in told if stats["steps"] > before["steps"] + 1]
+        assert all(stats["running"] == 1 and _held(stats) < _held(before) / 2 for stats in late[:3])
+        freed = next(stats for stats in told if _held(stats) < _held(before) / 2)
+        assert freed["steps"] <= before["steps"] + 1
+    until(endless.idle)
+
+
+def _held(stats: dict[str, int]) -> int:
+    return stats["total_blocks"] - stats["free_blocks"]
+
+
+def _silent(told: list[dict[str, int]]) -> bool:
+    """Nothing comes any more from an engine that stands still."""
+    count = len(told)
+    time.sleep(0.2)
+    return len(told) == count
+
+
 def test_a_reader_that_stops_in_the_middle(endless):
     with endless.http.stream("POST", "/v1/completions", json={**ENDLESS, "stream": True}) as answer:
         lines = answer.iter_lines()  # a generator that nobody holds would end the answer
