@@ -21,7 +21,7 @@ MOST = 16
 _SIZES = (1, 2, 3, 4, 6, 8, 12, MOST)
 _GAIN = 1.03
 """A plan must promise this much more than the next smaller one: timings are not exact."""
-_MEMORY = 0.95
+_MEMORY, _LONG_MEMORY = 0.95, 0.99
 _LEAST_PROBE, _MOST_PROBE = 64, 4096
 _MOST_REST = 7
 """Steps in a row without a look at guesses that cost nothing but the look."""
@@ -235,13 +235,19 @@ class Speculator:
         self._proposer.check()
 
     def _judge(self, sequence: Sequence, guess: tuple[int, ...], new: Items[int]) -> None:
-        share = self._right.get(sequence, self._usual)
-        if guess[:1] == tuple(new[:1]):
+        compared = min(len(guess), len(new))
+        if not compared:
+            return
+        # A step goes on only behind right guesses, so none but the last can be wrong.
+        wrong = guess[compared - 1] != new[compared - 1]
+        right = compared - wrong
+        if right:
             # What copies may have begun.
             self._unwatched = self._watch_in = 0
-        for guessed, token in zip(guess, new, strict=False):
-            share = _MEMORY * share + (1 - _MEMORY) * (guessed == token)
-            self._usual += 0.01 * ((guessed == token) - self._usual)
+        share = 1 - (1 - self._right.get(sequence, self._usual)) * _MEMORY**right
+        self._usual = 1 - (1 - self._usual) * _LONG_MEMORY**right
+        if wrong:
+            share, self._usual = share * _MEMORY, self._usual * _LONG_MEMORY
         self._right[sequence] = share
 
     def _plan(self, sequences: Items[Sequence], room: list[int], beside: tuple[int, int]) -> int:
@@ -256,21 +262,22 @@ class Speculator:
         ]
         many, best = len(sequences) + beside[0], 0
         fewest = len(sequences) + beside[1]
-        if many + sum(gained[most] for gained, most in able) <= _GAIN * many:
+        if many + sum([gained[most] for gained, most in able]) <= _GAIN * many:
             # Even steps that take no longer would bring no more, as with most fresh text.
             return 0
         fastest = many / self._times.expected(fewest)
-        longest = max(most for _, most in able)
+        rooms = [most for _, most in able]
+        shortest, longest = min(rooms), max(rooms)
         for count in _SIZES:
             if count > longest:
                 break
-            tokens, rows = float(many), fewest
-            for gained, most in able:
-                used = count if count < most else most
-                tokens += gained[used]
-                rows += used
-            speed = tokens / (self._times.expected(rows) + self._proposer.seconds(count))
-            if speed > _GAIN * fastest:
+            if count <= shortest:
+                tokens, rows = sum([gained[count] for gained, _ in able]), count * len(able)
+            else:
+                tokens = sum([gained[min(count, most)] for gained, most in able])
+                rows = sum([min(count, most) for most in rooms])
+            seconds = self._times.expected(fewest + rows) + self._proposer.seconds(count)
+            if (speed := (many + tokens) / seconds) > _GAIN * fastest:
                 best, fastest = count, speed
         if not best:
             self._times.fade()

@@ -46,7 +46,8 @@ class StepTimes:
         """Seconds of a step."""
         near = _rounded(rows)
         if near in self._seconds:
-            return self._believed(near)
+            # Most are fresh: then that is all.
+            return self._seconds[near] if self._measured[near] == self._faded else self._believed(near)
         if not self._rows:
             return 1.0 + rows / _GUESSED_ROWS
         above = bisect.bisect_right(self._rows, rows)

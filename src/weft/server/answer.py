@@ -97,6 +97,11 @@ class Answer:
         assert isinstance(found, Made)
         return found.record
 
+    def suffice(self) -> None:
+        """What came is the whole answer: the rest is dropped, and that it is aborted is no fault."""
+        if not self.done:
+            self.done, self.ended = True, time.monotonic()
+
     def put(self, item: Piece | Made | EngineFault | str) -> None:
         """Hand over what came; anything after the last piece is dropped."""
         if self.done:

@@ -145,6 +145,7 @@ class Choices:
                 yield index, piece
                 left -= choice.reason is not None
                 if choice.reason is not None and piece.finish_reason is None:
+                    self._answers[index].suffice()
                     self._abort(self._answers[index])
         finally:
             for task in tasks:
