@@ -5,6 +5,7 @@ Its cache is as large as the jobs need, and a step may take all prompts at once:
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -51,3 +52,4 @@ def start(settings: dict[str, Any]) -> tuple[dict[str, Any], Run]:
 
 if __name__ == "__main__":
     serve(start)
+    os._exit(0)  # the manager's thread would wait for requests for ever

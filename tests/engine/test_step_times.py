@@ -24,11 +24,27 @@ def test_between_and_beyond_lies_the_line() -> None:
     times.observe(10, 3.0)
     times.observe(2, 1.0)
     assert times.expected(6) == pytest.approx(2.0)
-    assert times.expected(14) == pytest.approx(4.0)
     assert times.expected(1) == pytest.approx(1.0 - 1.0 / 32)
+    # A steep line beyond would be an excuse never to try.
+    assert times.expected(14) == pytest.approx(3.0 + 4 / 32)
     # A step that was faster with more rows was an accident; it promises nothing beyond.
     times.observe(12, 0.5)
-    assert times.expected(14) == pytest.approx(3.0)
+    assert times.expected(14) == pytest.approx(3.0 + 2 / 32)
+
+
+def test_a_gentle_line_goes_on() -> None:
+    times = StepTimes()
+    times.observe(1, 1.0)
+    times.observe(16, 1.15)
+    assert times.expected(64) == pytest.approx(1.15 + 48 * 0.01)
+
+
+def test_two_sizes_close_together_do_not_forbid_the_others() -> None:
+    """16 rows were by chance much faster than 22, and 136 seemed to take ten times as long."""
+    times = StepTimes()
+    times.observe(16, 5.5)
+    times.observe(22, 7.8)
+    assert times.expected(136) < 30
 
 
 def test_sizes_that_are_near_are_one() -> None:

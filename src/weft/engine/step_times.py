@@ -52,12 +52,19 @@ class StepTimes:
             return 1.0 + rows / _GUESSED_ROWS
         above = bisect.bisect_right(self._rows, rows)
         left = self._rows[max(0, above - 1)]
-        if above < len(self._rows):
+        low = self._believed(left)
+        if 0 < above < len(self._rows):
             right = self._rows[above]
+            slope = (self._believed(right) - low) / (right - left)
         else:
-            left, right = self._rows[max(0, len(self._rows) - 2)], self._rows[-1]
-        low, high = self._believed(left), self._believed(right)
-        slope = low / _GUESSED_ROWS if left == right else (high - low) / (right - left)
+            # Outside all that was measured: two sizes close together would tell by chance, and a step that
+            # seems too long is never tried.
+            first = self._rows[0]
+            slope = self._believed(first) / _GUESSED_ROWS
+            if left > first:
+                # One that was faster with more rows was an accident.
+                low = max(low, self._believed(self._rows[-2]))
+                slope = min(slope, (low - self._believed(first)) / (left - first))
         return max(low + max(slope, 0.0) * (rows - left), 1e-9)
 
     def _believed(self, rows: int) -> float:
