@@ -175,6 +175,8 @@ def test_stop_strings_that_spell_a_special_token_mean_it(engine):
     word = engine.tokenizer.encode("e")[0]
     params["logit_bias"] = {word: 500.0}
     assert run(engine, SamplingParams(**params, stop=("e",))).take() == ""
+    # What is no text at all never comes, and is no error.
+    assert run(engine, SamplingParams(**params, stop=("\ud800",))).finish_reason == "length"
 
 
 def test_penalties_where_a_prompt_holds_tokens_that_nothing_draws(tiny_decoder, tiny_tokenizer):

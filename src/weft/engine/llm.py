@@ -112,6 +112,7 @@ class LLM:
         self._half_done = False
         known = (tokenizer.eos_id, None if self.reads_source else tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
+        self._special = {tokenizer.decode([token]): token for token in tokenizer.special_ids}
         self._leaders: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
         self._grammars = Grammars(tokenizer, self.ends)
         longest = self.scheduler.longest_source if self.reads_source else None
@@ -382,10 +383,9 @@ class LLM:
 
     def _ends_of(self, params: SamplingParams) -> frozenset[int]:
         """Tokens that end an answer. A special one has no text, so a stop that spells it means it."""
-        special = self.tokenizer.special_ids
-        spelled = (token for token in map(self.tokenizer.token_id, params.stop) if token in special)
+        spelled = (self._special[text] for text in params.stop if text in self._special)
         own = frozenset() if params.ignore_eos else self.ends
-        return own.union(params.stop_token_ids, (token for token in spelled if token is not None))
+        return own.union(params.stop_token_ids, spelled)
 
     def _queue(self, sequence: Sequence) -> None:
         """An interrupt in between may leave it in a line, known to nobody: then recovery drops it."""
