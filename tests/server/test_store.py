@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import sys
+import threading
 import time
 import types
 
@@ -13,6 +15,7 @@ from servers import running, until
 from weft.core.errors import ResourceError
 from weft.server import store as store_module
 from weft.server.engine import EngineOptions
+from weft.server.fresh_keys import FreshKeys
 from weft.server.keys import Keys
 from weft.server.ledger import Ledger, Use
 from weft.server.store import Store, Unavailable
@@ -272,3 +275,38 @@ def test_a_server_outlives_its_database(checkpoint, driver, monkeypatch, caplog)
 
 def test_a_server_outlives_a_real_postgresql(checkpoint, postgres, caplog):
     served(checkpoint, postgres.address, postgres.stop, postgres.start, caplog)
+
+
+def test_a_table_that_is_missing_does_not_hold_up_the_other(tmp_path):
+    store = Store(str(tmp_path / "weft.db"))
+    store.change("DROP TABLE audit", [()])
+    ledger = Ledger(store)
+    ledger.event("", "refused")
+    ledger.use(use("k"))
+    until(lambda: ledger.lost == 1 and store.read("SELECT COUNT(*) FROM requests") == [(1,)])
+    ledger.close()
+
+
+def test_a_read_of_keys_that_hangs_is_waited_for_once(tmp_path, monkeypatch):
+    keys = Keys(Store(str(tmp_path / "weft.db")))
+    monkeypatch.setattr("weft.server.fresh_keys._RELOAD_SECONDS", -1.0)
+    monkeypatch.setattr("weft.server.fresh_keys._WAIT_SECONDS", 0.01)
+    waited = []
+    wait = asyncio.wait
+
+    def counting(tasks, timeout):
+        waited.append(timeout)
+        return wait(tasks, timeout=timeout)
+
+    monkeypatch.setattr("weft.server.fresh_keys.asyncio.wait", counting)
+    released = threading.Event()
+    monkeypatch.setattr(keys, "reload", released.wait)
+    fresh = FreshKeys(keys)
+
+    async def ask():
+        for _ in range(4):
+            assert await fresh.now() is keys
+        released.set()
+
+    asyncio.run(ask())
+    assert len(waited) == 1

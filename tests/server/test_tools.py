@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from weft.core.errors import DataError, UsageError
 from weft.server.prompts import Prompts, plain_turn, with_tools
-from weft.server.schema import ChatMessage, ToolCall
+from weft.server.schema import ChatMessage, FunctionTool, ToolCall
 from weft.server.tools import CallReader, Tools
 
 NAMES = frozenset({"add", "weather"})
@@ -45,6 +45,10 @@ def test_calls_are_told_from_text_at_any_cut(size):
         '<tool_call>{"name": "other", "arguments": {}}</tool_call>',
         '<tool_call>{"name": "add", "arguments": 5}</tool_call>',
         '<tool_call>[{"name": "add"}]</tool_call>',
+        '<tool_call>{"name": ["add"], "arguments": {}}</tool_call>',
+        '<tool_call>{"name": {"add": 1}, "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>',
+        '<tool_call>{"name": "add", "arguments": "\\ud83d"}</tool_call>',
         "<tool_call>" + "[" * 10_000 + "</tool_call>",
         "<tool_cal",
         "< tool_call>x",
@@ -53,6 +57,24 @@ def test_calls_are_told_from_text_at_any_cut(size):
 @pytest.mark.parametrize("size", [1, 7])
 def test_what_is_no_call_stays_text(text, size):
     assert read(text, size) == (text, [])
+
+
+@pytest.mark.parametrize("kind", ["array", ["object", "null"], 5])
+def test_parameters_are_an_object(kind):
+    with pytest.raises(ValidationError, match="must have the type object"):
+        FunctionTool(name="add", parameters={"type": kind})
+
+
+def test_half_a_pair_of_surrogates_stays_escaped():
+    """A model may write it, and it must not break the answer."""
+    _, (call,) = read('<tool_call>{"name": "add", "arguments": {"a": "\\ud83d今"}}</tool_call>', 3)
+    assert call.arguments.encode() and json.loads(call.arguments) == {"a": "\ud83d今"}
+
+
+def test_white_space_within_text_behind_a_call_is_kept():
+    reader = CallReader(Tools(NAMES))
+    pieces = [CALL, "\n", "A", "\n\n", "B", "\n", CALL, "\n", "C"]
+    assert "".join(reader.push(piece)[0] for piece in pieces) == "A\n\nB\nC"
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])

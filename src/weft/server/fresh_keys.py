@@ -21,16 +21,18 @@ class FreshKeys:
         self._keys = keys
         self._read_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
-        self._away = False
+        self._away = self._slow = False
 
     async def now(self) -> Keys:
         """The keys, read again where the last time is seconds ago, unless that takes long or fails."""
         if time.monotonic() - self._read_at <= _RELOAD_SECONDS:
             return self._keys
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.ensure_future(self._read())
-        if not self._away:
-            await asyncio.wait({self._reading}, timeout=_WAIT_SECONDS)
+            self._reading, self._slow = asyncio.ensure_future(self._read()), False
+        if not self._away and not self._slow:
+            # Not every request is to wait for a read that hangs.
+            _, left = await asyncio.wait({self._reading}, timeout=_WAIT_SECONDS)
+            self._slow = bool(left)
         return self._keys
 
     async def _read(self) -> None:

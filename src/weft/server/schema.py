@@ -231,12 +231,19 @@ class ChatMessage(Strict):
         return message
 
 
+def _of_objects(parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Raises ValueError for a schema of what no arguments are."""
+    if parameters is not None and parameters.get("type", "object") != "object":
+        raise ValueError("the schema of a function's parameters must have the type object")
+    return parameters
+
+
 class FunctionTool(Strict):
     """What a function is called and takes; ``parameters`` is a JSON schema."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Annotated[dict[str, Any] | None, AfterValidator(_of_objects)] = None
     strict: bool | None = None
 
 

@@ -33,6 +33,11 @@ _TABLES = (
 _PAUSE = 1.0
 """Seconds after a failed try to connect in which none is made: those who wait for it are told at once."""
 
+_PASSING_CODES = (
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+)
+
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -119,7 +124,7 @@ class Store:
                 self._connection.commit()
                 return found
             except self._errors as error:
-                passing = self._lost or isinstance(error, self._passing)
+                passing = self._lost or (isinstance(error, self._passing) and _may_pass(error))
                 self._clear()
                 kind = Unavailable if passing else ResourceError
                 raise kind(f"The database {self.place} failed ({_line(error)}).") from None
@@ -162,6 +167,12 @@ class Store:
 
     def _own(self, statement: str) -> str:
         return statement.replace("?", "%s") if self._postgres else statement
+
+
+def _may_pass(error: Exception) -> bool:
+    """Not of SQLite's errors that come again each time, such as a table that is not there."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in _PASSING_CODES
 
 
 def _line(error: Exception) -> str:

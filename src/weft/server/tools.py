@@ -51,6 +51,7 @@ class CallReader:
         self._held = ""
         self.found = 0
         self.cut = False
+        self._spoken = False
 
     @property
     def ended(self) -> bool:
@@ -86,8 +87,10 @@ class CallReader:
             self._held = self._held[whole:]
         content = "".join(shown)
         # The line breaks that the markup puts between calls are no content, nor is markup that only begins.
-        hidden = self._tools.forced or (self.found and not content.strip())
-        return "" if hidden else content, calls
+        blank = not content.strip() and (calls or (self.found and not self._spoken))
+        if calls or content.strip():
+            self._spoken = not calls or bool(shown[-1].strip())
+        return "" if self._tools.forced or blank else content, calls
 
     def _call(self, start: int, end: int, last: str | None) -> tuple[Call | None, int]:
         """The call between two marks, the second of which may be missing at the end, and where it is over."""
@@ -111,17 +114,32 @@ class CallReader:
 
     def _parse(self, text: str) -> Call | None:
         try:
-            call = json.loads(text)
+            call = json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(call, dict) or call.get("name") not in self._tools.names:
+        name = call.get("name") if isinstance(call, dict) else None
+        if not isinstance(name, str) or name not in self._tools.names:
             return None
         arguments = call.get("arguments", call.get("parameters", {}))
         if isinstance(arguments, str):
-            return Call(call["name"], arguments, _name())
+            return Call(name, arguments, _name()) if _is_text(arguments) else None
         if not isinstance(arguments, dict):
             return None
-        return Call(call["name"], json.dumps(arguments, ensure_ascii=False), _name())
+        written = json.dumps(arguments, ensure_ascii=False)
+        # Half a pair of surrogates, which a model may escape, is JSON only as it stood there.
+        return Call(name, written if _is_text(written) else json.dumps(arguments), _name())
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name() -> str:
