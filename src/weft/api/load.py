@@ -75,6 +75,9 @@ def load(
         raise UsageError(f"cache_dtype = {cache_dtype!r} is not a choice; write int8, or leave it out.")
     if draft is not None and draft_layers is not None:
         raise UsageError("draft and draft_layers both say who guesses; leave one of the two out.")
+    if not speculation and (draft is not None or draft_layers is not None):
+        # Before anything is read, which may take minutes.
+        raise UsageError("A draft model without speculation would do nothing; leave one of the two out.")
     place = _device(device)
     # PyTorch counts cores that a container's quota forbids, and threads beyond the quota wait for each other.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
