@@ -137,10 +137,11 @@ class _Asked:
             raise UsageError("TLS needs both --tls-certificate and --tls-key.")
         if self.engine == "weft" and (self.engine_python or self.engine_settings):
             raise UsageError("--engine-python and --engine-setting belong to --engine vllm.")
-        own = (self.adapters, self.adapter_root, self.draft, self.draft_layers, self.cache_dtype)
-        if self.engine == "vllm" and any(own):
+        own = (self.adapters or None, self.adapter_root, self.draft, self.draft_layers, self.cache_dtype)
+        if self.engine == "vllm" and any(option is not None for option in own):
             raise UsageError(
-                "--engine vllm takes no adapters, no draft and no --cache-dtype; leave them out."
+                "--engine vllm takes no adapters, no draft or --draft-layers and no --cache-dtype; leave "
+                "them out."
             )
         if self.ray_address is not None and self.replicas is None:
             raise UsageError("--ray belongs to --replicas; say how many.")

@@ -49,9 +49,9 @@ class LLM:
     The model is used as it is: its weights' dtype and device are those of the work, and of the cache unless
     ``cache_dtype`` is torch.int8. ``max_sequences`` run at once, the rest wait; ``token_budget`` bounds the
     tokens of one step, and so how long a prompt holds up the others (there is always room for one of each
-    sequence and one more). ``cache_bytes`` bound the cache (None:
-    half of the memory, on a GPU of what is free, and no more than all sequences need at full length, four
-    times that where each may be searched by beams, and 16 times what one needs at least: encoder-decoders).
+    sequence and one more). ``cache_bytes`` bound the cache (None: half of the memory, on a GPU of what is
+    free, and no more than all sequences need at full length, four times that where each may be searched by
+    beams, and 16 times what one needs at least: encoder-decoders).
     ``adapted`` is the same model as plain layers (it may be ``model`` itself): requests with a LoRA adapter
     run through it. ``draft`` is a smaller model that guesses tokens; without one the text itself is searched.
     ``ends`` are token ids that end an answer besides the tokenizer's own end of text and of turn.

@@ -25,7 +25,7 @@ MOST_GRAMMAR = 65_536
 MOST_WRITTEN = 100_000
 """Characters of a grammar with its counted repetitions written out, which bounds the compiler's work."""
 MOST_REMAINDERS = 5_000
-"""States that the ``multipleOf`` of JSON schemas may take a compiler: a few tenths of a second."""
+"""States that the ``multipleOf`` of JSON schemas may take a compiler: about a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,13 @@ def uniform(seed: int, position: int) -> float:
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raises UsageError unless ``value`` is a finite number within these bounds."""
     right = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not right or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
         raise UsageError(f"{name} = {value!r} must be a number from {low:g} to {high:g}.")
 
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Raises UsageError unless ``value`` is a whole number within these bounds."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise UsageError(f"{name} = {value!r} must be a whole number from {low} to {high}.")

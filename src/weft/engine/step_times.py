@@ -46,8 +46,7 @@ class StepTimes:
         """Seconds of a step."""
         near = _rounded(rows)
         if near in self._seconds:
-            # Most are fresh: then that is all.
-            return self._seconds[near] if self._measured[near] == self._faded else self._believed(near)
+            return self._believed(near)
         if not self._rows:
             return 1.0 + rows / _GUESSED_ROWS
         above = bisect.bisect_right(self._rows, rows)

@@ -68,8 +68,6 @@ def _of_format(form: ResponseFormat) -> Constraint | None:
     if form.json_schema is not None:
         return {"kind": "json_schema", "text": written(form.json_schema.schema_)}
     if form.choice is not None:
-        if not all(form.choice):
-            raise ApiError(400, "A choice must not be empty.", param="response_format")
         return {"kind": "choice", "text": written(form.choice)}
     return {"kind": "lark" if form.type == "grammar" else "regex", "text": form.grammar or form.regex or ""}
 

@@ -282,7 +282,9 @@ class ResponseFormat(Strict):
     type: Literal["text", "json_object", "json_schema", "regex", "choice", "grammar"]
     json_schema: JsonSchema | None = None
     regex: str | None = None
-    choice: list[str] | None = Field(default=None, min_length=1, max_length=1000)
+    choice: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        default=None, min_length=1, max_length=1000
+    )
     grammar: str | None = None
 
 
