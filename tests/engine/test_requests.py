@@ -237,8 +237,9 @@ def test_engines_without_sense(tiny_decoder, tiny_tokenizer, settings, message):
 
 
 def test_lost_blocks_are_noticed_when_an_abort_leaves_nothing_to_do(engine):
-    sequence = engine.add(PROMPT, SamplingParams())
+    sequence = engine.add(PROMPT, SamplingParams(ignore_eos=True))
     engine.step()
+    assert not sequence.finished
     engine.scheduler.pool.take()
     with pytest.raises(InternalError, match="do not balance"):
         engine.abort(sequence)
