@@ -153,7 +153,7 @@ def test_an_engine_that_was_warmed_is_as_it_was(tiny_decoder, tiny_tokenizer):
     stats = llm.stats()
     assert (stats.running, stats.waiting, stats.prefix_hits) == (0, 0, 0)
     assert stats.free_blocks == stats.total_blocks
-    assert "_words" in vars(llm._grammars)
+    assert "_words" in vars(llm._requests._grammars)
     assert llm.generate([[5, 6]], asked) == expected
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import secrets
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
 
@@ -16,15 +13,14 @@ import torch
 
 from weft.core.errors import CheckpointError, Interrupted, UsageError
 from weft.engine.adapters import Adapters
-from weft.engine.blocks import BLOCK, BlockPool
+from weft.engine.blocks import BlockPool
 from weft.engine.cache import fit, free_memory, pages
 from weft.engine.completion import Completion
 from weft.engine.draft import DraftModel
-from weft.engine.grammar import Grammars
 from weft.engine.graphs import captured_steps
-from weft.engine.params import MASK64, SamplingParams, check_whole
-from weft.engine.pooled import Pooled
+from weft.engine.params import SamplingParams, check_whole
 from weft.engine.prompts import Prompt, Prompts
+from weft.engine.requests import Requests
 from weft.engine.runner import Runner, StepRunner
 from weft.engine.sampler import sample
 from weft.engine.scheduler import Scheduler, Work
@@ -33,13 +29,11 @@ from weft.engine.sequence import FinishReason, Sequence
 from weft.engine.source_runner import SourceRunner
 from weft.engine.speculative import PromptLookup, Proposer, Speculator
 from weft.engine.stats import Stats
-from weft.engine.text import text_stream
 from weft.models import Decoder
 from weft.models.encdec import EncoderDecoder
 from weft.tokenizer import Tokenizer
 from weft.tokenizer.special import TURN_END
 
-_PLAIN = SamplingParams(temperature=0)
 _LEFT = "The engine was interrupted while this request took up a token; ask again."
 
 
@@ -112,11 +106,11 @@ class LLM:
         self._half_done = False
         known = (tokenizer.eos_id, None if self.reads_source else tokenizer.token_id(TURN_END), *ends)
         self.ends = frozenset(token for token in known if token is not None)
-        self._special = {tokenizer.decode([token]): token for token in tokenizer.special_ids}
-        self._leaders: weakref.WeakValueDictionary[bytes, Sequence] = weakref.WeakValueDictionary()
-        self._grammars = Grammars(tokenizer, self.ends)
         longest = self.scheduler.longest_source if self.reads_source else None
         self._prompts = Prompts(tokenizer, model.config.vocab_size, self.context, longest)
+        self._requests = Requests(
+            tokenizer, self._prompts, self.scheduler, self.ends, reads_source=self.reads_source
+        )
 
     def _proposer(self, draft: Decoder | None, slots: int) -> Proposer:
         if draft is None:
@@ -286,7 +280,7 @@ class LLM:
                 f"A request still works with the adapter {name!r}; unload it when that has ended."
             )
         self.adapters.unload(name)
-        self._leaders.clear()
+        self._requests.forget()
         # Another adapter may come under the same name, with other keys and values.
         self.scheduler.pool.forget_all()
 
@@ -337,62 +331,24 @@ class LLM:
         return [self._add(tokens, params.sample(i), owner, adapter, priority) for i in range(count)]
 
     def _add(
-        self,
-        tokens: list[int],
-        params: SamplingParams,
-        owner: str,
-        adapter: str | None,
-        priority: int,
-        search: Search | None = None,
+        self, tokens: list[int], params: SamplingParams, owner: str, adapter: str | None, priority: int
     ) -> Sequence:
+        self._check_adapter(adapter)
+        return self._queue(
+            self._requests.answer(tokens, params, owner=owner, adapter=adapter, priority=priority)
+        )
+
+    def _check_adapter(self, adapter: str | None) -> None:
         if adapter is not None:
             self.adapters.check(adapter)
-        check_whole("priority", priority, -(2**31), 2**31)
-        known = self.tokenizer.vocab_size
-        if wrong := [token for token in (*params.logit_bias, *params.stop_token_ids) if token >= known]:
-            raise UsageError(
-                f"There is no token {wrong[0]} to bias or to stop at: the tokenizer has {known}."
-            )
-        if self.reads_source and params.prompt_logprobs is not None:
-            raise UsageError("A source has no probabilities; leave prompt_logprobs out for encoder-decoders.")
-        grammar = self._grammars.constraint(params.grammar) if params.grammar else None
-        room = self._prompts.left(tokens)
-        source, tokens = (tokens, [self.tokenizer.eos_id]) if self.reads_source else ([], tokens)
-        sequence = Sequence(
-            tokens,
-            params,
-            seed=secrets.randbits(64) if params.seed is None else params.seed & MASK64,
-            limit=room if params.max_tokens is None else min(room, params.max_tokens),
-            text=text_stream(self.tokenizer, tokens, params.stop),
-            owner=owner,
-            adapter=adapter,
-            priority=priority,
-            ends=self._ends_of(params),
-            grammar=grammar,
-            source=source,
-            search=search,
-        )
-        # Equal prompts that come together are computed once: the first leads, the others find its blocks.
-        leader = self._leaders.get(sequence.prompt_digest)
-        if leader and leader.can_lead(sequence):
-            sequence.leader = leader
-        else:
-            self._leaders[sequence.prompt_digest] = sequence
-        self._queue(sequence)
-        return sequence
 
-    def _ends_of(self, params: SamplingParams) -> frozenset[int]:
-        """Tokens that end an answer. A special one has no text, so a stop that spells it means it."""
-        spelled = (self._special[text] for text in params.stop if text in self._special)
-        own = frozenset() if params.ignore_eos else self.ends
-        return own.union(params.stop_token_ids, spelled)
-
-    def _queue(self, sequence: Sequence) -> None:
+    def _queue(self, sequence: Sequence) -> Sequence:
         """An interrupt in between may leave it in a line, known to nobody: then recovery drops it."""
         self._recover()
         self._half_done = True
         self.scheduler.add(sequence)
         self._half_done = False
+        return sequence
 
     def add_search(
         self,
@@ -408,24 +364,10 @@ class LLM:
         Raises what :meth:`encode` raises, and UsageError for more beams than a step or the cache can hold.
         """
         tokens = self.encode(prompt)
-        limit = min(self._prompts.left(tokens), how.max_tokens)
-        kept, line = (tokens, 1) if self.reads_source else ([], len(tokens))
-        shared = line // BLOCK
-        own = -(-(line + limit) // BLOCK) - shared
-        blocks = -(-len(kept) // BLOCK) + shared + how.beams * own
-        if how.beams > self.scheduler.most_rows:
-            raise UsageError(
-                f"beams = {how.beams} is more than the {self.scheduler.most_rows} rows that a step has for "
-                "them; ask for fewer, or give the engine a larger token_budget."
-            )
-        if blocks > self.scheduler.pool.total:
-            raise UsageError(
-                f"{how.beams} beams of up to {line + limit} tokens may need {blocks} blocks of the cache, "
-                f"which has {self.scheduler.pool.total}; ask for fewer beams or tokens, or give it more."
-            )
-        search = Search(how, self.ends, limit)
-        params = dataclasses.replace(_PLAIN, max_tokens=limit)
-        return self._add(tokens, params, owner, adapter, priority, search)
+        self._check_adapter(adapter)
+        return self._queue(
+            self._requests.search(tokens, how, owner=owner, adapter=adapter, priority=priority)
+        )
 
     def add_text(self, prompt: Prompt, *, owner: str = "", priority: int = 0) -> Sequence:
         """Queue a text of a decoder to be read: it ends when it is, and then its ``pooled`` has its vector.
@@ -434,20 +376,8 @@ class LLM:
         """
         if self.reads_source:
             raise UsageError("Vectors of texts come from decoders and encoders, not from encoder-decoders.")
-        check_whole("priority", priority, -(2**31), 2**31)
         tokens = self.encode(prompt, room=0)
-        sequence = Sequence(
-            tokens,
-            _PLAIN,
-            seed=0,
-            limit=0,
-            text=text_stream(self.tokenizer, tokens, ()),
-            owner=owner,
-            priority=priority,
-            pooled=Pooled(),
-        )
-        self._queue(sequence)
-        return sequence
+        return self._queue(self._requests.text(tokens, owner=owner, priority=priority))
 
     def embed(self, prompts: Items[Prompt]) -> list[npt.NDArray[np.float32]]:
         """A vector [E] of length 1 for each prompt, in order: the mean of its last hidden states."""
