@@ -87,3 +87,17 @@ def test_the_record_goes_to_a_file_or_to_standard_output(tmp_path: Path) -> None
     file = tmp_path / "deep" / "record.json"
     CliRunner().invoke(command, ["--name", "经纬", "--json", str(file)])
     assert json.loads(file.read_text(encoding="utf-8")) == expected
+
+
+def test_a_terminal_that_lacks_a_character_shows_its_number() -> None:
+    @weft_command("trial")
+    def command() -> dict[str, str]:
+        """Writes."""
+        click.echo("今天😀")
+        return {"text": "今天😀"}
+
+    result = CliRunner(charset="gbk").invoke(command, ["--json", "-"])
+    assert result.exit_code == 0, result.output
+    text, record = result.stdout.split("\n", 1)
+    assert text == "今天\\U0001f600"
+    assert json.loads(record)["text"] == "今天😀"

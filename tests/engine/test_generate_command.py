@@ -13,6 +13,8 @@ from weft.api import load
 from weft.checkpoint.huggingface import save_model
 from weft.cli.generate import command
 from weft.engine.runner import best_dtype
+from weft.models.encdec import EncoderDecoder
+from weft.models.encdec_config import EncoderDecoderConfig
 from weft.ops.kernels import decoder
 
 
@@ -152,3 +154,12 @@ def test_standard_input_that_is_not_text(checkpoint):
 def test_a_missing_checkpoint(tmp_path):
     ended = run(str(tmp_path / "nowhere"), "--prompt", "a")
     assert ended.exit_code == 1 and "nowhere" in ended.stderr
+
+
+def test_a_model_that_continues_no_prompt(tmp_path, tiny_tokenizer):
+    config = EncoderDecoderConfig(
+        vocab_size=512, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_decoder_layers=1, num_heads=2
+    )
+    save_model(tmp_path / "model", EncoderDecoder(config), tiny_tokenizer)
+    ended = run(str(tmp_path / "model"), "--prompt", "a")
+    assert ended.exit_code == 2 and "continues no prompt" in ended.stderr, ended.output

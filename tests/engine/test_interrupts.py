@@ -244,6 +244,23 @@ def test_who_ended_in_a_step_that_was_left_is_told_of_by_the_next(tiny_decoder, 
     assert all(request.finished for request in requests)
 
 
+def test_a_request_that_was_never_queued_is_followed_by_none(tiny_decoder, tiny_tokenizer):
+    engine, prompt = LLM(tiny_decoder(), tiny_tokenizer), list(range(100, 170))
+
+    def interrupted(sequence):
+        kept.append(sequence)  # as the traceback in an interactive session does
+        raise KeyboardInterrupt
+
+    kept, add = [], engine.scheduler.add
+    engine.scheduler.add = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        engine.add(prompt, SamplingParams())
+    engine.scheduler.add = add
+    later = engine.add(prompt, SamplingParams(max_tokens=1))
+    engine.step()
+    assert later.finished
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", ["lookup", "draft", "search"])

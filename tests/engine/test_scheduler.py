@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.engine.blocks import BLOCK, BlockPool
-from weft.engine.fair_queue import PATIENCE
+from weft.engine.fair_queue import PATIENCE, FairQueue
 from weft.engine.params import SamplingParams
 from weft.engine.scheduler import Scheduler, Work
 from weft.engine.search import Beams, Search
@@ -180,6 +182,25 @@ def test_owners_take_turns():
         advance(engine, work)
         engine.remove(work[0].sequence)
     assert order.index(modest) == 1
+
+
+def test_a_line_is_in_the_order_of_arrival_whoever_leaves_and_comes_back():
+    chance, queue, away = random.Random(3), FairQueue(), []
+    line = [sequence(1) for _ in range(20)]
+    for each in line:
+        queue.arrive(each, 0)
+    while len(queue):
+        match chance.randrange(3):
+            case 0:
+                away.append(next(queue.heads(0)))
+                queue.pop(away[-1])
+            case 1 if away:
+                queue.come_back(away.pop(chance.randrange(len(away))))
+            case 2:
+                gone = chance.choice(list(queue))
+                queue.leave(gone)
+                line.remove(gone)
+        assert list(queue) == [each for each in line if each not in away]
 
 
 def test_an_owner_cannot_save_turns_by_being_absent():

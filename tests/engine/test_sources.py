@@ -15,6 +15,7 @@ from weft.engine import LLM, SamplingParams
 from weft.engine.encdec import write
 from weft.engine.params import Grammar
 from weft.engine.runner import prepare
+from weft.engine.sampler import change
 from weft.engine.scheduler import Work
 from weft.engine.search import Beams
 from weft.models.encdec import EncoderDecoder, Pairs
@@ -243,6 +244,16 @@ def test_settings_work_as_for_decoders(engine, tiny_tokenizer):
     assert engine.generate([SOURCES[1]], digits)[0].text.isdigit()
     ended = SamplingParams(temperature=0, logit_bias={tiny_tokenizer.eos_id: 500.0})
     assert engine.generate(["a text"], ended)[0].tokens == (tiny_tokenizer.eos_id,)
+
+
+def test_the_token_an_answer_begins_with_was_said_by_nobody(engine, tiny_tokenizer):
+    """It is the one that ends it, so a penalty on it would let no answer end."""
+    ends = SamplingParams(temperature=0, max_tokens=8, logit_bias={tiny_tokenizer.eos_id: 500.0})
+    penalised = dataclasses.replace(ends, repetition_penalty=100.0)
+    scores = torch.zeros(512).index_fill_(0, torch.tensor([7, tiny_tokenizer.eos_id]), 1.0)
+    sequence = engine.add(SOURCES[0], penalised)
+    assert change(scores, sequence)[[7, tiny_tokenizer.eos_id]].tolist() == [1.0, 501.0]
+    assert change(scores, sequence, drafts=(7,))[7] == pytest.approx(0.01)
 
 
 def test_logprobs_are_the_models_own(engine, plain_model, tiny_tokenizer):

@@ -107,3 +107,25 @@ def test_vocabularies_that_are_not_byte_level():
     assert isinstance(stream._detokenizer, WindowDetokenizer)
     pieces = [stream.push(token) for token in tokens] + [stream.finish()]
     assert pieces == [" world", "!", "", "", "", "😀", "好", " Hello", " world", "", ""]
+
+
+def test_prompts_that_end_in_bytes_or_within_a_character():
+    """The window into the past begins and ends where characters do."""
+    tokenizer, chance = sentencepiece_like(), random.Random(0)
+
+    def spelled(character):
+        whole = tokenizer.token_id(character)
+        names = [character] if whole is not None else [f"<0x{byte:02X}>" for byte in character.encode()]
+        return [tokenizer.token_id(name) for name in names]
+
+    def some():
+        return [token for character in chance.choices("!好汉😀é", k=7) for token in spelled(character)]
+
+    for _ in range(300):
+        tokens, cut = [2, *some()], chance.randint(1, 12)
+        stream = text_stream(tokenizer, tokens[:cut])
+        shown = "".join(map(stream.push, tokens[cut:])) + stream.finish()
+        whole, before = tokenizer.decode(tokens), tokenizer.decode(tokens[:cut])
+        assert "\ufffd" not in shown and whole.endswith(shown)
+        if not before.endswith("\ufffd"):
+            assert before + shown == whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
         @functools.wraps(function)
         def run(json_file: str | None, **arguments: Any) -> None:
             signal.signal(signal.SIGTERM, _interrupt)
+            _spell_what_is_unknown()
             try:
                 record = function(**arguments)
                 if json_file is not None:
@@ -67,12 +69,22 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _spell_what_is_unknown() -> None:
+    """A terminal in GBK, say, shows a character that it lacks by its number, instead of ending the work."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _write_record(record: Record, target: str) -> None:
     text = json.dumps(record, ensure_ascii=False, indent=1, default=str) + "\n"
-    if target == "-":
-        click.echo(text, nl=False)
-    else:
+    if target != "-":
         write_text_atomic(Path(target), text)
+        return
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(record, indent=1, default=str) + "\n"
+    click.echo(text, nl=False)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -74,7 +74,7 @@ def command(
     One sample streams to the terminal as it is written; several are printed one after another.
     """
     text = _prompt(prompt, prompt_file)
-    from weft.api import load
+    from weft.api import Model, load
     from weft.engine import SamplingParams
     from weft.engine.weights import described
 
@@ -92,6 +92,11 @@ def command(
         speculation=speculate,
         cache_dtype=cache_dtype,
     )
+    if not isinstance(model, Model):
+        raise UsageError(
+            f"{checkpoint} is a {model.architecture}, which continues no prompt; use the verb of its task "
+            "(weft translate, summarize, classify, ...), or give a decoder."
+        )
     runner = model.llm.runner
     used = runner.model if adapter is None or runner.adapters is None else runner.adapters.model
     weights = described(used)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, takewhile
 
 from weft.engine.sequence import Sequence
 
@@ -13,6 +13,8 @@ PATIENCE = 256
 
 
 _Key = tuple[str, int, bool]
+_Line = OrderedDict[Sequence, None]
+"""By arrival. Whoever leaves is found at once, though tens of thousands wait."""
 
 
 class FairQueue:
@@ -24,7 +26,7 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[_Key, deque[Sequence]] = {}
+        self._lines: dict[_Key, _Line] = {}
         self._served: dict[str, int] = {}
         self._present: dict[str, int] = {}
         self._arrivals = 0
@@ -44,13 +46,13 @@ class FairQueue:
             self._served[owner] = min(self._served.values(), default=0)
             self._present[owner] = 0
         self._present[owner] += 1
-        self._line(sequence).append(sequence)
+        self._line(sequence)[sequence] = None
 
     def leave(self, sequence: Sequence) -> None:
         """A request that has ended, wherever it was."""
         line = self._lines.get(_key(sequence))
         if line is not None and sequence in line:
-            line.remove(sequence)
+            del line[sequence]
             self._drop_empty(sequence)
         self._present[sequence.owner] -= 1
         if not self._present[sequence.owner]:
@@ -59,15 +61,17 @@ class FairQueue:
     def come_back(self, sequence: Sequence) -> None:
         """A preempted request takes its old place in the line."""
         line = self._line(sequence)
-        place = sum(other.arrival < sequence.arrival for other in line)
-        line.insert(place, sequence)
+        earlier = list(takewhile(lambda other: other.arrival < sequence.arrival, line))
+        line[sequence] = None
+        for one in reversed([*earlier, sequence]):
+            line.move_to_end(one, last=False)
 
     def restore(self, sequences: Iterable[Sequence]) -> None:
         """These wait, in the order of their arrival, and nobody else is present."""
         self._lines, self._present, served = {}, {}, self._served
         for sequence in sequences:
             self._present[sequence.owner] = self._present.get(sequence.owner, 0) + 1
-            self._line(sequence).append(sequence)
+            self._line(sequence)[sequence] = None
         least = min(served.values(), default=0)
         self._served = {owner: served.get(owner, least) for owner in self._present}
 
@@ -77,16 +81,16 @@ class FairQueue:
 
     def heads(self, step: int) -> Iterator[Sequence]:
         """Who may go next, best first: the first of every line."""
-        firsts = [line[0] for line in self._lines.values()]
+        firsts = [next(iter(line)) for line in self._lines.values()]
         return iter(sorted(firsts, key=lambda s: (-degree(s, step), self._served[s.owner], s.arrival)))
 
     def pop(self, sequence: Sequence) -> None:
         """The first of a line stops waiting."""
-        self._lines[_key(sequence)].popleft()
+        del self._lines[_key(sequence)][sequence]
         self._drop_empty(sequence)
 
-    def _line(self, sequence: Sequence) -> deque[Sequence]:
-        return self._lines.setdefault(_key(sequence), deque())
+    def _line(self, sequence: Sequence) -> _Line:
+        return self._lines.setdefault(_key(sequence), OrderedDict())
 
     def _drop_empty(self, sequence: Sequence) -> None:
         if not self._lines[_key(sequence)]:

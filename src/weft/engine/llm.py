@@ -334,9 +334,8 @@ class LLM:
         self, tokens: list[int], params: SamplingParams, owner: str, adapter: str | None, priority: int
     ) -> Sequence:
         self._check_adapter(adapter)
-        return self._queue(
-            self._requests.answer(tokens, params, owner=owner, adapter=adapter, priority=priority)
-        )
+        sequence = self._requests.answer(tokens, params, owner=owner, adapter=adapter, priority=priority)
+        return self._queue(sequence)
 
     def _check_adapter(self, adapter: str | None) -> None:
         if adapter is not None:
@@ -348,6 +347,8 @@ class LLM:
         self._half_done = True
         self.scheduler.add(sequence)
         self._half_done = False
+        # Only now: others would wait for ever for one that never came to run.
+        self._requests.follow(sequence)
         return sequence
 
     def add_search(
@@ -365,9 +366,8 @@ class LLM:
         """
         tokens = self.encode(prompt)
         self._check_adapter(adapter)
-        return self._queue(
-            self._requests.search(tokens, how, owner=owner, adapter=adapter, priority=priority)
-        )
+        sequence = self._requests.search(tokens, how, owner=owner, adapter=adapter, priority=priority)
+        return self._queue(sequence)
 
     def add_text(self, prompt: Prompt, *, owner: str = "", priority: int = 0) -> Sequence:
         """Queue a text of a decoder to be read: it ends when it is, and then its ``pooled`` has its vector.

@@ -65,7 +65,7 @@ class Requests:
         grammar = self._grammars.constraint(params.grammar) if params.grammar else None
         room = self._prompts.left(tokens)
         source, tokens = (tokens, [self._tokenizer.eos_id]) if self._reads_source else ([], tokens)
-        sequence = Sequence(
+        return Sequence(
             tokens,
             params,
             seed=secrets.randbits(64) if params.seed is None else params.seed & MASK64,
@@ -79,8 +79,6 @@ class Requests:
             source=source,
             search=search,
         )
-        self._follow(sequence)
-        return sequence
 
     def search(
         self, tokens: list[int], how: Beams, *, owner: str, adapter: str | None, priority: int
@@ -124,6 +122,16 @@ class Requests:
             pooled=Pooled(),
         )
 
+    def follow(self, sequence: Sequence) -> None:
+        """Equal prompts that come together are computed once: the first leads, the others find its blocks."""
+        if sequence.pooled is not None:
+            return
+        leader = self._leaders.get(sequence.prompt_digest)
+        if leader and leader.can_lead(sequence):
+            sequence.leader = leader
+        else:
+            self._leaders[sequence.prompt_digest] = sequence
+
     def forget(self) -> None:
         """What was computed before is of no use to those that come."""
         self._leaders.clear()
@@ -133,11 +141,3 @@ class Requests:
         spelled = (self._special[text] for text in params.stop if text in self._special)
         own = frozenset() if params.ignore_eos else self._ends
         return own.union(params.stop_token_ids, spelled)
-
-    def _follow(self, sequence: Sequence) -> None:
-        """Equal prompts that come together are computed once: the first leads, the others find its blocks."""
-        leader = self._leaders.get(sequence.prompt_digest)
-        if leader and leader.can_lead(sequence):
-            sequence.leader = leader
-        else:
-            self._leaders[sequence.prompt_digest] = sequence

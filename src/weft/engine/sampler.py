@@ -144,7 +144,9 @@ def change(scores_V: Tensor, sequence: Sequence, drafts: tuple[int, ...] = ()) -
         held_V[[token for token in sequence.ends if token < scores_V.shape[0]]] = -math.inf
         # Where a grammar leaves nothing but the end, the answer ends.
         scores_V = held_V if float(held_V.max()) > -math.inf else scores_V
-    scores_V = penalise(scores_V, [*sequence.tokens, *drafts], params.repetition_penalty)
+    # What an answer to a source begins with is the token that ends it, and said by nobody.
+    said = sequence.generated if sequence.source else sequence.tokens
+    scores_V = penalise(scores_V, [*said, *drafts], params.repetition_penalty)
     if params.frequency_penalty or params.presence_penalty:
         counts = Counter(sequence.generated)
         counts.update(drafts)

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from weft.tokenizer import Tokenizer
 
-_CONTEXT = 6
-"""Tokens of the past that a SentencePiece decoder may look at (a leading space, bytes of one character)."""
+_CONTEXT = 9
+"""Tokens of the past: six for a SentencePiece decoder, which looks at a leading space and at the bytes of a
+character, and three that may be the end of a character cut in half."""
 
 
 class Detokenizer(Protocol):
@@ -43,13 +44,20 @@ class ByteDetokenizer:
 
 
 class WindowDetokenizer:
-    """For other vocabularies: decodes a short window twice and shows what the new token added."""
+    """For other vocabularies: decodes a short window twice and shows what the new token added.
+
+    A row of bytes is decoded as a whole, so a window begins and ends where a character does. A character that
+    the prompt has begun belongs to the answer.
+    """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]):
         self._tokenizer = tokenizer
-        self._window = list(prompt[-_CONTEXT:])
-        self._shown = len(self._decode(self._window))
-        self._known = len(self._window)
+        tail = list(prompt[-_CONTEXT:])
+        values = [tokenizer.fallback_bytes.get(token) for token in tail]
+        first = next((place for place, value in enumerate(values) if not _continues(value)), 0)
+        self._window = tail[first:]
+        self._known = len(self._window) - _begun(values)
+        self._shown = len(self._decode(self._window[: self._known]))
 
     def push(self, token: int) -> str:
         """As the protocol says; special tokens have no text."""
@@ -108,6 +116,20 @@ def text_stream(tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str]
     if tokenizer.is_byte_level:
         return TextStream(ByteDetokenizer(tokenizer), stop)
     return TextStream(WindowDetokenizer(tokenizer, prompt), stop)
+
+
+def _continues(value: int | None) -> bool:
+    """Whether a byte (None: a token that is none) stands within a character of UTF-8."""
+    return value is not None and 0x80 <= value < 0xC0
+
+
+def _begun(values: Sequence[int | None]) -> int:
+    """How many bytes at the end begin a character of UTF-8 without ending it."""
+    for size, value in enumerate(reversed(values[-3:]), 1):
+        if not _continues(value):
+            length = 0 if value is None or value < 0xC0 else 2 + (value >= 0xE0) + (value >= 0xF0)
+            return size if size < length else 0
+    return 0
 
 
 def _overlap(text: str, stop: str) -> int:

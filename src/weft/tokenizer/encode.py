@@ -193,6 +193,12 @@ class Tokenizer:
         return found
 
     @functools.cached_property
+    def fallback_bytes(self) -> dict[int, int]:
+        """What SentencePiece's tokens of single bytes stand for; empty where there are none."""
+        names = {byte: self.token_id(f"<0x{byte:02X}>") for byte in range(256)}
+        return {token: byte for byte, token in names.items() if token is not None}
+
+    @functools.cached_property
     def start_ids(self) -> tuple[int, ...]:
         """What stands before the text of a prompt: end of text in Weft's own, ``bos`` in Llama's, nothing
         in Qwen's."""
