@@ -59,6 +59,34 @@ def test_what_is_no_call_stays_text(text, size):
     assert read(text, size) == (text, [])
 
 
+@pytest.mark.parametrize("size", [1, 6, 1000])
+@pytest.mark.parametrize(
+    ("before", "arguments", "behind"),
+    [
+        ("", '{"a": "</tool_call>"}', ""),
+        ("", '{"a": "\\"</tool_call>\\\\"}', "done"),
+        ("", '{"a": "<tool_call>{</tool_call>"}', ""),
+        ("I use <tool_call> like so: ", '{"a": 1}', ""),
+        ("<tool_call>{broken</tool_call>", '{"a": 1}', ""),
+        ('<tool_call>{"odd</tool_call> and ', '{"a": 1}', ""),
+        ("<tool_call>{<tool_call>", '{"a": 1}', ""),
+        ("", '{"a": 12345678901234567890.123456789, "b": 1e999}', ""),
+        ("", '{\n  "a": 1.0}', ""),
+    ],
+)
+def test_marks_in_texts_and_in_prose(size, before, arguments, behind):
+    """And arguments are the model's own text: no digit is lost, nothing becomes what is no JSON."""
+    text = f'{before}<tool_call>\n{{"name": "add", "arguments": {arguments}}}\n</tool_call>{behind}'
+    content, (call,) = read(text, size)
+    assert content == before + behind and call.arguments == arguments
+
+
+def test_arguments_that_stand_first_are_written_anew():
+    text = '<tool_call>{"arguments": {"a": %s}, "name": "add"}</tool_call>'
+    assert json.loads(read(text % "[1, 2.5]", 5)[1][0].arguments) == {"a": [1, 2.5]}
+    assert read(text % "1e999", 5) == (text % "1e999", [])
+
+
 @pytest.mark.parametrize("kind", ["array", ["object", "null"], 5])
 def test_parameters_are_an_object(kind):
     with pytest.raises(ValidationError, match="must have the type object"):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
+_OUTSIDE = re.compile(f'"|{CLOSE}')
+_WITHIN = re.compile(r'"|\\.', re.DOTALL)
+"""What to stop at outside and within the texts of JSON: the mark may stand in those."""
 
 _BEGUN = re.compile(
     r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(.*)', re.DOTALL
@@ -49,6 +52,7 @@ class CallReader:
     def __init__(self, tools: Tools):
         self._tools = tools
         self._held = ""
+        self._at, self._quoted = 0, False
         self.found = 0
         self.cut = False
         self._spoken = False
@@ -66,6 +70,7 @@ class CallReader:
         self._held += text
         shown: list[str] = []
         calls: list[Call] = []
+        before = 0
         while not self.ended:
             start = self._held.find(OPEN)
             if start < 0:
@@ -74,36 +79,67 @@ class CallReader:
                 shown.append(self._held[:cut])
                 self._held = self._held[cut:]
                 break
-            end = self._held.find(CLOSE, start)
-            if end < 0 and not last:
-                shown.append(self._held[:start])
-                self._held = self._held[start:]
+            shown.append(self._held[:start])
+            self._held = self._held[start:]
+            call, over = self._call(last)
+            if not over:
                 break
-            call, whole = self._call(start, end, last)
-            shown.append(self._held[: whole if call is None else start])
-            if call is not None:
+            if call is None:
+                shown.append(self._held[:over])
+            else:
                 calls.append(call)
                 self.found += 1
-            self._held = self._held[whole:]
+                before = len(shown)
+            self._held = self._held[over:]
+            self._at, self._quoted = 0, False
         content = "".join(shown)
         # The line breaks that the markup puts between calls are no content, nor is markup that only begins.
         blank = not content.strip() and (calls or (self.found and not self._spoken))
         if calls or content.strip():
-            self._spoken = not calls or bool(shown[-1].strip())
+            self._spoken = bool("".join(shown[before:]).strip())
         return "" if self._tools.forced or blank else content, calls
 
-    def _call(self, start: int, end: int, last: str | None) -> tuple[Call | None, int]:
-        """The call between two marks, the second of which may be missing at the end, and where it is over."""
-        if end >= 0:
-            return self._parse(self._held[start + len(OPEN) : end]), end + len(CLOSE)
-        begun = self._held[start + len(OPEN) :]
+    def _call(self, last: str | None) -> tuple[Call | None, int]:
+        """The call whose mark is held and where it is over, or how much is text; 0 while nobody can say."""
+        begun = self._held[len(OPEN) :]
+        first = begun.lstrip()[:1]
+        if first and first != "{":
+            return None, len(OPEN)
+        end = self._end()
+        if end < 0 and not last:
+            return None, 0
         call = None
-        if last == "length" or self._tools.forced:
+        if end >= 0:
+            call = self._parse(self._held[len(OPEN) : end])
+        elif last == "length" or self._tools.forced:
             call = self._parse(begun[: len(begun) - _overlap(begun, CLOSE)])
             if call is None:
                 call = self._begun(begun)
                 self.cut = call is not None
-        return call, len(self._held)
+        if call is None:
+            return None, self._no_call(end)
+        return call, len(self._held) if end < 0 else end + len(CLOSE)
+
+    def _no_call(self, end: int) -> int:
+        """How much is text where no call stands before ``end``: up to the next place where one may begin."""
+        # Quotes that were none may hide a mark.
+        end = self._held.find(CLOSE) if end < 0 else end
+        again = self._held.rfind(OPEN, 1, len(self._held) if end < 0 else end)
+        if again > 0:
+            return again
+        return len(self._held) if end < 0 else end + len(CLOSE)
+
+    def _end(self) -> int:
+        """Where the mark behind the call begins, -1 while it is not there. Nothing is looked at twice."""
+        self._at = max(self._at, len(OPEN))
+        while found := (_WITHIN if self._quoted else _OUTSIDE).search(self._held, self._at):
+            if found[0] == CLOSE:
+                return found.start()
+            self._at = found.end()
+            self._quoted ^= found[0] == '"'
+        tail = int(self._held.endswith("\\")) if self._quoted else len(CLOSE) - 1
+        self._at = max(self._at, len(self._held) - tail)
+        return -1
 
     def _begun(self, text: str) -> Call | None:
         """A call whose arguments are not whole."""
@@ -125,9 +161,21 @@ class CallReader:
             return Call(name, arguments, _name()) if _is_text(arguments) else None
         if not isinstance(arguments, dict):
             return None
-        written = json.dumps(arguments, ensure_ascii=False)
-        # Half a pair of surrogates, which a model may escape, is JSON only as it stood there.
-        return Call(name, written if _is_text(written) else json.dumps(arguments), _name())
+        written = _as_written(text)
+        return None if written is None else Call(name, written, _name())
+
+
+def _as_written(text: str) -> str | None:
+    """The arguments of a call as the model wrote them, digit by digit, where they stand last; else anew."""
+    if found := _BEGUN.match(text):
+        _, end = json.JSONDecoder().raw_decode(found[2])
+        if found[2][end:].strip() == "}":
+            return found[2][:end]
+    call = json.loads(text)
+    try:
+        return json.dumps(call.get("arguments", call.get("parameters", {})), allow_nan=False)
+    except ValueError:
+        return None
 
 
 def _refuse(constant: str) -> None:
