@@ -70,6 +70,24 @@ def test_a_giant_prompt_never_stops_the_others():
         advance(engine, work)
 
 
+def test_a_giant_prompt_of_one_owner_holds_up_no_prompt_of_another():
+    engine = scheduler(4, 64)
+    giant, next_giant = sequence(10_000, 1, owner="a"), sequence(500, 2, owner="a")
+    engine.add(giant)
+    engine.add(next_giant)
+    advance(engine, engine.schedule())
+    small = sequence(30, 3, owner="b")
+    engine.add(small)
+    for _ in range(2):
+        work = engine.schedule()
+        advance(engine, work)
+    assert work[0] == Work(small, 30) and work[1].sequence is giant
+    assert next_giant not in engine.running, "within an owner the first is read first"
+    important = sequence(3, 4, owner="a", priority=1)
+    engine.add(important)
+    assert Work(important, 3) in engine.schedule()
+
+
 def test_first_come_first_served_within_an_owner():
     engine = scheduler(2, 100)
     sequences = [sequence(3, i) for i in range(4)]
@@ -192,7 +210,7 @@ def test_a_line_is_in_the_order_of_arrival_whoever_leaves_and_comes_back():
     while len(queue):
         match chance.randrange(3):
             case 0:
-                away.append(next(queue.heads(0)))
+                away.append(queue.heads(0)[0])
                 queue.pop(away[-1])
             case 1 if away:
                 queue.come_back(away.pop(chance.randrange(len(away))))
@@ -434,7 +452,7 @@ def test_no_source_waits_for_a_search_to_end(requests, slots, budget, blocks, pl
         assert sum(item.cost for item in work) <= max(budget, slots + 1) + sum(rows) - len(rows)
         taken = sum(each.width for each in engine.running)
         if plenty and engine.waiting and engine.free_slots:
-            first = next(engine._queue.heads(engine._step))
+            first = engine._queue.heads(engine._step)[0]
             assert taken + first.width > engine.most_rows or any(item.source for item in work)
         engine.check()
         move_beams(engine, work)

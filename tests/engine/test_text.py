@@ -109,6 +109,12 @@ def test_vocabularies_that_are_not_byte_level():
     assert pieces == [" world", "!", "", "", "", "😀", "好", " Hello", " world", "", ""]
 
 
+def test_prompts_that_end_in_tokens_that_the_tokenizer_has_not():
+    tokenizer = sentencepiece_like()
+    stream = text_stream(tokenizer, [2, tokenizer.vocab_size + 7])
+    assert stream.push(3) == " world"
+
+
 def test_prompts_that_end_in_bytes_or_within_a_character():
     """The window into the past begins and ends where characters do."""
     tokenizer, chance = sentencepiece_like(), random.Random(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import chain, takewhile
+from operator import itemgetter
 
 from weft.engine.sequence import Sequence
 
@@ -12,6 +13,7 @@ PATIENCE = 256
 """Steps of waiting that count as one more degree of priority, so that nobody waits for ever."""
 
 
+_TURN = itemgetter(0)
 _Key = tuple[str, int, bool]
 _Line = OrderedDict[Sequence, None]
 """By arrival. Whoever leaves is found at once, though tens of thousands wait."""
@@ -79,10 +81,15 @@ class FairQueue:
         """``owner`` has had so many tokens computed."""
         self._served[owner] += tokens
 
-    def heads(self, step: int) -> Iterator[Sequence]:
-        """Who may go next, best first: the first of every line."""
-        firsts = [next(iter(line)) for line in self._lines.values()]
-        return iter(sorted(firsts, key=lambda s: (-degree(s, step), self._served[s.owner], s.arrival)))
+    def heads(self, step: int, rival: Sequence | None = None) -> list[Sequence]:
+        """Who may go next, best first: the first of every line whose turn is before that of ``rival``."""
+        turns = [(self.turn(first, step), first) for first in map(next, map(iter, self._lines.values()))]
+        bound = None if rival is None else self.turn(rival, step)
+        return [first for turn, first in sorted(turns, key=_TURN) if bound is None or turn < bound]
+
+    def turn(self, sequence: Sequence, step: int) -> tuple[int, int, int]:
+        """What a sequence, waiting or not, is sorted by: the least goes first."""
+        return -degree(sequence, step), self._served[sequence.owner], sequence.arrival
 
     def pop(self, sequence: Sequence) -> None:
         """The first of a line stops waiting."""

@@ -53,7 +53,8 @@ class Scheduler:
     """At most ``slots`` sequences run at once, on the blocks of ``pool``, with a budget of tokens per step.
 
     Every running sequence decodes one token in every step; what the budget leaves goes to prompts, in
-    chunks, so a giant prompt never starves the others; what they leave goes to drafts. A sequence gets the
+    chunks, so a giant prompt never starves the others; what they leave goes to drafts. Prompts that are being
+    read take turns like those that wait: the owner who was served least goes first. A sequence gets the
     blocks of its prompt when it is admitted and more as it grows. When none is left, the running sequence
     of the lowest priority, among equals the youngest, gives up its blocks and waits again; its tokens are
     computed anew, but for those whose blocks are still found. The oldest of the highest priority is never
@@ -130,9 +131,10 @@ class Scheduler:
         # A prompt takes what is left; a source cannot, and with all others behind it would wait for searches.
         beams = rows - len(decodes)
         chunks: list[Work] = []
-        prompts = [s for s in ranked if not s.decodes and s in self.running]
+        begun = [s for s in ranked if not s.decodes and s in self.running]
+        begun.sort(key=lambda s: self._queue.turn(s, self._step))
         while budget > 0:
-            sequence = prompts.pop(0) if prompts else self._admit(budget + beams)
+            sequence = self._next_prompt(begun, budget + beams)
             if sequence is None or sequence.unread > budget + beams:
                 break
             source = sequence.unread
@@ -241,17 +243,22 @@ class Scheduler:
             self.pool.release(blocks)
             blocks.clear()
 
-    def _admit(self, room: int) -> Sequence | None:
+    def _next_prompt(self, begun: list[Sequence], room: int) -> Sequence | None:
+        """Whose turn it is to have a prompt read: a newcomer, or one whose reading has begun."""
+        newcomer = self._admit(room, begun[0] if begun else None)
+        return begun.pop(0) if newcomer is None and begun else newcomer
+
+    def _admit(self, room: int, rival: Sequence | None) -> Sequence | None:
         """The next of the queue with the blocks of all its tokens, if there is room for it.
 
-        A source that is to be read must fit into ``room``.
+        A source that is to be read must fit into ``room``, and its turn must come before that of ``rival``.
         """
         writers = [sequence for sequence in self.running if sequence.pooled is None]
         texts, rows = len(self.running) - len(writers), sum(sequence.width for sequence in writers)
         full = len(writers) == self.slots
         if full and texts == self.slots:
             return None
-        for sequence in self._queue.heads(self._step):
+        for sequence in self._queue.heads(self._step, rival):
             if sequence.pooled is None and rows + sequence.width > self.most_rows:
                 # A narrower one behind it must not take the rows that it waits for.
                 full = True

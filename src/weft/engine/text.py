@@ -52,7 +52,8 @@ class WindowDetokenizer:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]):
         self._tokenizer = tokenizer
-        tail = list(prompt[-_CONTEXT:])
+        # Models of padded vocabularies know more ids than their tokenizer.
+        tail = [token for token in prompt[-_CONTEXT:] if token < tokenizer.vocab_size]
         values = [tokenizer.fallback_bytes.get(token) for token in tail]
         first = next((place for place, value in enumerate(values) if not _continues(value)), 0)
         self._window = tail[first:]
