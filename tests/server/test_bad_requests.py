@@ -130,6 +130,15 @@ def test_a_part_that_is_no_text_is_named(client, part, said):
     assert said in record["message"] and "valid string" not in record["message"]
 
 
+@pytest.mark.parametrize("part", ['{"type": "\\ud83d"}', '{"type": "text", "text": "a", "\\ud83d": 1}'])
+def test_half_a_surrogate_in_a_part_is_named_by_its_number(client, part):
+    raw = f'{{"messages": [{{"role": "user", "content": [{part}]}}]}}'
+    headers = {"Content-Type": "application/json"}
+    assert (
+        "\\ud83d" in error(client.post("/v1/chat/completions", None, content=raw, headers=headers))["message"]
+    )
+
+
 @pytest.mark.parametrize(
     "messages",
     [

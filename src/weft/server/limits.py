@@ -26,7 +26,7 @@ class Limits:
     connections: int = 4096
     drain_seconds: int = 30
     choices: int = 32
-    documents: int = 256
+    documents: int = 2048
     stops: int = 16
     stop_characters: int = 256
     waiting: int = 64

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from weft.api.abilities import Abilities, abilities
 from weft.checkpoint.huggingface import resolve
@@ -19,6 +20,10 @@ from weft.server.errors import ApiError
 from weft.server.prompts import Prompts
 from weft.tokenizer import Tokenizer
 
+T = TypeVar("T")
+_LONG = 2**18
+"""Bytes of a body whose texts are encoded while no other such ones are: they take some hundred times that."""
+
 
 class Served:
     """One model: its engine, and what encodes for it once it is loaded."""
@@ -28,14 +33,36 @@ class Served:
         self.created = int(time.time())
         self.used = time.monotonic()
         self.lock = asyncio.Lock()
+        self._long, self._users = asyncio.Lock(), 0
         self._prompts: Prompts | None = None
         self._abilities: Abilities | None = None
 
     @property
     def prompts(self) -> Prompts:
-        """Encodes for this model."""
-        assert self._prompts is not None, "the model is loaded first"
+        """Encodes for this model. Raises EngineFault (503) where an operator has unloaded it meanwhile."""
+        if self._prompts is None:
+            raise EngineFault(f"The model {self.name!r} was unloaded meanwhile; ask again.", 503)
         return self._prompts
+
+    @property
+    def active(self) -> bool:
+        """Whether a request is at work with it, so that it must stay."""
+        return self._users > 0 or self.engine.active > 0
+
+    @contextlib.contextmanager
+    def using(self) -> Iterator[None]:
+        """It stays loaded meanwhile, also where its engine has nothing to do yet."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+
+    async def encoded(self, body: bytes, encode: Callable[[Prompts], T]) -> T:
+        """What ``encode`` makes, in a thread, of the texts of a request whose body is ``body``."""
+        with self.using():
+            async with self._long if len(body) > _LONG else contextlib.nullcontext():
+                return await asyncio.to_thread(encode, self.prompts)
 
     @property
     def adapters(self) -> dict[str, str]:
@@ -200,10 +227,10 @@ class Models:
             return
         async with self._room:
             loaded = [one for one in self._served.values() if one.wanted and one is not wanted]
-            idle = sorted((one for one in loaded if not one.engine.active), key=lambda one: one.used)
-            for one in idle[: max(0, len(loaded) + 1 - self._most)]:
-                await one.unload()
-                loaded.remove(one)
+            idle = sorted((one for one in loaded if not one.active), key=lambda one: one.used)
+            for one in idle:
+                if len(loaded) >= self._most and await self._unload_idle(one):
+                    loaded.remove(one)
             if len(loaded) >= self._most:
                 raise EngineFault(f"The {self._most} models that may be loaded at once are all in use.", 503)
 
@@ -211,6 +238,15 @@ class Models:
         while True:
             await asyncio.sleep(max(0.05, idle_seconds / 10))
             for one in self._served.values():
-                old = time.monotonic() - one.used > idle_seconds
-                if one.wanted and old and not one.engine.active and not one.lock.locked():
-                    await one.unload()
+                if time.monotonic() - one.used > idle_seconds:
+                    await self._unload_idle(one)
+
+    @staticmethod
+    async def _unload_idle(one: Served) -> bool:
+        """Whether it was loaded and idle, and is unloaded; who asks for it meanwhile waits, and loads it."""
+        # Whoever holds the lock may wait for the room that is being made.
+        if not one.wanted or one.active or one.lock.locked():
+            return False
+        async with one.lock:
+            await one.unload()
+        return True

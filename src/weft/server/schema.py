@@ -148,6 +148,11 @@ class TextPart(Strict):
     text: str
 
 
+def _shown(name: str) -> str:
+    """The beginning of a name from a client; half a surrogate, which JSON may hold, by its number."""
+    return name[:64].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _known_parts(content: Any) -> Any:
     """Raises ValueError that names what a part holds besides text; a union would only say that it is none."""
     parts = content if isinstance(content, list) else []
@@ -155,10 +160,10 @@ def _known_parts(content: Any) -> Any:
         if not isinstance(part, dict):
             raise ValueError("a part of a message must be an object with type and text")
         if (kind := part.get("type")) != "text":
-            named = f"{kind[:64]} parts are" if isinstance(kind, str) else "a part without a type is"
+            named = f"{_shown(kind)} parts are" if isinstance(kind, str) else "a part without a type is"
             raise ValueError(f"{named} not supported; send parts of type text")
         if others := sorted(part.keys() - {"type", "text"}):
-            raise ValueError(f"{others[0][:64]} is not supported in a part; leave it out")
+            raise ValueError(f"{_shown(others[0])} is not supported in a part; leave it out")
     return content
 
 

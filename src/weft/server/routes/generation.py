@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +61,9 @@ def add(app: FastAPI, front: Front) -> None:
         front.admission.request(key_of(request))
         served = await front.models.get_decoder(body.model)
         room = 0 if body.echo and body.limit == 0 else 1
-        prompts = await asyncio.to_thread(lambda: [served.prompts.text(prompt, room=room) for prompt in raw])
+        prompts = await served.encoded(
+            await request.body(), lambda prompts: [prompts.text(each, room=room) for each in raw]
+        )
         settings = _settings(body, served, body.limit, body.logprobs, None, least=room)
         if best_of > n:
             settings.setdefault("logprobs", 0)
@@ -98,7 +99,9 @@ def add(app: FastAPI, front: Front) -> None:
         served = await front.models.get_decoder(body.model)
         offered = [] if body.tool_choice == "none" else body.tools or []
         described = [tool.model_dump(exclude_none=True) for tool in offered]
-        prompt = await asyncio.to_thread(served.prompts.conversation, messages, described)
+        prompt = await served.encoded(
+            await request.body(), lambda prompts: prompts.conversation(messages, described)
+        )
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         settings = _settings(body, served, body.limit, logprobs, constraint)
         _check_supported(settings, served, grammar=demanded_by(body))

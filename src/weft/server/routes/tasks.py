@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,7 +14,7 @@ from weft.server import task_bodies as bodies
 from weft.server.answer import Answer
 from weft.server.errors import LONG, ApiError
 from weft.server.front import Front, key_of, owner_of
-from weft.server.models import Served
+from weft.server.prompts import Prompts
 from weft.server.stream import unless_gone
 
 Items = list[dict[str, Any]]
@@ -85,7 +85,8 @@ async def _answer(request: Request, front: Front, task: str, body: bodies.TaskBo
     served = await front.models.get(body.model)
     if task not in served.tasks:
         raise refusal(served.engine.facts.get("architecture", "model"), CALLS[task])
-    tokens = await asyncio.to_thread(_tokens, served, items)
+    facts = served.engine.facts
+    tokens = await served.encoded(await request.body(), lambda prompts: _tokens(prompts, facts, items))
     front.admission.answers(served.engine, len(items), key_of(request), "input")
     work.prompt_tokens, answers = tokens, work.answers
     try:
@@ -109,15 +110,15 @@ async def _records(answers: list[Answer]) -> Items:
     return [await answer.record() for answer in answers]
 
 
-def _tokens(served: Served, items: Items) -> int:
+def _tokens(prompts: Prompts, facts: Mapping[str, Any], items: Items) -> int:
     """The tokens of all texts. ApiError 400 for one that is longer than the model reads, before it waits.
 
     The engine, which knows what stands around a text, has the last word.
     """
-    total, facts = 0, served.engine.facts
+    total = 0
     for number, item in enumerate(items):
         texts = {name: item[name] for name in ("text", "question", "context") if name in item}
-        for name, ids in zip(texts, served.prompts.tokenizer.encode_batch(list(texts.values())), strict=True):
+        for name, ids in zip(texts, prompts.tokenizer.encode_batch(list(texts.values())), strict=True):
             most = facts["context"] * (1 if name == "question" else facts["windows"])
             if len(ids) > most:
                 message = f"Text {number} has {len(ids)} tokens and this model reads at most {most}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +9,7 @@ from fastapi import FastAPI, Request
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of
 from weft.server.inputs import DetokenizeRequest, TokenizeRequest
+from weft.server.prompts import Prompts
 
 
 def add(app: FastAPI, front: Front) -> None:
@@ -26,21 +26,22 @@ def add(app: FastAPI, front: Front) -> None:
             raise ApiError(400, f"messages: {error}.", param="messages") from None
         front.admission.request(key_of(request))
         served = await front.models.get(body.model)
-        prompts = served.prompts
         generate = body.add_generation_prompt is not False
 
-        def encode() -> list[int]:
+        def encode(prompts: Prompts) -> list[int]:
             if body.prompt is None:
                 return prompts.conversation(messages, generate=generate, room=0)
             start = [] if body.add_special_tokens is False else prompts.tokenizer.start_ids
             return [*start, *prompts.tokenizer.encode(body.prompt)]
 
-        tokens = await asyncio.to_thread(encode)
-        return {"tokens": tokens, "count": len(tokens), "max_model_len": prompts.context}
+        context = served.prompts.context
+        tokens = await served.encoded(await request.body(), encode)
+        return {"tokens": tokens, "count": len(tokens), "max_model_len": context}
 
     @app.post("/detokenize")
     async def detokenize(request: Request, body: DetokenizeRequest) -> dict[str, Any]:
         front.begin(request, body.model)
         front.admission.request(key_of(request))
         served = await front.models.get(body.model)
-        return {"prompt": await asyncio.to_thread(served.prompts.tokenizer.decode, body.tokens)}
+        raw = await request.body()
+        return {"prompt": await served.encoded(raw, lambda prompts: prompts.tokenizer.decode(body.tokens))}

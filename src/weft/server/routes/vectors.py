@@ -7,7 +7,6 @@ without training for it; a model trained to embed or to rank does better.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import secrets
 from collections.abc import Sequence
@@ -96,12 +95,15 @@ async def _vectors(
     front.admission.request(key_of(request))
     served = await front.models.get(model)
     _check_dimensions(dimensions, served)
-    encode = served.prompts.text
-    prompts = await asyncio.to_thread(lambda: [encode(text, room=0, param=param) for text in inputs])
-    # The inputs of one request go through the engine one after another, so they take one place.
-    front.admission.answers(served.engine, 1, key_of(request))
-    work.prompt_tokens = sum(map(len, prompts))
-    found = await unless_gone(_all(served.engine, prompts, owner_of(request)), request.receive)
+    with served.using():
+        prompts = await served.encoded(
+            await request.body(),
+            lambda prompts: [prompts.text(text, room=0, param=param) for text in inputs],
+        )
+        # The inputs of one request go through the engine one after another, so they take one place.
+        front.admission.answers(served.engine, 1, key_of(request))
+        work.prompt_tokens = sum(map(len, prompts))
+        found = await unless_gone(_all(served.engine, prompts, owner_of(request)), request.receive)
     return None if found is None else (served, np.stack(found), work.prompt_tokens)
 
 
