@@ -99,6 +99,13 @@ def test_half_a_pair_of_surrogates_stays_escaped():
     assert call.arguments.encode() and json.loads(call.arguments) == {"a": "\ud83d今"}
 
 
+@pytest.mark.parametrize("text", ["\n" + CALL, CALL + "\n b", f"a\n{CALL}\n\n{CALL}\n", " \n", f" a {CALL}"])
+def test_content_does_not_depend_on_the_cut(text):
+    expected = text.replace(CALL + "\n\n", CALL).replace(CALL + "\n ", CALL).replace(CALL + "\n", CALL)
+    expected = expected.replace(CALL, "") if text[0] != "\n" else ""
+    assert [read(text, size)[0] for size in (1, 3, 7, 1000)] == [expected] * 4
+
+
 def test_white_space_within_text_behind_a_call_is_kept():
     reader = CallReader(Tools(NAMES))
     pieces = [CALL, "\n", "A", "\n\n", "B", "\n", CALL, "\n", "C"]

@@ -55,7 +55,7 @@ class CallReader:
         self._at, self._quoted = 0, False
         self.found = 0
         self.cut = False
-        self._spoken = False
+        self._spoken, self._blank = False, ""
 
     @property
     def ended(self) -> bool:
@@ -70,34 +70,40 @@ class CallReader:
         self._held += text
         shown: list[str] = []
         calls: list[Call] = []
-        before = 0
         while not self.ended:
             start = self._held.find(OPEN)
             if start < 0:
                 kept = 0 if last else _overlap(self._held, OPEN)
                 cut = len(self._held) - kept
-                shown.append(self._held[:cut])
+                shown.append(self._content(self._held[:cut]))
                 self._held = self._held[cut:]
                 break
-            shown.append(self._held[:start])
+            shown.append(self._content(self._held[:start]))
             self._held = self._held[start:]
             call, over = self._call(last)
             if not over:
                 break
             if call is None:
-                shown.append(self._held[:over])
+                shown.append(self._content(self._held[:over]))
             else:
                 calls.append(call)
                 self.found += 1
-                before = len(shown)
+                self._blank, self._spoken = "", False
             self._held = self._held[over:]
             self._at, self._quoted = 0, False
-        content = "".join(shown)
-        # The line breaks that the markup puts between calls are no content, nor is markup that only begins.
-        blank = not content.strip() and (calls or (self.found and not self._spoken))
-        if calls or content.strip():
-            self._spoken = bool("".join(shown[before:]).strip())
-        return "" if self._tools.forced or blank else content, calls
+        if last:
+            shown.append(self._blank)
+        return "" if self._tools.forced else "".join(shown), calls
+
+    def _content(self, text: str) -> str:
+        """What of ``text`` is content now: the line breaks that the markup puts around calls are none."""
+        if not self._spoken:
+            text = self._blank + text
+            if self.found:
+                text = text.lstrip()
+            self._spoken = bool(text.strip())
+            self._blank = "" if self._spoken else text
+        return text if self._spoken else ""
 
     def _call(self, last: str | None) -> tuple[Call | None, int]:
         """The call whose mark is held and where it is over, or how much is text; 0 while nobody can say."""
