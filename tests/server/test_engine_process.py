@@ -93,6 +93,23 @@ def test_an_engine_that_is_unloaded_while_it_is_left_alone_answers_when_it_is_lo
         assert server.post("/v1/completions", ask).status_code == 200
 
 
+def test_an_engine_that_is_unloaded_while_it_dies_stays_gone(checkpoint, monkeypatch):
+    wait = asyncio.subprocess.Process.wait
+
+    async def slow(process):
+        await asyncio.sleep(1)
+        return await wait(process)
+
+    monkeypatch.setattr(asyncio.subprocess.Process, "wait", slow)
+    options = EngineOptions(str(checkpoint), "float32")
+    with running({"tiny": options}, patience=Patience(backoff=0.05)) as server:
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: not server.engine().up)
+        assert server.post("/admin/models/tiny/unload", None).json()["loaded"] is False
+        assert server.engine().pid is None and not server.engine().up
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
 def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):
     options = EngineOptions(str(long_checkpoint), "float32", max_sequences=2)
     patience = Patience(stall=2, backoff=0.05)

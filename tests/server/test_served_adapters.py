@@ -22,6 +22,7 @@ def root(tmp_path_factory):
     write(folder / "one", 1)
     write(folder / "two", 2)
     (folder / "broken").mkdir()
+    (folder / "round").symlink_to(folder / "round")
     return folder
 
 
@@ -70,6 +71,9 @@ def test_adapters_come_and_go_and_outlive_the_engine(adapted):
         ({"lora_name": "one", "lora_path": "two"}, 400, "in use"),
         ({"lora_name": "tiny", "lora_path": "two"}, 400, "in use"),
         ({"lora_name": "x", "lora_path": "nowhere"}, 400, "no adapter at"),
+        ({"lora_name": "x", "lora_path": "x" * 4000}, 400, "can be no folder"),
+        ({"lora_name": "x", "lora_path": "a\0b"}, 400, "can be no folder"),
+        ({"lora_name": "x", "lora_path": "round"}, 400, "can be no folder"),
         ({"lora_name": "x", "lora_path": "broken"}, 400, "adapter_config.json"),
         ({"lora_name": "x", "lora_path": "two", "model": "none"}, 404, "no model"),
         ({"lora_name": "", "lora_path": "two"}, 400, "lora_name"),
@@ -77,9 +81,10 @@ def test_adapters_come_and_go_and_outlive_the_engine(adapted):
     ],
 )
 def test_what_cannot_be_loaded_is_told(adapted, body, status, text):
+    process = adapted.engine().pid
     reply = adapted.post("/v1/load_lora_adapter", body)
     assert reply.status_code == status, reply.text
-    assert text in reply.text
+    assert text in reply.text and adapted.engine().pid == process
 
 
 def test_vectors_do_not_come_from_adapters(adapted):

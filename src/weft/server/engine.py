@@ -58,6 +58,8 @@ class EngineOptions:
         return [self.python or sys.executable, "-m", module]
 
 
+_GRACE = 5.0
+"""Seconds for an engine to end by itself."""
 _LONG_PAUSE = 5.0
 """Seconds before the next start from which on nobody is kept waiting for it."""
 
@@ -261,13 +263,16 @@ class Engine:
         self._send({"op": "stop"})
         if self._writer is not None:
             self._writer.close()
-        # Shielded from nothing: a second cancellation kills at once.
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            await asyncio.wait_for(process.wait(), 5)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        self.pid = None
+        try:
+            # Whoever cancels it now, when the process may be dying by itself, ends it at once, and for good.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            self.pid = None
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         unpacker = Unpacker()

@@ -136,6 +136,8 @@ class Host(Generic[Request]):
         except WeftError as error:
             # Whatever is wrong with an adapter, the engine is as it was.
             self._send({"op": "error", "ids": [message["id"]], "error": str(error), "refused": True})
+        except Exception as error:
+            self._send_error([message["id"]], error)
         else:
             self._send({"op": "done", "id": message["id"]})
 

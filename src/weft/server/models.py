@@ -159,10 +159,7 @@ class Models:
             raise ApiError(
                 403, "This server loads no adapters over HTTP; start it with --adapter-root FOLDER."
             )
-        root = self._adapter_root.resolve()
-        place = (root / folder).resolve()
-        if not place.is_relative_to(root):
-            raise ApiError(403, f"{folder} is not below {root}, where adapters may lie.", param="lora_path")
+        place = _below(self._adapter_root.resolve(), folder)
         if name in self._served or self.adapter(name) is not None:
             raise ApiError(400, f"The name {name!r} is in use here; give another.", param="lora_name")
         served = await self.get(model)
@@ -250,3 +247,18 @@ class Models:
         async with one.lock:
             await one.unload()
         return True
+
+
+def _below(root: Path, folder: str) -> Path:
+    """``folder`` in ``root``. Raises ApiError 403 for one elsewhere, 400 for what can be no folder."""
+    try:
+        place = (root / folder).resolve()
+        known = place.is_relative_to(root) and place.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, with NUL, links in a circle
+        raise ApiError(400, f"{folder[:64]!r}... can be no folder.", param="lora_path") from None
+    if not place.is_relative_to(root):
+        raise ApiError(403, f"{folder} is not below {root}, where adapters may lie.", param="lora_path")
+    if not known:
+        message = f"There is no adapter at {place}; give a folder with an adapter_config.json."
+        raise ApiError(400, message, param="lora_path")
+    return place
