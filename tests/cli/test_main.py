@@ -101,3 +101,35 @@ def test_a_terminal_that_lacks_a_character_shows_its_number() -> None:
     text, record = result.stdout.split("\n", 1)
     assert text == "今天\\U0001f600"
     assert json.loads(record)["text"] == "今天😀"
+
+
+_READS_AND_WRITES = """
+import sys, click
+from weft.cli.command import weft_command
+@weft_command("trial")
+def command():
+    "Reads and writes."
+    click.echo(sys.stdin.read() + "x")
+    sys.stdout.flush()
+command()
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirect", "code", "written", "said"),
+    [
+        ("> /dev/full", 1, "", "weft: The output cannot be written (No space left on device).\n"),
+        (">&-", 0, "", ""),
+        ("<&-", 0, "x\n", ""),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_streams_that_take_nothing_or_are_closed(redirect: str, code: int, written: str, said: str) -> None:
+    found = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {redirect}', sys.executable, _READS_AND_WRITES],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (code, written, said)

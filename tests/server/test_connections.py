@@ -14,8 +14,10 @@ import time
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from servers import ENDLESS, running, until
 
+from weft.cli.serve import command
 from weft.core.errors import ResourceError, UsageError
 from weft.server.engine import EngineOptions
 from weft.server.ledger import Ledger
@@ -321,3 +323,18 @@ def test_what_cannot_be_served_is_one_sentence(tmp_path):
     )
     assert empty.returncode == 1
     assert empty.stderr.count("\n") == 1 and empty.stderr.startswith("weft: "), empty.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-loaded", "0"], "--max-loaded must be at least 1"),
+        (["--idle-unload", "-1"], "--idle-unload must be greater than 0"),
+        (["--stall-seconds", "nan"], "must be greater than 0"),
+        (["--name", "\udcff"], "is not UTF-8"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence(options, said):
+    found = CliRunner().invoke(command, ["nowhere", *options])
+    assert found.exit_code == 2
+    assert said in found.stderr and found.stderr.count("\n") == 1

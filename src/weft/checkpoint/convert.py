@@ -169,9 +169,10 @@ def _adapter_hashes(adapter: str | None) -> dict[str, str]:
 def describe(record: dict[str, Any], out: Path) -> str:
     """One line for people about a manifest that :func:`convert` returned."""
     figures = record["figures"]
-    files = f"{figures['shards']} safetensors file(s)" if figures["shards"] else GGUF_FILE
+    shards = figures["shards"]
+    files = f"in all, weights in {shards} safetensors file(s)" if shards else f"in {GGUF_FILE}"
     line = (
         f"{out}: {figures['architecture']}, {figures['parameters']:,} parameters, "
-        f"{figures['bytes'] / 1e6:,.1f} MB in {files}"
+        f"{figures['bytes'] / 1e6:,.1f} MB {files}"
     )
     return line if figures["tokenizer"] else line + "; without a tokenizer.json, so it takes token ids only"

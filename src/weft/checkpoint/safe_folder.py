@@ -23,7 +23,8 @@ def resolve(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.is_file():
-        raise CheckpointError(f"{path} is a file; give the folder of the checkpoint, such as {path.parent}.")
+        beside = path.resolve().parent
+        raise CheckpointError(f"{path} is a file; give the folder of the checkpoint, such as {beside}.")
     if not path.is_dir():
         raise CheckpointError(_missing(path))
     for folder in (path / RUN_MODEL, path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import json
@@ -32,6 +33,7 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
         @functools.wraps(function)
         def run(json_file: str | None, **arguments: Any) -> None:
             signal.signal(signal.SIGTERM, _interrupt)
+            _open_what_is_closed()
             _spell_what_is_unknown()
             try:
                 record = function(**arguments)
@@ -41,10 +43,8 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
                 _fail("Interrupted; run the same command again to continue.", Interrupted.exit_code)
-            except BrokenPipeError:
-                # The reader of our output went away (`weft ... | head`): not an error of ours.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(1)
+            except OSError as error:
+                _lost_output(error)
             except MemoryError:
                 _fail("The machine ran out of memory; give smaller sizes or close other programs.", 1)
 
@@ -67,6 +67,25 @@ def run_file_or_setting(
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _open_what_is_closed() -> None:
+    """Standard streams that were closed before the start, as some supervisors do, are there and empty."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _lost_output(error: OSError) -> NoReturn:
+    """The end of a command whose output nobody takes; any other error is not ours to explain."""
+    if not isinstance(error, BrokenPipeError) and error.errno not in (errno.ENOSPC, errno.EIO):
+        raise error
+    # What is still held back would fail again at the exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        _fail(f"{error.filename or 'The output'} cannot be written ({error.strerror}).", 1)
+    # The reader went away (`weft ... | head`): not an error of ours.
+    sys.exit(1)
 
 
 def _spell_what_is_unknown() -> None:

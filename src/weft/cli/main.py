@@ -36,8 +36,8 @@ VERBS = {
     "ask": "Answer a question from an index, with its sources.",
     "serve": "Serve checkpoints: OpenAI-compatible HTTP, tasks and a page.",
     "key": "Make, list and revoke the API keys of a server.",
-    "bench": "Measure a server under load.",
-    "export": "Write a checkpoint as a Hugging Face folder.",
+    "bench": "Measure a server under load, or what a smaller cache costs.",
+    "export": "Write a checkpoint as a Hugging Face folder or a GGUF file.",
     "import": "Read a Hugging Face folder into a Weft checkpoint.",
 }
 

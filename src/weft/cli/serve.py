@@ -124,15 +124,12 @@ class _Asked:
         """UsageError for options that contradict each other or make no sense."""
         from weft.core.errors import UsageError
 
-        if (
-            min(self.max_sequences, self.max_loaded or 1) < 1
-            or self.max_waiting < 0
-            or self.stall_seconds <= 0
-        ):
-            raise UsageError(
-                "--max-sequences, --max-loaded and --stall-seconds must be at least 1, --max-waiting at "
-                "least 0."
-            )
+        loaded = 1 if self.max_loaded is None else self.max_loaded
+        if min(self.max_sequences, loaded) < 1 or self.max_waiting < 0:
+            raise UsageError("--max-sequences and --max-loaded must be at least 1, --max-waiting at least 0.")
+        # Written so that NaN is refused too.
+        if not self.stall_seconds > 0 or not (self.idle_unload is None or self.idle_unload > 0):
+            raise UsageError("--stall-seconds and --idle-unload must be greater than 0.")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise UsageError("TLS needs both --tls-certificate and --tls-key.")
         if self.engine == "weft" and (self.engine_python or self.engine_settings):
@@ -230,10 +227,21 @@ def _named(checkpoints: tuple[str, ...], name: str | None) -> dict[str, str]:
     for argument in checkpoints:
         given, _, folder = ("", "", argument) if Path(argument).exists() else argument.rpartition("=")
         own = name or given or Path(folder).resolve().name
+        _check_name(own)
         if own in found:
             raise UsageError(f"Two models are called {own!r}; name them with NAME=CHECKPOINT.")
         found[own] = folder
     return found
+
+
+def _check_name(name: str) -> None:
+    """UsageError for a name that no answer could hold, such as a folder's in another encoding."""
+    from weft.core.errors import UsageError
+
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"The name {name!r} is not UTF-8; write NAME=FOLDER with another one.") from None
 
 
 def _adapters(arguments: tuple[str, ...], named: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -248,6 +256,7 @@ def _adapters(arguments: tuple[str, ...], named: dict[str, str]) -> dict[str, di
         model, name = (model, own) if colon else (next(iter(named)), name)
         if not (separator and name and folder) or model not in named:
             raise UsageError(f"--adapter {argument} is not NAME=FOLDER or MODEL:NAME=FOLDER of a model here.")
+        _check_name(name)
         if name in taken:
             raise UsageError(f"Two models or adapters are called {name!r}; give another name.")
         taken.add(name)
