@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-import tokenizers
-from tokenizers import decoders, models
 
+from metaspace import metaspace_tokenizer
 from weft.engine import LLM, SamplingParams
 from weft.engine.text import ByteDetokenizer, TextStream, WindowDetokenizer, text_stream
-from weft.tokenizer import Tokenizer
 
 SAMPLES = ("今天天气很好，语言模型。", "😀🎉👩‍👩‍👧 family", "plain words", "héllo — ß", "混合 mixed 🎈")
 
@@ -84,23 +82,8 @@ def test_the_engine_ends_at_a_stop_string(tiny_decoder, tiny_tokenizer):
     assert "".join(pieces) == cut.text
 
 
-def sentencepiece_like() -> Tokenizer:
-    """Metaspace words and byte fallback, as Llama 2 and Mistral have."""
-    words = ["<unk>", "</s>", "▁Hello", "▁world", "!", "▁", "好"]
-    names = words + [f"<0x{byte:02X}>" for byte in range(256)]
-    bpe = models.BPE(
-        vocab={name: i for i, name in enumerate(names)}, merges=[], byte_fallback=True, unk_token="<unk>"
-    )
-    tokenizer = tokenizers.Tokenizer(bpe)
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    tokenizer.add_special_tokens(["</s>"])
-    return Tokenizer(tokenizer.to_str(), {"eos_token": "</s>"})
-
-
 def test_vocabularies_that_are_not_byte_level():
-    tokenizer = sentencepiece_like()
+    tokenizer = metaspace_tokenizer()
     emoji = [tokenizer.token_id(f"<0x{byte:02X}>") for byte in "😀".encode()]
     tokens = [3, 4, *emoji, 6, 2, 3, 1]
     stream = text_stream(tokenizer, [2])
@@ -110,14 +93,14 @@ def test_vocabularies_that_are_not_byte_level():
 
 
 def test_prompts_that_end_in_tokens_that_the_tokenizer_has_not():
-    tokenizer = sentencepiece_like()
+    tokenizer = metaspace_tokenizer()
     stream = text_stream(tokenizer, [2, tokenizer.vocab_size + 7])
     assert stream.push(3) == " world"
 
 
 def test_prompts_that_end_in_bytes_or_within_a_character():
     """The window into the past begins and ends where characters do."""
-    tokenizer, chance = sentencepiece_like(), random.Random(0)
+    tokenizer, chance = metaspace_tokenizer(), random.Random(0)
 
     def spelled(character):
         whole = tokenizer.token_id(character)

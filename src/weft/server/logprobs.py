@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weft.core.errors import DataError
 from weft.engine.text import text_stream
 from weft.server.wire import Logprob
 from weft.tokenizer import Tokenizer
@@ -23,7 +22,7 @@ def chat_logprobs(tokenizer: Tokenizer, entries: list[Logprob]) -> dict[str, Any
         return {
             "token": spelling(tokenizer, token),
             "logprob": _number(value),
-            "bytes": _bytes(tokenizer, token),
+            "bytes": list(_bytes(tokenizer, token)),
         }
 
     content = [
@@ -97,17 +96,18 @@ class Places:
 
 def spelling(tokenizer: Tokenizer, token: int) -> str:
     """The text of one token; a part of a character is written as OpenAI does, ``bytes:\\xe4\\xbd``."""
-    text = tokenizer.decode([token])
-    if "\ufffd" not in text or (raw := _bytes(tokenizer, token)) is None:
-        return text
-    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
-
-
-def _bytes(tokenizer: Tokenizer, token: int) -> list[int] | None:
+    raw = _bytes(tokenizer, token)
     try:
-        return list(tokenizer.token_bytes(token))
-    except DataError:
-        return None
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    if tokenizer.is_byte_level:
+        return tokenizer.token_bytes(token)
+    byte = tokenizer.fallback_bytes.get(token)
+    return tokenizer.piece(token).encode() if byte is None else bytes([byte])
 
 
 def _number(value: float) -> float:

@@ -198,6 +198,21 @@ class Tokenizer:
         names = {byte: self.token_id(f"<0x{byte:02X}>") for byte in range(256)}
         return {token: byte for byte, token in names.items() if token is not None}
 
+    def piece(self, token: int) -> str:
+        """The text of one token where it stands behind others: SentencePiece drops the space that begins a
+        text. A part of a character is U+FFFD. DataError for unknown ids."""
+        if self.is_byte_level or token in self._hidden:
+            return self.decode([token])
+        return self.decode([self._before, token])[len(self.decode([self._before])) :]
+
+    @functools.cached_property
+    def _before(self) -> int:
+        """A token that is text by itself, whatever follows it."""
+        marked = [token for token in range(self.vocab_size) if token not in self.fallback_bytes]
+        return next(
+            (token for token in marked if token not in self._hidden and self.decode([token]).isalnum()), 0
+        )
+
     @functools.cached_property
     def start_ids(self) -> tuple[int, ...]:
         """What stands before the text of a prompt: end of text in Weft's own, ``bos`` in Llama's, nothing
