@@ -136,8 +136,16 @@ def test_null_in_any_field_of_openai_changes_nothing(client):
         "service_tier": "auto",
         "parallel_tool_calls": True,
         "modalities": ["text"],
+        "reasoning_effort": "none",
+        "prompt_cache_key": "k",
+        "prompt_cache_retention": "in_memory",
+        "safety_identifier": "u",
+        "top_logprobs": 0,
+        "max_completion_tokens": 4,
     }
-    for more in (null, neutral, {"stream_options": None}):
+    parts = [{"type": "text", "text": "你好", "prompt_cache_breakpoint": None}]
+    in_parts = {"messages": [{"role": "user", "content": parts}]}
+    for more in (null, neutral, {"stream_options": None}, in_parts):
         answer = client.post("/v1/chat/completions", {**body, **more})
         assert answer.json().get("choices") == expected, answer.text
     for name in null.keys() & {"audio", "functions", "prediction", "reasoning_effort", "web_search_options"}:

@@ -108,6 +108,56 @@ def test_a_field_is_compared_with_those_of_its_own_route(client, route, body, fi
     assert f"The field {field} is not supported" in record["message"] and record["message"].endswith(hint)
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "said", "param"),
+    [
+        ("completions", {"prompt": ["a", 1]}, "prompt.1: Input should be a valid string", "prompt"),
+        ("completions", {"prompt": "a", "stop": ""}, "stop holds an empty text", "stop"),
+        ("completions", {"prompt": "a", "top_p": 2}, "top_p = 2", "top_p"),
+        ("completions", {"prompt": "a", "logit_bias": {"10": 1, "010": 2}}, "token ids", "logit_bias"),
+        ("completions", {"prompt": "a", "logit_bias": {"1_0": 1}}, "token ids", "logit_bias"),
+        ("completions", {"prompt": "a", "logit_bias": {"٣": 1}}, "token ids", "logit_bias"),
+        (
+            "chat/completions",
+            {**CHAT, "max_tokens": 3, "max_completion_tokens": 4},
+            "max_tokens and max_completion_tokens differ",
+            "max_tokens",
+        ),
+        (
+            "chat/completions",
+            {**CHAT, "tool_choice": {"type": "function", "name": "f"}},
+            "tool_choice.function: Field required",
+            "tool_choice",
+        ),
+        (
+            "chat/completions",
+            {**CHAT, "tool_choice": {"type": "function", "function": {"name": "f", "x": 1}}},
+            "The field tool_choice.function.x is not supported",
+            "tool_choice.function.x",
+        ),
+        (
+            "chat/completions",
+            {**CHAT, "tool_choice": {"type": "allowed_tools", "function": {"name": "f"}}},
+            "tool_choice.type: Input should be 'function'",
+            "tool_choice",
+        ),
+        ("chat/completions", {**CHAT, "tool_choice": "any"}, "'none', 'auto' or 'required'", "tool_choice"),
+    ],
+)
+def test_what_is_wrong_and_where_is_said(client, route, body, said, param):
+    record = error(client.post(f"/v1/{route}", body))
+    assert said in record["message"] and record["param"] == param, record
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN"])
+def test_a_schema_with_a_number_that_json_does_not_know(client, number):
+    form = f'{{"type": "json_schema", "json_schema": {{"schema": {{"const": {number}}}}}}}'
+    raw = json.dumps({**CHAT, "response_format": None}).replace("null", form)
+    headers = {"Content-Type": "application/json"}
+    record = error(client.post("/v1/chat/completions", None, content=raw, headers=headers))
+    assert "JSON does not know" in record["message"]
+
+
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 

@@ -76,6 +76,22 @@ def test_a_forced_call_is_one_call(api, choice, stream):
     )
 
 
+def test_what_the_compiler_does_not_know_counts_for_strict_tools_alone(api):
+    """As pydantic writes a set of numbers, and a union with a discriminator."""
+    fields = {
+        "n": {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "maxItems": 2},
+        "u": {"oneOf": [{"type": "boolean"}, {"type": ["boolean", "null"]}]},
+    }
+    schema = {"type": "object", "properties": fields, "required": ["n", "u"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "tell", "parameters": schema}}
+    ask = {**ASK, "tools": [tool], "tool_choice": "required", "max_tokens": 100}
+    (call,) = api.chat.completions.create(**ask).choices[0].message.tool_calls
+    assert set(json.loads(call.function.arguments)) == {"n", "u"}
+    tool["function"]["strict"] = True
+    with pytest.raises(openai.BadRequestError, match="uniqueItems"):
+        api.chat.completions.create(**ask)
+
+
 def test_no_tools_make_no_parallel_calls(api):
     body = {"model": "tiny", "messages": ASK["messages"], "max_tokens": 2}
     assert api.chat.completions.create(**body, parallel_tool_calls=False).choices[0].finish_reason

@@ -1,6 +1,7 @@
 """Grammars of calls of tools, in the markup that :mod:`weft.server.tools` reads.
 
 Arguments are held to the schema of their tool, ``strict`` or not: where a grammar is there, it costs nothing.
+Of a tool that is not ``strict`` keywords that the compiler does not know are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from weft.server.schema import ResponseFormat, Tool
 from weft.server.tools import CLOSE, OPEN
 
 Constraint = dict[str, str]
-_SPACED = {"x-guidance": {"whitespace_pattern": r"\n? {0,16}"}}
+_WHITE = {"whitespace_pattern": r"\n? {0,16}"}
+_SPACED = {"x-guidance": _WHITE}
 """White space as in other JSON of constrained answers: not for ever, which some models would write."""
 
 
@@ -50,11 +52,15 @@ def instead_of(form: ResponseFormat, tools: Sequence[Tool]) -> Constraint | None
 
 
 def written(value: Any) -> str:
-    """``value`` as JSON. Raises ApiError 400 for what is nested too deep to be worked on."""
+    """``value`` as JSON. Raises ApiError 400 for what is nested too deep to be worked on, and for numbers
+    that are none in JSON."""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except RecursionError:
         raise ApiError(400, "The schema is nested too deep.", param="response_format") from None
+    except ValueError:
+        message = "The schema holds a number that JSON does not know, NaN or an infinite one."
+        raise ApiError(400, message, param="response_format") from None
 
 
 def _lark(start: str, tools: Sequence[Tool]) -> Constraint:
@@ -66,7 +72,9 @@ def _lark(start: str, tools: Sequence[Tool]) -> Constraint:
     ]
     for index, tool in enumerate(tools):
         before = written(f'{{"name": "{tool.function.name}", "arguments": ')
-        schema = {"type": "object", **(tool.function.parameters or {}), **_SPACED}
+        lenient = not tool.function.strict
+        how = {**_WHITE, "lenient": lenient, "coerce_one_of": lenient}
+        schema = {"type": "object", **(tool.function.parameters or {}), "x-guidance": how}
         # Each schema by itself, since what it refers to counts from its own root.
         rules += [
             f'tool{index}: {before} arguments{index} "}}"',

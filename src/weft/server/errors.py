@@ -18,6 +18,7 @@ from weft.server.prompts import LongPrompt
 
 LONG = "context_length_exceeded"
 """OpenAI's code for what the context cannot hold; clients that shorten and ask again look for it."""
+_TYPES = ("str", "int", "float", "bool")
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -78,7 +79,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(EngineFault)
     async def _engine(request: Request, error: EngineFault) -> Response:
         after = {"Retry-After": "5"} if error.status == 503 else None
-        return ApiError(error.status, str(error), headers=after).response()
+        param = _begins_with(_body(request), str(error)) if error.status == 400 else None
+        return ApiError(error.status, str(error), param=param, headers=after).response()
 
     @app.exception_handler(LongPrompt)
     async def _long(request: Request, error: LongPrompt) -> Response:
@@ -87,7 +89,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(UsageError)
     @app.exception_handler(DataError)
     async def _request(request: Request, error: Exception) -> Response:
-        return ApiError(400, str(error)).response()
+        return ApiError(400, str(error), param=_begins_with(_body(request), str(error))).response()
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
@@ -108,13 +110,24 @@ def _body(request: Request) -> list[str]:
     return list(body.field_info.annotation.model_fields) if body else []
 
 
+def _begins_with(fields: Sequence[str], message: str) -> str | None:
+    """The field that a sentence of the engine, such as "top_p = 2 must be …", begins with."""
+    name = message.partition(" ")[0]
+    return name if name in fields else None
+
+
 def _explain(error: RequestValidationError, known: Sequence[str]) -> ApiError:
+    # Of the members of a union, which are tried in turn, the one that fitted furthest says what is wrong.
     first = error.errors()[0]
+    alike = [one for one in error.errors() if one["loc"][1:2] == first["loc"][1:2]]
+    first = max(alike, key=lambda one: len(one["loc"]))
     place = [str(part) for part in first["loc"][1:]]
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.")
+    # Pydantic names the member ("str", "list[int]", a class); a client knows only fields.
+    named = [part for part in place if part not in _TYPES and not part[:1].isupper() and "[" not in part]
     if first["type"] == "extra_forbidden":
-        field = ".".join(place)
+        field = ".".join(named)
         # Closer than elsewhere: a real field of OpenAI's that is not supported here is no typing error.
         near = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
         hint = f"did you mean {near[0]}?" if near else "leave it out."
@@ -122,6 +135,4 @@ def _explain(error: RequestValidationError, known: Sequence[str]) -> ApiError:
     if not place:
         return ApiError(400, "The body must be a JSON object, sent with Content-Type: application/json.")
     message = str(first["msg"]).removeprefix("Value error, ")
-    # Pydantic names the member of a union that it tried ("str", "list[int]"); a client knows only fields.
-    named = [part for part in place if part != "str" and "[" not in part]
     return ApiError(400, f"{'.'.join(named)}: {message}.", param=place[0])

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+_TOKEN = re.compile("0|[1-9][0-9]{0,9}")
 COMPLETION_TOKENS = 16
 """What OpenAI's /v1/completions writes when ``max_tokens`` is not given; chat may fill the context."""
 
@@ -110,12 +112,19 @@ class Sampling(Strict):
             if given.get(name) == off:
                 del given[name]
         if self.logit_bias:
-            given["logit_bias"] = {int(token): value for token, value in self.logit_bias.items()}
+            given["logit_bias"] = {_token(token): value for token, value in self.logit_bias.items()}
         if self.stop_token_ids:
             given["stop_token_ids"] = self.stop_token_ids
         if self.stops:
             given["stop"] = list(self.stops)
         return given
+
+
+def _token(key: str) -> int:
+    """Raises ValueError for what is not the one way to write a token id."""
+    if not _TOKEN.fullmatch(key):
+        raise ValueError(f"{key!r} is no token id")
+    return int(key)
 
 
 class CompletionRequest(Sampling):
@@ -162,9 +171,12 @@ def _known_parts(content: Any) -> Any:
         if (kind := part.get("type")) != "text":
             named = f"{_shown(kind)} parts are" if isinstance(kind, str) else "a part without a type is"
             raise ValueError(f"{named} not supported; send parts of type text")
-        if others := sorted(part.keys() - {"type", "text"}):
+        given = {name for name, value in part.items() if value is not None}
+        if others := sorted(given - {"type", "text"}):
             raise ValueError(f"{_shown(others[0])} is not supported in a part; leave it out")
-    return content
+    if not parts:
+        return content
+    return [{name: part[name] for name in ("type", "text") if name in part} for part in parts]
 
 
 class CalledFunction(Strict):
@@ -312,11 +324,11 @@ class ChatRequest(Sampling):
     functions: Absent = None
     moderation: Absent = None
     prediction: Absent = None
-    prompt_cache_key: Absent = None
+    prompt_cache_key: str | None = Field(default=None, max_length=512)
     prompt_cache_options: Absent = None
-    prompt_cache_retention: Absent = None
-    reasoning_effort: Absent = None
-    safety_identifier: Absent = None
+    prompt_cache_retention: Annotated[str | None, neutral("in_memory", "in-memory")] = None
+    reasoning_effort: Annotated[str | None, neutral("none")] = None
+    safety_identifier: str | None = Field(default=None, max_length=512)
     web_search_options: Absent = None
 
     @property

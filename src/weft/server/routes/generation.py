@@ -91,7 +91,10 @@ def add(app: FastAPI, front: Front) -> None:
         _check_request(body, front.limits)
         n = body.n or 1
         _check_count(1, n, front)
-        if body.top_logprobs is not None and not body.logprobs:
+        if None not in (body.max_tokens, body.limit) and body.max_tokens != body.limit:
+            message = "max_tokens and max_completion_tokens differ; give one of them."
+            raise ApiError(400, message, param="max_tokens")
+        if body.top_logprobs and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs = true.", param="top_logprobs")
         constraint = constraint_of(body, front.limits)
         messages = _messages(body)
@@ -216,7 +219,7 @@ def _settings(
     try:
         given = body.settings()
     except ValueError:
-        message = "logit_bias: its keys must be token ids, written as text."
+        message = 'logit_bias: its keys must be token ids, written as text such as "42".'
         raise ApiError(400, message, param="logit_bias") from None
     given |= {} if limit is None else {"max_tokens": limit}
     given |= {} if logprobs is None else {"logprobs": logprobs}
@@ -236,6 +239,8 @@ def _check_supported(settings: dict[str, Any], served: Served, **fields: str) ->
 def _check_request(body: Sampling, limits: Limits) -> None:
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream = true.", param="stream_options")
+    if "" in body.stops:
+        raise ApiError(400, "stop holds an empty text; leave it out.", param="stop")
     if len(body.stops) > limits.stops or any(len(stop) > limits.stop_characters for stop in body.stops):
         message = f"stop holds at most {limits.stops} texts of {limits.stop_characters} characters each."
         raise ApiError(400, message, param="stop")
