@@ -195,6 +195,33 @@ def test_mistakes_are_one_sentence(tmp_path):
         Store(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["add", "\udcff"], "a line of text that can be shown"),
+        (["add", "a\nb"], "a line of text that can be shown"),
+        (["add", " "], "a line of text that can be shown"),
+        (["add", "a", "--requests-per-minute", "1" + "0" * 20], "cannot be stored"),
+        (["list"], "There is no store"),
+        (["revoke", "a"], "There is no store"),
+    ],
+)
+def test_keys_that_cannot_be_and_stores_that_are_not(tmp_path, arguments, said):
+    place = tmp_path / "keys.db"
+    ended = CliRunner().invoke(main, ["key", *arguments, "--store", str(place)])
+    assert ended.exit_code == 2 and said in ended.stderr and ended.stderr.count("\n") == 1
+    assert not place.exists() or not Keys(Store(str(place))).any
+
+
+@pytest.mark.parametrize("place", ["", "mysql://x", "sqlite:///a.db"])
+def test_a_store_that_is_no_file_and_no_postgresql_is_refused(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["key", "add", "a"], ["serve", "nowhere"]):
+        ended = CliRunner().invoke(main, [*arguments, "--store", place])
+        assert ended.exit_code == 2 and "is no file" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_count_of_the_day_survives_a_restart(tmp_path):
     from weft.server.ledger import Use
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import math
@@ -12,9 +13,10 @@ from click.testing import CliRunner
 from servers import running
 
 from weft.cli.main import main
+from weft.server.client import EventClient
 from weft.server.engine import EngineOptions
 from weft.server.limits import Limits
-from weft.server.load import Outcome, Target, arrivals, percentiles, report, words
+from weft.server.load import Ask, Outcome, Target, arrivals, percentiles, report, run, words
 
 
 def test_arrivals_are_poisson():
@@ -73,7 +75,7 @@ def test_a_run_against_a_server(client, tmp_path):
     ]
     ended = CliRunner().invoke(main, ["bench", "serve", f"{client.address}/v1", *arguments, "--json", "-"])
     assert ended.exit_code == 0, ended.output
-    record = json.loads(ended.stdout[ended.stdout.index("{\n") :])
+    record = json.loads(ended.stdout)
     assert record["answered"] == 8 and record["model"] == "tiny"
     assert record["completion_tokens"] == 4 * 6 + 4 * 3
     assert "goodput" in ended.output
@@ -94,7 +96,7 @@ def test_refusals_are_counted(checkpoint):
             "-",
         ]
         ended = CliRunner().invoke(main, ["bench", "serve", f"{server.address}/v1", *arguments])
-        record = json.loads(ended.stdout[ended.stdout.index("{\n") :])
+        record = json.loads(ended.stdout)
     assert record["statuses"]["429"] > 0 and record["answered"] >= 2
     assert sum(record["statuses"].values()) == 20
 
@@ -102,7 +104,66 @@ def test_refusals_are_counted(checkpoint):
 def test_servers_that_are_none():
     for address, code, said in (
         ("nonsense", 2, "http://HOST"),
+        ("http://127.0.0.1:99999/v1", 2, "http://HOST"),
+        ("http://[::1", 2, "http://HOST"),
         ("http://127.0.0.1:1/v1", 1, "does not answer"),
+        ("http://127.0.0.1:1/模型", 1, "does not answer"),
     ):
         ended = CliRunner().invoke(main, ["bench", "serve", address])
         assert ended.exit_code == code and said in ended.output and ended.output.count("\n") == 1
+
+    ended = CliRunner().invoke(main, ["bench", "serve", "--key", "weft-1\n"])
+    assert ended.exit_code == 2 and "such as a line break" in ended.output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"prompt_tokens": "x"}',
+        '{"max_tokens": null}',
+        '{"prompt": ["a"]}',
+        '{"prompt": null}',
+        '{"prompt_tokens": 0}',
+        '{"promt": "a"}',
+        "[]",
+    ],
+)
+def test_lines_that_ask_for_nothing_are_named(tmp_path, line):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n' + line)
+    ended = CliRunner().invoke(main, ["bench", "serve", "--prompts", str(file)])
+    assert ended.exit_code == 1 and f"{file}, line 2 is not such as" in ended.stderr
+
+
+_TEXT = {"choices": [{"text": "a", "finish_reason": None}]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "tokens"),
+    [
+        ([": ping", "event: message", "id: 1", f"data: {json.dumps(_TEXT)}", "", "data: [DONE]"], 200, 1),
+        ([f"data: {json.dumps({**_TEXT, 'usage': {'total_tokens': 3}})}", "data: [DONE]"], 200, 1),
+        ([f"data: {json.dumps({'choices': [], 'usage': {'completion_tokens': 7}})}", "data: [DONE]"], 200, 7),
+        (['data: {"error": "boom"}'], 500, 0),
+        (['data: {"error": {"message": "boom"}}'], 500, 0),
+        (["<html>", "</html>"], 0, 0),
+        (["data: <html>"], 0, 0),
+        (["data: [1]"], 0, 0),
+    ],
+)
+def test_what_other_servers_stream(lines, status, tokens):
+    async def answer(reader, writer):
+        await reader.readuntil(b"}")
+        body = "\n".join([*lines, ""]).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async def ask():
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            client = EventClient(f"http://127.0.0.1:{port}/v1")
+            return await run(client, [Ask("a", 1)], [0.0], {"model": "m"})
+
+    (outcome,), _ = asyncio.run(ask())
+    assert (outcome.status, outcome.tokens) == (status, tokens), outcome.message

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli import bench_cache
-from weft.cli.command import Record, weft_command
+from weft.cli.command import Record, say, weft_command
 
 if TYPE_CHECKING:
     from weft.server.load import Ask
@@ -97,34 +97,50 @@ def _asks(file: Path | None, count: int, prompt_tokens: int, max_tokens: int, se
             lines = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
         except ValueError:
             raise DataError(f"{file} is not JSON Lines.") from None
+        if not lines:
+            raise DataError(f"{file} has no line.")
+    for place, line in enumerate(lines, 1):
+        _check_line(line, f"{file}, line {place}")
     asks = []
     for number in range(count):
-        line = lines[number % len(lines)] if lines else None
-        if not isinstance(line, dict):
-            raise DataError(
-                f'{file} must hold lines such as {{"prompt": "text"}} or {{"prompt_tokens": 100}}.'
-            )
+        line = lines[number % len(lines)]
         made = words(line.get("prompt_tokens", prompt_tokens), seed * 1_000_003 + number)
-        asks.append(Ask(str(line.get("prompt", made)), int(line.get("max_tokens", max_tokens))))
+        asks.append(Ask(line.get("prompt", made), line.get("max_tokens", max_tokens)))
     return asks
+
+
+def _check_line(line: object, place: str) -> None:
+    """DataError for a line that asks for nothing that can be sent."""
+    from weft.core.errors import DataError
+
+    right = isinstance(line, dict) and line.keys() <= {"prompt", "prompt_tokens", "max_tokens"}
+    if isinstance(line, dict) and right:
+        numbers = [line[name] for name in ("prompt_tokens", "max_tokens") if name in line]
+        right = isinstance(line.get("prompt", ""), str) and all(
+            isinstance(number, int) and not isinstance(number, bool) and number > 0 for number in numbers
+        )
+    if not right:
+        raise DataError(
+            f'{place} is not such as {{"prompt": "text", "max_tokens": 64}} or {{"prompt_tokens": 100}}.'
+        )
 
 
 def _show(record: Record) -> None:
     rate = "all at once" if record["rate"] is None else f"{record['rate']:g} a second"
     answered = f"{record['answered']} of {record['requests']} requests answered"
-    click.echo(f"{answered} in {record['seconds']:.1f} s ({rate})")
+    say(f"{answered} in {record['seconds']:.1f} s ({rate})")
     if record["first_refusal"]:
-        click.echo(f"  statuses {record['statuses']}; the first refusal: {record['first_refusal']}")
-    click.echo(
+        say(f"  statuses {record['statuses']}; the first refusal: {record['first_refusal']}")
+    say(
         f"  {record['requests_per_second']:.2f} requests/s, {record['prompt_tokens']:,} tokens read, "
         f"{record['tokens_per_second']:,.0f} tokens/s written"
     )
-    click.echo(f"  {'seconds':<20}" + "".join(f"{name:>10}" for name in ("mean", "p50", "p95", "p99")))
+    say(f"  {'seconds':<20}" + "".join(f"{name:>10}" for name in ("mean", "p50", "p95", "p99")))
     for name in ("time_to_first_token", "time_per_token", "time_to_end"):
         row = "".join(f"{value:>10.4f}" for value in record[name].values())
-        click.echo(f"  {name.replace('_', ' '):<20}{row}")
+        say(f"  {name.replace('_', ' '):<20}{row}")
     target = record["target"]
-    click.echo(
+    say(
         f"  goodput {record['goodput']:.2f} requests/s: {record['good']:.0%} had their first token within "
         f"{target['first']:g} s and each further one within {target['each']:g} s"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.cli.command import Record, weft_command
+from weft.cli.command import Record, say, weft_command
 
 if TYPE_CHECKING:
     from weft.engine.cache_cost import CacheCost
@@ -51,8 +51,8 @@ def command(checkpoint: Path, text: Path, tokens: int, dtype: str | None, device
 def _show(found: CacheCost, weights: str) -> None:
     spread = "" if found.interval is None else f" (95 %: within {100 * found.interval:.3f})"
     change = f"{100 * (found.ratio - 1):+.3f} %{spread}"
-    click.echo(f"weights {weights}, {found.windows} windows")
-    click.echo(f"  {'cache':<6}{'bits a token':>14}{'bytes a token':>15}")
-    click.echo(f"  {'own':<6}{found.own_bits_per_token:>14.4f}{found.own_bytes_per_token:>15,.0f}")
-    click.echo(f"  {'int8':<6}{found.int8_bits_per_token:>14.4f}{found.int8_bytes_per_token:>15,.0f}")
-    click.echo(f"  loss {change}; the same likeliest token at {found.same_best:.2%} of the places")
+    say(f"weights {weights}, {found.windows} windows")
+    say(f"  {'cache':<6}{'bits a token':>14}{'bytes a token':>15}")
+    say(f"  {'own':<6}{found.own_bits_per_token:>14.4f}{found.own_bytes_per_token:>15,.0f}")
+    say(f"  {'int8':<6}{found.int8_bits_per_token:>14.4f}{found.int8_bytes_per_token:>15,.0f}")
+    say(f"  loss {change}; the same likeliest token at {found.same_best:.2%} of the places")

@@ -56,6 +56,11 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
     return decorate
 
 
+def say(text: str) -> None:
+    """Print a line for people: on standard error where standard output belongs to the record."""
+    click.echo(text, err=click.get_current_context().params["json_file"] == "-")
+
+
 def run_file_or_setting(
     run_file: Path | None, overrides: tuple[str, ...]
 ) -> tuple[Path | None, tuple[str, ...]]:

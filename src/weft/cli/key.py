@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli.command import Record, weft_command
+from weft.cli.command import Record, say, weft_command
 
 if TYPE_CHECKING:
     from weft.server.keys import Key, Keys
@@ -36,7 +37,7 @@ def add(
     key, text = _with(
         store, lambda keys: keys.add(name, scope, requests_per_minute, tokens_per_day), "key_added"
     )
-    click.echo(text)
+    say(text)
     return {"id": key.id, "name": key.name, "scope": key.scope}
 
 
@@ -44,12 +45,12 @@ def add(
 @_STORE
 def show(store: str) -> Record:
     """Show the keys, without their secrets."""
-    keys: list[Key] = _with(store, lambda keys: keys.all())
+    keys: list[Key] = _with(store, lambda keys: keys.all(), new=False)
     for key in keys:
         bounds = [f"{key.requests_per_minute} requests/min"] if key.requests_per_minute else []
         bounds += [f"{key.tokens_per_day} tokens/day"] if key.tokens_per_day else []
         state = f"revoked {_day(key.revoked)}" if key.revoked else f"made {_day(key.created)}"
-        click.echo(f"{key.id}  {key.scope:<6} {key.name:<20} {state}  {', '.join(bounds)}".rstrip())
+        say(f"{key.id}  {key.scope:<6} {key.name:<20} {state}  {', '.join(bounds)}".rstrip())
     names = ("id", "name", "scope", "requests_per_minute", "tokens_per_day", "created", "revoked")
     return {"keys": [{name: getattr(key, name) for name in names} for key in keys]}
 
@@ -59,16 +60,19 @@ def show(store: str) -> Record:
 @_STORE
 def revoke(key: str, store: str) -> Record:
     """Make KEY (an id or a name) useless; running servers see it within seconds."""
-    gone: Key = _with(store, lambda keys: keys.revoke(key), "key_revoked")
-    click.echo(f"{gone.name} ({gone.id}) is revoked.")
+    gone: Key = _with(store, lambda keys: keys.revoke(key), "key_revoked", new=False)
+    say(f"{gone.name} ({gone.id}) is revoked.")
     return {"id": gone.id, "name": gone.name}
 
 
-def _with(place: str, work: Callable[[Keys], Any], event: str | None = None) -> Any:
+def _with(place: str, work: Callable[[Keys], Any], event: str | None = None, *, new: bool = True) -> Any:
+    from weft.core.errors import UsageError
     from weft.server.keys import Keys
     from weft.server.ledger import Ledger
-    from weft.server.store import Store
+    from weft.server.store import Store, in_file
 
+    if not new and in_file(place) and not Path(place).is_file():
+        raise UsageError(f"There is no store {place}; `weft key add` makes one.")
     store = Store(place)
     try:
         done = work(Keys(store))

@@ -8,7 +8,7 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import h11
 
@@ -27,12 +27,19 @@ class EventClient:
     """Speaks to ``address``, such as ``http://127.0.0.1:8000/v1``. UsageError for one that is none."""
 
     def __init__(self, address: str, key: str | None = None):
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{address!r} is no address of a server; write http://HOST:PORT/v1.")
-        self._host, self._base = parts.hostname, parts.path.rstrip("/")
+        wrong = UsageError(f"{address!r} is no address of a server; write http://HOST:PORT/v1.")
+        try:
+            parts = urlsplit(address)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise wrong from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise wrong
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise UsageError("The key holds characters that no key has, such as a line break; copy it again.")
+        self._host, self._base = host, quote(parts.path.rstrip("/"), safe="/%")
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._ssl else 80)
+        self._port = port or (443 if self._ssl else 80)
         self._headers = [
             ("Host", parts.netloc),
             ("Connection", "close"),
@@ -48,20 +55,23 @@ class EventClient:
             async for piece in data:
                 *lines, held = (held + piece).split(b"\n")
                 for line in lines:
+                    # Other fields, comments that keep a connection open and empty lines are no events.
+                    if not line.startswith(b"data:"):
+                        continue
                     text = line.removeprefix(b"data:").strip()
                     if text == b"[DONE]":
                         return
-                    if text:
-                        event = json.loads(text)
-                        if "error" in event:
-                            raise Refused(500, str(event["error"].get("message", event["error"])))
-                        yield event
+                    yield _event(text)
         raise Refused(0, "The stream ended without [DONE].")
 
     async def get(self, path: str) -> Any:
         """The JSON at ``path``. Raises Refused."""
         async with contextlib.aclosing(self._data("GET", path, b"")) as data:
-            return json.loads(b"".join([piece async for piece in data]))
+            text = b"".join([piece async for piece in data])
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise Refused(0, f"The server sent what is no JSON: {_short(text)}") from None
 
     async def _data(self, method: str, path: str, body: bytes) -> AsyncGenerator[bytes]:
         try:
@@ -82,6 +92,22 @@ class EventClient:
             writer.close()
 
 
+def _event(text: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(text)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise Refused(0, f"The server sent what is no event: {_short(text)}")
+    if (error := event.get("error")) is not None:
+        raise Refused(500, str(error.get("message", error) if isinstance(error, dict) else error))
+    return event
+
+
+def _short(text: bytes) -> str:
+    return text.decode("utf-8", "replace")[:300]
+
+
 async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncGenerator[bytes]:
     """The body of the answer; Refused with the server's own words when it is not 200."""
     status, refusal = 200, b""
@@ -99,7 +125,7 @@ async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> A
         elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
             break
     if status != 200:
-        message = refusal.decode("utf-8", "replace")[:300]
+        message = _short(refusal)
         with contextlib.suppress(ValueError, KeyError, TypeError):
             message = str(json.loads(refusal)["error"]["message"])
         raise Refused(status, message)

@@ -78,7 +78,10 @@ class Keys:
         requests_per_minute: int | None = None,
         tokens_per_day: int | None = None,
     ) -> tuple[Key, str]:
-        """A new key and its text, which is shown this once. Raises UsageError for a wrong scope or bound."""
+        """A new key and its text, which is shown this once. Raises UsageError for a wrong name, scope or
+        bound."""
+        if not name.strip() or not name.isprintable():
+            raise UsageError(f"The name {name!r} of a key must be a line of text that can be shown.")
         if scope not in SCOPES:
             guess = nearest(scope, SCOPES)
             hint = f"did you mean {guess}?" if guess else f"write one of: {', '.join(SCOPES)}."
@@ -88,6 +91,8 @@ class Keys:
                 raise UsageError(
                     f"A bound of {bound} lets nothing through; give at least 1, or revoke the key."
                 )
+            if bound is not None and bound >= 2**63:
+                raise UsageError(f"A bound of {bound} cannot be stored; leave it out for none.")
         secret, salt = secrets.token_urlsafe(32), secrets.token_hex(16)
         key = Key(
             secrets.token_hex(6),

@@ -108,7 +108,7 @@ async def _one(client: EventClient, ask: Ask, due: float, started: float, body: 
         "stream_options": {"include_usage": True},
     }
     pieces = 0
-    usage: dict[str, Any] | None = None
+    usage: dict[str, Any] = {}
     try:
         async for event in client.events("/completions", wanted):
             now = time.perf_counter() - started - due
@@ -117,13 +117,13 @@ async def _one(client: EventClient, ask: Ask, due: float, started: float, body: 
                 pieces += bool(choices[0].get("text"))
                 outcome.first = now if outcome.first is None else outcome.first
                 outcome.ended = now
-            usage = event.get("usage") or usage
+            usage |= event.get("usage") or {}
         outcome.status = 200
     except Refused as error:
         outcome.status, outcome.message = error.status, str(error)
     # A server that tells no usage is counted by its pieces, which are at most the tokens.
-    outcome.tokens = int(usage["completion_tokens"]) if usage else pieces
-    outcome.prompt_tokens = int(usage["prompt_tokens"]) if usage else 0
+    outcome.tokens = int(usage.get("completion_tokens", pieces))
+    outcome.prompt_tokens = int(usage.get("prompt_tokens", 0))
     return outcome
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from weft.core.errors import ResourceError
+from weft.core.errors import ResourceError, UsageError
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS keys (
@@ -50,13 +50,13 @@ class Store:
     """A connection that any thread may use, one statement at a time.
 
     ``place`` is a file, or an address that begins with ``postgresql://``. A connection that is lost is opened
-    again by the next use. Raises ResourceError when it cannot be opened or used: Unavailable where the same
-    may work later.
+    again by the next use. Raises UsageError for a place that is neither, ResourceError when it cannot be
+    opened or used: Unavailable where the same may work later.
     """
 
     def __init__(self, place: str):
         self._lock = threading.Lock()
-        self._postgres = place.startswith(("postgresql://", "postgres://"))
+        self._postgres = not in_file(place)
         self._errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
         self._passing: tuple[type[Exception], ...] = (sqlite3.OperationalError, OSError)
         self.place = place.rsplit("@", 1)[-1] if self._postgres else place
@@ -167,6 +167,15 @@ class Store:
 
     def _own(self, statement: str) -> str:
         return statement.replace("?", "%s") if self._postgres else statement
+
+
+def in_file(place: str) -> bool:
+    """Whether a store is a file, not a server. UsageError for a place that is neither."""
+    if place.startswith(("postgresql://", "postgres://")):
+        return False
+    if not place or "://" in place:
+        raise UsageError(f"The store {place!r} is no file; give a file's name, or a postgresql:// address.")
+    return True
 
 
 def _may_pass(error: Exception) -> bool:
