@@ -63,6 +63,16 @@ def test_huge_n_and_huge_logprobs_are_refused(client):
         {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 200_000]}}},
         {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "multipleOf": 1234567}}},
         {"type": "choice", "choice": ["y" * 200_000]},
+        {
+            "type": "json_schema",
+            "json_schema": {
+                "schema": {"allOf": [{"type": "string", "pattern": f".*{i}.*"} for i in range(20)]}
+            },
+        },
+        {
+            "type": "json_schema",
+            "json_schema": {"schema": {"patternProperties": {f"^.*{i:04}$": {} for i in range(600)}}},
+        },
     ],
 )
 def test_hostile_regexes_and_schemas_hold_nobody_up(client, form):

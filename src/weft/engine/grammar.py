@@ -18,19 +18,21 @@ from weft.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-_LIMITS = LLParserLimits(
+LIMITS = {
     # At some 50,000 steps a millisecond and 15,000, a grammar gets tens of milliseconds to be built and a few
     # for each token; about 2 kB a state bound its memory. What they do not count is bounded before
-    # (:class:`weft.engine.params.Grammar`).
-    initial_lexer_fuel=1_000_000,
-    step_lexer_fuel=100_000,
-    step_max_items=50_000,
-    max_items_in_row=1_000,
-    max_lexer_states=20_000,
-    max_grammar_size=100_000,
-    precompute_large_lexemes=False,
-    verbose_errors=False,
-)
+    # (:class:`weft.engine.params.Grammar`), and by servers (:mod:`weft.server.trial`).
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 100_000,
+    "step_max_items": 50_000,
+    "max_items_in_row": 1_000,
+    "max_lexer_states": 20_000,
+    "max_grammar_size": 100_000,
+    "precompute_large_lexemes": False,
+    "verbose_errors": False,
+}
+"""Of the compiler's work; the fields of LLParserLimits."""
+_LIMITS = LLParserLimits(**LIMITS)  # type: ignore[arg-type]  # numbers and truth values have their own fields
 # As much white space as people indent with, and not for ever, which some models would write.
 _JSON: JsonCompileOptions = {"whitespace_pattern": r"\n? {0,16}"}
 _TEMPERATURE = re.compile(r"^\s*[?!]?\w+\s*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
@@ -57,7 +59,7 @@ class Grammars:
         return LlguidanceConstraint(matcher.deep_copy(), self._end_mask)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
-        matcher = LLMatcher(self._words, _source(grammar), log_level=0, limits=_LIMITS)
+        matcher = LLMatcher(self._words, source_of(grammar), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise UsageError(f"The {_name(grammar)} cannot be used: {_sentence(matcher.get_error())}")
         # Much is built only when the first mask is asked for; what is too complex then is refused here too.
@@ -116,7 +118,8 @@ class LlguidanceConstraint:
         return self.error is not None
 
 
-def _source(grammar: Grammar) -> str:
+def source_of(grammar: Grammar) -> str:
+    """The grammar in the compiler's own notation, not built yet. UsageError for one that is wrong."""
     try:
         if grammar.kind == "json_object":
             return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)

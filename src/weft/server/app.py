@@ -39,6 +39,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await front.trials.stop()
         await models.stop()
 
     app = FastAPI(title="Weft", docs_url=None, redoc_url=None, lifespan=lifespan, responses=errors.DOCUMENTED)

@@ -1,0 +1,81 @@
+"""Grammars are built for trial in a process of their own, before an engine, which others wait for, does.
+
+The compiler's own limits do not count all its work: a few hundred characters of a schema may take it minutes
+and gigabytes. What they do not stop the system does, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+from weft.engine.grammar import LIMITS, source_of
+from weft.engine.params import Grammar
+from weft.server.errors import ApiError
+
+_HOST = Path(__file__).with_name("trial_host.py")
+_KEPT = 1000
+"""Grammars that are remembered to be harmless, by their hashes."""
+
+
+class Trials:
+    """Builds one grammar after another; its process starts with the first, and anew when one has ended it."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._passed: OrderedDict[bytes, None] = OrderedDict()
+
+    async def check(self, constraint: dict[str, str], param: str) -> None:
+        """Raises ApiError 400 for a grammar that takes too much to be built; UsageError for a wrong one."""
+        source = source_of(Grammar(**constraint))  # type: ignore[arg-type]  # the kind is checked there
+        name = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
+        if name not in self._passed:
+            async with self._turn:
+                passed = await self._built(source)
+            if not passed:
+                message = "What the answer must look like takes too long or too much memory to be built."
+                raise ApiError(400, f"{message} Make it simpler.", param=param)
+        self._passed[name] = None
+        self._passed.move_to_end(name)
+        if len(self._passed) > _KEPT:
+            self._passed.popitem(last=False)
+
+    async def stop(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    async def _built(self, source: str) -> bool:
+        process = await self._started()
+        assert process.stdin is not None and process.stdout is not None
+        answer = b""
+        try:
+            process.stdin.write(json.dumps(source).encode() + b"\n")
+            await process.stdin.drain()
+            answer = await process.stdout.readline()
+        except ConnectionError:
+            pass  # it ended before it had read all
+        finally:
+            # An answer that nobody waits for any more must not be taken for that to the next.
+            if not answer:
+                await self.stop()
+        return bool(answer)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            await self.stop()
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", str(_HOST), json.dumps(LIMITS)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        return self._process

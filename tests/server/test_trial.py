@@ -1,0 +1,60 @@
+"""Grammars that would hold an engine up are stopped before they reach it, and nobody else is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from weft.core.errors import UsageError
+from weft.server.errors import ApiError
+from weft.server.trial import Trials
+
+
+def schema(**fields):
+    return {"kind": "json_schema", "text": json.dumps(fields)}
+
+
+# The compiler takes some ten times as long for every two patterns more.
+TOO_MUCH = schema(allOf=[{"type": "string", "pattern": f".*{number}.*"} for number in range(20)])
+GOOD = schema(type="object", properties={"a": {"type": "string", "maxLength": 10}})
+
+
+def test_what_takes_too_much_is_refused_and_the_next_is_built():
+    async def run():
+        trials = Trials()
+        try:
+            for constraint in (GOOD, {"kind": "regex", "text": "a+"}, GOOD):
+                await trials.check(constraint, "response_format")
+            first = trials._process.pid
+            with pytest.raises(ApiError, match="too long or too much memory") as refused:
+                await trials.check(TOO_MUCH, "tools")
+            assert (refused.value.status, refused.value.param) == (400, "tools")
+            with pytest.raises(UsageError, match="JSON schema"):
+                await trials.check({"kind": "json_schema", "text": "{"}, "response_format")
+            await asyncio.gather(*(trials.check(schema(const=n), "response_format") for n in range(5)))
+            assert trials._process.pid != first
+        finally:
+            await trials.stop()
+
+    asyncio.run(run())
+
+
+def test_who_stops_waiting_leaves_no_answer_to_the_next():
+    async def run():
+        trials = Trials()
+        try:
+            await trials.check(GOOD, "response_format")
+            waiting = asyncio.ensure_future(trials.check(TOO_MUCH, "response_format"))
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            with pytest.raises(ApiError):
+                await trials.check(TOO_MUCH, "response_format")
+            await trials.check(schema(const=1), "response_format")
+        finally:
+            await trials.stop()
+
+    asyncio.run(run())
