@@ -39,6 +39,11 @@ def record(result: Result) -> dict[str, Any]:
     return json.loads(result.stdout)  # type: ignore[no-any-return]
 
 
+def test_weights_may_be_read_by_whom_all_else_may(run_folder: Path) -> None:
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (run_folder / "model").iterdir()}
+    assert set(modes.values()) == {modes["config.json"]}, modes
+
+
 def test_export_writes_dtype_shards_and_lineage(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--dtype", "bfloat16", "--shard-size", "20kB", "--json", "-")

@@ -61,7 +61,14 @@ def test_a_wrong_key_suggests_the_right_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(DataError("no"), 1), (UsageError("no"), 2), (Interrupted("no"), 130), (KeyboardInterrupt(), 130)],
+    [
+        (DataError("no"), 1),
+        (UsageError("no"), 2),
+        (Interrupted("no"), 130),
+        (KeyboardInterrupt(), 130),
+        (PermissionError(13, "Permission denied", "shut/file"), 1),
+        (OSError("odd"), 1),
+    ],
 )
 def test_errors_become_one_line_and_their_code(error: BaseException, code: int) -> None:
     @weft_command("trial")

@@ -332,6 +332,7 @@ def test_what_cannot_be_served_is_one_sentence(tmp_path):
         (["--idle-unload", "-1"], "--idle-unload must be greater than 0"),
         (["--stall-seconds", "nan"], "must be greater than 0"),
         (["--name", "\udcff"], "is not UTF-8"),
+        (["--replicas", "1", "--adapter-root", "."], "at the start alone"),
     ],
 )
 def test_options_that_make_no_sense_are_one_sentence(options, said):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from weft.checkpoint.safe_folder import inside, read_json, refuse_pickles
 from weft.core.errors import CheckpointError
-from weft.core.files import atomic_directory
+from weft.core.files import atomic_directory, share
 from weft.models import Decoder
 from weft.models.layers import Linear
 from weft.models.names import foreign
@@ -56,7 +56,7 @@ def read_adapter(folder: Path, model: Decoder, dtype: torch.dtype | None = None)
 
     CheckpointError for an adapter that is damaged, of another model, or of a kind that is not supported.
     """
-    if not folder.is_dir():
+    if not (folder / CONFIG).is_file():
         raise CheckpointError(f"There is no adapter at {folder}; give a folder with an {CONFIG}.")
     refuse_pickles(folder)
     config = read_json(folder, CONFIG)
@@ -142,6 +142,7 @@ def write_adapter(
     }
     with atomic_directory(folder) as partial:
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        share(partial / WEIGHTS)
         (partial / CONFIG).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 

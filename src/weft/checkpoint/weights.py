@@ -24,7 +24,7 @@ from torch import Tensor
 from weft.checkpoint.safe_folder import inside, read_json, refuse_pickles
 from weft.checkpoint.spread import Box, Spread
 from weft.core.errors import CheckpointError
-from weft.core.files import disk_errors, write_text_atomic
+from weft.core.files import disk_errors, share, write_text_atomic
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -188,6 +188,11 @@ def _header(file: Path) -> dict[str, StoredTensor]:
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     try:
+        # The library says that a file which may not be read is not there.
+        file.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}); check the folder.") from error
+    try:
         with safe_open(file, framework="pt", device="cpu") as handle:
             yield handle
     except (SafetensorError, OSError, ValueError) as error:
@@ -222,3 +227,4 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number.group(1)), str(error), str(file)) from error
+    share(file)

@@ -44,7 +44,7 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
             except KeyboardInterrupt:
                 _fail("Interrupted; run the same command again to continue.", Interrupted.exit_code)
             except OSError as error:
-                _lost_output(error)
+                _refused_by_the_system(error)
             except MemoryError:
                 _fail("The machine ran out of memory; give smaller sizes or close other programs.", 1)
 
@@ -81,10 +81,10 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
-def _lost_output(error: OSError) -> NoReturn:
-    """The end of a command whose output nobody takes; any other error is not ours to explain."""
+def _refused_by_the_system(error: OSError) -> NoReturn:
+    """The end of a command that may not read or write something, or whose output nobody takes."""
     if not isinstance(error, BrokenPipeError) and error.errno not in (errno.ENOSPC, errno.EIO):
-        raise error
+        _fail(f"{error.filename or 'The system'}: {error.strerror or error}.", 1)
     # What is still held back would fail again at the exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):

@@ -13,9 +13,10 @@ from weft.cli.command import weft_command
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 def command(folder: Path, out: Path) -> dict[str, object]:
-    """Check a Hugging Face FOLDER (Llama, Mistral, Qwen2, Qwen3) and write it as a Weft checkpoint.
+    """Check a Hugging Face FOLDER and write it as a Weft checkpoint.
 
-    Only safetensors are read; pickles and folders that ask for code of their own are refused.
+    It may hold a Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE, ModernBERT or T5. Only safetensors are read; pickles
+    and folders that ask for code of their own are refused.
     """
     from weft.checkpoint.convert import ConvertConfig, convert, describe
 

@@ -142,6 +142,8 @@ class _Asked:
             )
         if self.ray_address is not None and self.replicas is None:
             raise UsageError("--ray belongs to --replicas; say how many.")
+        if self.adapter_root is not None and self.replicas is not None:
+            raise UsageError("--replicas take adapters at the start alone; write --adapter NAME=FOLDER.")
 
 
 def _engines(asked: _Asked, named: dict[str, str]) -> dict[str, EngineOptions]:

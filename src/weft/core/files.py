@@ -93,6 +93,13 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def share(file: Path) -> None:
+    """Give a file that a library made for its owner alone the mode of all others that are written."""
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
+
+
 def hash_file(file: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as stream:

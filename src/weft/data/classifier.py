@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from weft.core.errors import DataError
-from weft.core.files import atomic_directory
+from weft.core.files import atomic_directory, share
 from weft.core.progress import Progress
 from weft.data.config_quality import ClassifierTraining
 from weft.data.kernels import Offsets
@@ -54,6 +54,7 @@ class Classifier:
         record = {"training": asdict(self.training), "bias": self.bias, "figures": self.figures}
         with atomic_directory(folder) as partial:
             save_file({"weights": self.weights}, partial / WEIGHTS)
+            share(partial / WEIGHTS)
             (partial / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -23,6 +23,8 @@ from weft.tokenizer import Tokenizer
 T = TypeVar("T")
 _LONG = 2**18
 """Bytes of a body whose texts are encoded while no other such ones are: they take some hundred times that."""
+_MOST_LONG = 8
+"""Such bodies that may wait for that, or be at it."""
 
 
 class Served:
@@ -33,7 +35,8 @@ class Served:
         self.created = int(time.time())
         self.used = time.monotonic()
         self.lock = asyncio.Lock()
-        self._long, self._users = asyncio.Lock(), 0
+        self._users = self._long_ones = 0
+        self._long = asyncio.Lock()
         self._prompts: Prompts | None = None
         self._abilities: Abilities | None = None
 
@@ -59,10 +62,27 @@ class Served:
             self._users -= 1
 
     async def encoded(self, body: bytes, encode: Callable[[Prompts], T]) -> T:
-        """What ``encode`` makes, in a thread, of the texts of a request whose body is ``body``."""
+        """What ``encode`` makes, in a thread, of the texts of a request whose body is ``body``.
+
+        Raises ApiError 429 where many long ones wait already.
+        """
         with self.using():
-            async with self._long if len(body) > _LONG else contextlib.nullcontext():
+            if len(body) <= _LONG:
                 return await asyncio.to_thread(encode, self.prompts)
+            with self._in_line():
+                async with self._long:
+                    return await asyncio.to_thread(encode, self.prompts)
+
+    @contextlib.contextmanager
+    def _in_line(self) -> Iterator[None]:
+        if self._long_ones == _MOST_LONG:
+            message = f"{_MOST_LONG} requests with long texts wait to be encoded; try again later."
+            raise ApiError(429, message, headers={"Retry-After": "5"})
+        self._long_ones += 1
+        try:
+            yield
+        finally:
+            self._long_ones -= 1
 
     @property
     def adapters(self) -> dict[str, str]:
@@ -235,7 +255,9 @@ class Models:
         while True:
             await asyncio.sleep(max(0.05, idle_seconds / 10))
             for one in self._served.values():
-                if time.monotonic() - one.used > idle_seconds:
+                if one.active:
+                    one.used = time.monotonic()
+                elif time.monotonic() - one.used > idle_seconds:
                     await self._unload_idle(one)
 
     @staticmethod
