@@ -15,8 +15,8 @@ from weft.cli.command import weft_command
 def command(folder: Path, out: Path) -> dict[str, object]:
     """Check a Hugging Face FOLDER and write it as a Weft checkpoint.
 
-    It may hold a Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE, ModernBERT or T5. Only safetensors are read; pickles
-    and folders that ask for code of their own are refused.
+    It may hold a Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE, ModernBERT or T5. Only safetensors are read;
+    pickles, and folders that ask for code of their own, are refused.
     """
     from weft.checkpoint.convert import ConvertConfig, convert, describe
 
