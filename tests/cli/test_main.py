@@ -140,3 +140,11 @@ def test_streams_that_take_nothing_or_are_closed(redirect: str, code: int, writt
         check=False,
     )
     assert (found.returncode, found.stdout, found.stderr) == (code, written, said)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_help_that_cannot_be_written_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        line = [sys.executable, "-m", "weft", "--help"]
+        found = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1) and "cannot be written" in found.stderr

@@ -273,6 +273,35 @@ def test_signals_drain_and_end_cleanly(long_checkpoint, number):
     assert record["command"] == "serve" and record["address"] == address
 
 
+def test_a_second_interrupt_does_not_wait_and_says_nothing_odd(long_checkpoint):
+    process = subprocess.Popen(
+        weft("serve", str(long_checkpoint), "--port", "0"), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        address = process.stderr.readline().split(" is served on ")[1].split(" ")[0]
+        body = {**ENDLESS, "max_tokens": 7000, "stream": True}
+        with httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGINT)
+            until(lambda: _refuses(address))
+            process.send_signal(signal.SIGINT)
+            assert "server_error" in [line for line in lines if line][-1]
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0 and "Traceback" not in errors
+
+
+def _refuses(address: str) -> bool:
+    try:
+        httpx.get(f"{address}/health")
+    except httpx.TransportError:
+        return True
+    return False
+
+
 def test_who_is_not_finished_at_the_end_is_told(long_checkpoint, tmp_path, capfd):
     """An engine that stands still when the server is to end: a stream, an answer, and a body on its way."""
     store = Store(str(tmp_path / "weft.db"))

@@ -44,7 +44,7 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
             except KeyboardInterrupt:
                 _fail("Interrupted; run the same command again to continue.", Interrupted.exit_code)
             except OSError as error:
-                _refused_by_the_system(error)
+                refused_by_the_system(error)
             except MemoryError:
                 _fail("The machine ran out of memory; give smaller sizes or close other programs.", 1)
 
@@ -81,7 +81,7 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
-def _refused_by_the_system(error: OSError) -> NoReturn:
+def refused_by_the_system(error: OSError) -> NoReturn:
     """The end of a command that may not read or write something, or whose output nobody takes."""
     if not isinstance(error, BrokenPipeError) and error.errno not in (errno.ENOSPC, errno.EIO):
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.", 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
 from weft import __version__
+from weft.cli.command import refused_by_the_system
 from weft.core.registry import nearest
 
 VERBS = {
@@ -44,6 +46,13 @@ VERBS = {
 
 class Verbs(click.Group):
     """The group whose commands live in modules of their own."""
+
+    def main(self, *arguments: Any, **how: Any) -> Any:
+        """As click; a help text that cannot be written is no traceback either."""
+        try:
+            return super().main(*arguments, **how)
+        except OSError as error:
+            refused_by_the_system(error)
 
     def list_commands(self, context: click.Context) -> list[str]:
         """The verbs in the order of the way of the data."""

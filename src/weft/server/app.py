@@ -6,9 +6,6 @@ scripts from elsewhere; /openapi.json is there.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-
 from fastapi import FastAPI
 from starlette.routing import Route
 
@@ -36,13 +33,7 @@ def create_app(
     limits = limits or Limits()
     front = Front(models, limits, Admission(limits, ledger), Metrics(models), ledger)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await front.trials.stop()
-        await models.stop()
-
-    app = FastAPI(title="Weft", docs_url=None, redoc_url=None, lifespan=lifespan, responses=errors.DOCUMENTED)
+    app = FastAPI(title="Weft", docs_url=None, redoc_url=None, responses=errors.DOCUMENTED)
     errors.install(app)
     page.add(app)
     for routes in (status, generation, tasks, vectors, text):

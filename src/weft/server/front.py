@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
@@ -13,7 +13,6 @@ from weft.server.ledger import Ledger
 from weft.server.limits import Limits
 from weft.server.metrics import Metrics
 from weft.server.models import Models
-from weft.server.trial import Trials
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,6 @@ class Front:
     admission: Admission
     metrics: Metrics
     ledger: Ledger | None
-    trials: Trials = field(default_factory=Trials)
 
     def begin(self, request: Request, model: str | None, user: str | None = None) -> Work:
         """Say which model a request is for; it is counted for it however it ends. Raises ApiError 404."""

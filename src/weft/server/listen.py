@@ -125,6 +125,8 @@ def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn
         log_level="warning",
         http=type("Protocol", (_Protocol,), {"head_seconds": limits.head_seconds}),
         ws="none",
+        # Whoever runs the server stops the models, and a second Ctrl-C broke this off with a traceback.
+        lifespan="off",
         backlog=2048,
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=limits.drain_seconds,

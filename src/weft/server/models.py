@@ -18,6 +18,7 @@ from weft.server.backend import Backend, MakeBackend
 from weft.server.engine import Engine, EngineOptions, Patience
 from weft.server.errors import ApiError
 from weft.server.prompts import Prompts
+from weft.server.trial import Trials
 from weft.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -143,6 +144,7 @@ class Models:
         self._served = {
             name: Served(name, backend(each, patience or Patience())) for name, each in options.items()
         }
+        self.trials = Trials()
         self._most, self._idle_seconds = most, idle_seconds
         self._adapter_root = adapter_root
         self._room = asyncio.Lock()
@@ -234,10 +236,10 @@ class Models:
         return served
 
     async def stop(self) -> None:
-        """Unload all."""
+        """Unload all, and end what grammars are tried in."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await asyncio.gather(*(served.unload() for served in self._served.values()))
+        await asyncio.gather(self.trials.stop(), *(served.unload() for served in self._served.values()))
 
     async def _make_room(self, wanted: Served) -> None:
         if self._most is None:

@@ -100,7 +100,7 @@ def add(app: FastAPI, front: Front) -> None:
         messages = _messages(body)
         front.admission.request(key_of(request))
         if constraint is not None:
-            await front.trials.check(constraint, demanded_by(body))
+            await front.models.trials.check(constraint, demanded_by(body))
         served = await front.models.get_decoder(body.model)
         offered = [] if body.tool_choice == "none" else body.tools or []
         described = [tool.model_dump(exclude_none=True) for tool in offered]
