@@ -57,6 +57,35 @@ def idle(page: Any) -> None:
     page.wait_for_selector(".writing", state="detached")
 
 
+def refuse(page: Any, on: bool) -> None:
+    """Whether every question is answered with a 429 from now on."""
+    said = json.dumps({"error": {"message": "The queue is full.", "param": None}})
+    full = {"status": 429, "content_type": "application/json", "body": said}
+    page.unroute("**/v1/**completions")
+    if on:
+        page.route("**/v1/**completions", lambda route: route.fulfill(**full))
+
+
+def told(page: Any, start: str) -> None:
+    until(lambda: page.wait_for_timeout(20) or page.inner_text("#status").startswith(start))
+
+
+def talk(page: Any, *texts: str) -> list[str]:
+    """A conversation with an answer to each of ``texts``; what is shown of it."""
+    page.click("#mode-chat")
+    page.fill("#max_tokens", "4")
+    for text in texts:
+        page.fill("#input", text)
+        page.press("#input", "Enter")
+        page.wait_for_selector(f".turn.user:has-text('{text}') + .turn.assistant .tools")
+    idle(page)
+    return shown(page)
+
+
+def shown(page: Any) -> list[str]:
+    return page.locator(".turn .said").all_text_contents()
+
+
 def test_a_conversation_is_streamed_edited_and_asked_again(open_page):
     page = open_page()
     page.click("#mode-chat")
@@ -87,6 +116,83 @@ def test_a_conversation_is_streamed_edited_and_asked_again(open_page):
     saved = json.loads(Path(got.value.path()).read_text())
     assert saved["conversation"][0] == {"role": "user", "content": "Goodbye"}
     assert saved["system"] == "Be brief." and saved["models"] == ["small"]
+
+
+def test_a_conversation_stays_where_no_model_answers(open_page):
+    page = open_page()
+    before = talk(page, "one", "two", "three")
+    assert len(before) == 6
+    refuse(page, True)
+    page.click("#again")
+    told(page, "The queue is full.")
+    assert shown(page) == before and page.input_value("#input") == ""
+    page.click(".turn.user .tools button >> nth=0")
+    page.fill(".turn.user textarea", "ONE")
+    page.press(".turn.user textarea", "Enter")
+    page.wait_for_selector(".turn.user textarea")
+    assert page.input_value(".turn.user textarea") == "ONE"
+    page.press(".turn.user textarea", "Escape")
+    assert shown(page) == before
+    page.fill("#input", "four")
+    page.press("#input", "Enter")
+    until(lambda: page.wait_for_timeout(20) or page.input_value("#input") == "four")
+    assert shown(page) == before
+    refuse(page, False)
+    page.press("#input", "Enter")
+    page.wait_for_selector(".turn.user:has-text('four') + .turn.assistant .tools")
+    assert shown(page)[:6] == before
+
+
+def test_without_a_chosen_model_nothing_is_cut(open_page):
+    page = open_page()
+    before = talk(page, "one", "two")
+    page.uncheck("#models input[value='small']")
+    page.keyboard.press("Alt+KeyR")
+    told(page, "Choose a model first.")
+    page.click(".turn.user .tools button >> nth=0")
+    page.fill(".turn.user textarea", "ONE")
+    page.press(".turn.user textarea", "Enter")
+    assert page.input_value(".turn.user textarea") == "ONE"
+    page.check("#models input[value='small']")
+    page.fill(".turn.user textarea", "")
+    page.press(".turn.user textarea", "Enter")
+    page.press(".turn.user textarea", "Escape")
+    assert shown(page) == before
+
+
+def test_a_continuation_stays_where_no_model_answers(open_page):
+    page = open_page()
+    page.fill("#max_tokens", "4")
+    page.fill("#input", "def")
+    page.click("#send")
+    until(lambda: page.wait_for_timeout(20) or len(page.input_value("#input")) > 3)
+    before = page.input_value("#input")
+    page.uncheck("#models input[value='small']")
+    page.keyboard.press("Alt+KeyR")
+    told(page, "Choose a model first.")
+    page.check("#models input[value='small']")
+    refuse(page, True)
+    page.keyboard.press("Alt+KeyR")
+    told(page, "The queue is full.")
+    assert page.locator(".text").text_content() == page.input_value("#input") == before
+
+
+def test_of_several_models_each_fails_alone(open_page):
+    page = open_page()
+    page.check("#models input[value='长模型']")
+    asked: list[Any] = []
+
+    def fail(route: Any) -> None:
+        body = json.loads(route.request.post_data)
+        asked.append(body)
+        route.fallback() if body["model"] == "small" else route.abort()
+
+    page.route("**/v1/chat/completions", fail)
+    (question, answer) = talk(page, "one")
+    told(page, "长模型: The connection was lost.")
+    talk(page, "two")
+    messages = next(body["messages"] for body in asked[2:] if body["model"] == "长模型")
+    assert [said["content"] for said in messages] == [question, answer, "two"]
 
 
 def test_chinese_and_two_models_side_by_side(open_page):
