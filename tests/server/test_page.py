@@ -70,6 +70,34 @@ def told(page: Any, start: str) -> None:
     until(lambda: page.wait_for_timeout(20) or page.inner_text("#status").startswith(start))
 
 
+# Answers come when a test says so: feed(text) is one event, of three tokens.
+FED = """
+const real = window.fetch;
+window.fetch = async (address, how) => {
+  if (!String(address).endsWith("completions")) return real(address, how);
+  window.asked = JSON.parse(how.body);
+  let tokens = 0;
+  return new Response(new ReadableStream({
+    start(stream) {
+      const send = (event) => stream.enqueue(new TextEncoder().encode(`data: ${event}\\n\\n`));
+      window.feed = (text, end) => {
+        tokens += 3;
+        const choice = { text, logprobs: null, finish_reason: end ? "stop" : null };
+        send(JSON.stringify({ choices: [choice], usage: { completion_tokens: tokens } }));
+        if (end) send("[DONE]");
+      };
+      how.signal.addEventListener("abort", () => stream.error(how.signal.reason));
+    },
+  }));
+};
+"""
+
+
+def feed(page: Any, text: str, end: bool = False) -> None:
+    page.wait_for_function("Boolean(window.feed)")
+    page.evaluate("([text, end]) => feed(text, end)", [text, end])
+
+
 def talk(page: Any, *texts: str) -> list[str]:
     """A conversation with an answer to each of ``texts``; what is shown of it."""
     page.click("#mode-chat")
@@ -236,6 +264,48 @@ def test_stopping_a_long_answer(open_page, site):
     page.keyboard.press("Escape")
     idle(page)
     assert page.inner_text("#status").startswith("Stopped")
+
+
+def test_tokens_are_counted_by_the_server(open_page):
+    page = open_page()
+    page.evaluate(FED)
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one")
+    told(page, "3 tokens")
+    feed(page, " two")
+    told(page, "6 tokens")
+    assert page.evaluate("asked.stream_options.continuous_usage_stats")
+    page.keyboard.press("Escape")
+    told(page, "Stopped · 6 tokens")
+
+
+def test_what_came_is_told_however_little_it_is(open_page):
+    page = open_page()
+    page.fill("#max_tokens", "1")
+    page.fill("#input", "def")
+    page.click("#send")
+    told(page, "1 token · ")
+    assert page.inner_text("#status").endswith("length reached")
+    page.evaluate(FED)
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one")
+    page.wait_for_selector(".new:has-text('one')")
+    page.keyboard.press("Escape")
+    idle(page)
+    assert page.inner_text("#status") == "Stopped · 3 tokens"
+
+
+def test_an_empty_answer_is_an_answer(open_page):
+    page = open_page(locale="zh-CN")
+    page.evaluate(FED)
+    page.click("#mode-chat")
+    page.fill("#input", "one")
+    page.press("#input", "Enter")
+    feed(page, "", end=True)
+    told(page, "3 个词元 · ")
+    assert shown(page) == ["one", "（空）"]
 
 
 def test_probabilities_of_tokens(open_page, site):

@@ -11,6 +11,7 @@ import { chosen, settings, writeModels } from "./settings.js";
 import { Writer, recordsOf } from "./tokens.js";
 
 const ALTERNATIVES = 5;
+const LEAST_SECONDS = 0.25;
 
 let chat = false;
 let turns = [];
@@ -45,27 +46,27 @@ function busy(on) {
   for (const mode of document.querySelectorAll("header .switch button")) mode.disabled = on;
 }
 
-// What the stream of one model writes into its place; gives {text, tokens, seconds, ended}, which the place
-// has as `told` from the start, for the speed while it is written.
+// What the stream of one model writes into its place, which has {text, tokens, timed, seconds, ended} as `told`
+// from the start, for the speed while it is written: `timed` of its tokens came in the seconds behind the first ones.
 async function generate(path, body, place) {
   const writer = new Writer(place);
   const scroller = at("transcript");
-  const told = { text: "", tokens: 0, seconds: 0, ended: "" };
+  const told = { text: "", tokens: 0, timed: 0, seconds: 0, ended: "" };
   place.told = told;
-  let first = 0;
+  let first = null;
   place.classList.add("writing");
   try {
     for await (const event of stream(path, body, controller.signal)) {
-      if (event.usage) told.tokens = event.usage.completion_tokens;
+      told.tokens = event.usage.completion_tokens;
       const choice = event.choices[0];
       if (!choice) continue;
       const piece = choice.text ?? choice.delta?.content ?? "";
       const records = choice.logprobs ? recordsOf(choice.logprobs) : null;
       if (choice.finish_reason) told.ended = choice.finish_reason;
       if (!piece && !records?.length) continue;
-      first ||= performance.now();
-      if (!event.usage) told.tokens += records?.length || 1;
-      told.seconds = (performance.now() - first) / 1000;
+      first ??= { time: performance.now(), tokens: told.tokens };
+      told.timed = told.tokens - first.tokens;
+      told.seconds = (performance.now() - first.time) / 1000;
       const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
       writer.add(piece, records);
       if (follow) scroller.scrollTop = scroller.scrollHeight;
@@ -75,10 +76,9 @@ async function generate(path, body, place) {
     place.classList.remove("writing");
     told.text = writer.text;
   }
-  return told;
 }
 
-// Ask every chosen model; bodyOf(model) and placeOf(model) say what and where. Gives texts by model.
+// Asks every model that has a place; bodyOf(model) says what.
 async function askAll(path, bodyOf, places) {
   controller = new AbortController();
   busy(true);
@@ -111,18 +111,20 @@ async function ask(path, body, place) {
 }
 
 function speed(places) {
-  const told = Object.values(places).map((place) => place.told).filter((each) => each?.tokens > 1);
+  const told = Object.values(places).map((place) => place.told);
   const tokens = told.reduce((sum, each) => sum + each.tokens, 0);
-  const rate = told.reduce((sum, each) => sum + (each.tokens - 1) / Math.max(each.seconds, 1e-3), 0);
-  return rate ? words().tokens(tokens, rate.toFixed(1)) : words().waiting;
+  // While it is written a moment is no measure: what waited for the page comes at once.
+  const measured = told.filter((each) => !controller || each.seconds > LEAST_SECONDS);
+  const rate = measured.reduce((sum, each) => sum + each.timed / Math.max(each.seconds, 1e-3), 0);
+  return controller && !tokens ? words().waiting : words().tokens(tokens, rate && rate.toFixed(1));
 }
 
 function lengthNote(places) {
-  return Object.values(places).some((place) => place.told?.ended === "length") ? ` · ${words().length}` : "";
+  return Object.values(places).some((place) => place.told.ended === "length") ? ` · ${words().length}` : "";
 }
 
 // Whether a model wrote something or came to its end: an answer may be empty.
-const answered = (place) => Boolean(place.told?.text || place.told?.ended);
+const answered = (place) => Boolean(place.told.text || place.told.ended);
 
 // Whether a model may be asked now; says so where none is chosen.
 function ready() {
