@@ -93,6 +93,10 @@ window.fetch = async (address, how) => {
 """
 
 
+COMPOSED_ESCAPE = """(element) => element.dispatchEvent(
+    new KeyboardEvent("keydown", { key: "Escape", isComposing: true, bubbles: true, cancelable: true }))"""
+
+
 def feed(page: Any, text: str, end: bool = False) -> None:
     page.wait_for_function("Boolean(window.feed)")
     page.evaluate("([text, end]) => feed(text, end)", [text, end])
@@ -105,7 +109,7 @@ def talk(page: Any, *texts: str) -> list[str]:
     for text in texts:
         page.fill("#input", text)
         page.press("#input", "Enter")
-        page.wait_for_selector(f".turn.user:has-text('{text}') + .turn.assistant .tools")
+        page.wait_for_selector(f".turn.user:has-text('{text.split()[0]}') + .turn.assistant .tools")
     idle(page)
     return shown(page)
 
@@ -328,6 +332,48 @@ def test_probabilities_of_tokens(open_page, site):
     shot(page, "probabilities")
     tokens.nth(2).focus()
     assert page.locator("#bubble").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "marked"),
+    [
+        ("r", ["red"], 0),
+        (" the cat the", ["the", "cat", "the"], 0),
+        ("\ufeffab", ["\ufeff", "a", "b"], 3),
+        ("bytes: é", ["bytes:", " ", r"bytes:\xc3", r"bytes:\xa9"], 3),
+    ],
+)
+def test_all_of_the_text_is_shown_whatever_its_tokens_are(open_page, text, tokens, marked):
+    script = """async ([text, tokens]) => {
+        const { Writer, recordsOf } = await import("/page/tokens.js");
+        const place = document.createElement("p");
+        const writer = new Writer(place);
+        writer.add(text, recordsOf({ tokens, token_logprobs: tokens.map(() => -1), top_logprobs: null }));
+        writer.end();
+        return [place.textContent, place.children.length];
+    }"""
+    assert open_page().evaluate(script, [text, tokens]) == [text, marked]
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_what_a_stop_text_leaves_of_the_first_token_is_shown(open_page, site, probabilities):
+    (*_, token) = site.post("/tokenize", {"model": "small", "prompt": "print"}).json()["tokens"]
+    text = site.post("/detokenize", {"model": "small", "tokens": [token]}).json()["prompt"]
+    assert len(text) > 1
+    page = open_page()
+
+    def only(route: Any) -> None:
+        body = json.loads(route.request.post_data)
+        route.continue_(post_data=json.dumps({**body, "logit_bias": {str(token): 100}}))
+
+    page.route("**/v1/**completions", only)
+    page.set_checked("#probabilities", probabilities)
+    page.fill("#stop_text", text[1:])
+    page.fill("#input", "def")
+    page.click("#send")
+    page.wait_for_selector(".new:not(.writing)", state="attached")
+    idle(page)
+    assert page.locator(".new").text_content() == text[0]
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
