@@ -376,6 +376,40 @@ def test_what_a_stop_text_leaves_of_the_first_token_is_shown(open_page, site, pr
     assert page.locator(".new").text_content() == text[0]
 
 
+def test_models_that_are_not_chosen_leave_the_length_alone(open_page):
+    page = open_page()
+    assert page.input_value("#max_tokens") == "64"
+    page.check("#models input[value='长模型']")
+    page.uncheck("#models input[value='small']")
+    page.fill("#max_tokens", "300")
+    page.evaluate(FED)
+    page.evaluate("document.querySelector('#models input').id = 'before'")
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one", end=True)
+    page.wait_for_selector("#before", state="detached")
+    assert page.input_value("#max_tokens") == "300"
+
+
+def test_input_methods_and_languages_leave_edits_and_answers_alone(open_page):
+    page = open_page()
+    talk(page, "one")
+    page.click(".turn.user .tools button >> nth=0")
+    page.fill(".turn.user textarea", "今天")
+    page.locator(".turn.user textarea").evaluate(COMPOSED_ESCAPE)
+    page.click("#language")
+    assert page.input_value(".turn.user textarea") == "今天"
+    assert page.locator(".turn.user .tools button").all_inner_texts() == ["重新发送", "取消"]
+    page.evaluate(FED)
+    page.press(".turn.user textarea", "Enter")
+    page.wait_for_selector(".writing", state="attached")
+    page.locator("#input").evaluate(COMPOSED_ESCAPE)
+    feed(page, "好", end=True)
+    told(page, "3 个词元 · ")
+    page.locator(".turn.user textarea").wait_for(state="detached")
+    assert page.locator(".turn.user .said").text_content() == "今天"
+
+
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
 def test_a_phone_needs_no_sideways_scrolling(open_page, locale):
     page = open_page(width=360, height=740, locale=locale)

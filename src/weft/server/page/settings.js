@@ -33,8 +33,8 @@ export function listModels(known) {
     input.dataset.loaded = model.loaded;
     return element("label", "check", input, element("span", "", model.id, " ", element("small", "")));
   }));
-  // What no chosen model could hold would only be refused.
-  const shortest = Math.min(...known.map((model) => model.max_model_len ?? Infinity));
+  // What a chosen model cannot hold would only be refused.
+  const shortest = Math.min(...known.filter((model) => before.has(model.id)).map((model) => model.max_model_len ?? Infinity));
   if (Number(at("max_tokens").value) >= shortest) at("max_tokens").value = Math.max(1, Math.floor(shortest / 2));
   at("probabilities").disabled = !known.some((model) => model.supported?.includes("logprobs"));
   writeModels();
