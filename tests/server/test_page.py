@@ -410,6 +410,48 @@ def test_input_methods_and_languages_leave_edits_and_answers_alone(open_page):
     assert page.locator(".turn.user .said").text_content() == "今天"
 
 
+def test_what_is_written_during_an_answer_stays(open_page):
+    page = open_page()
+    page.evaluate(FED)
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one")
+    page.fill("#input", "my next text")
+    feed(page, " two", end=True)
+    told(page, "6 tokens")
+    idle(page)
+    assert page.input_value("#input") == "my next text"
+    assert page.locator(".text").text_content() == "def one two"
+    page.fill("#input", "def")
+    for last in ("one", "two"):
+        page.evaluate("window.feed = null")
+        page.keyboard.press("Alt+KeyR") if last == "two" else page.click("#send")
+        feed(page, last, end=True)
+        until(lambda last=last: page.wait_for_timeout(20) or page.input_value("#input") == f"def{last}")
+
+
+def test_a_number_that_cannot_be_read_is_said(open_page):
+    page = open_page(locale="zh-CN")
+    page.fill("#temperature", "")
+    page.locator("#temperature").press_sequentially("1e")
+    page.fill("#input", "def")
+    page.click("#send")
+    assert page.inner_text("#status") == "“温度（0 为最可能）”应为数字，例如 0.5。"
+    assert page.locator(".new").count() == 0
+
+
+def test_copying_where_pages_have_no_clipboard(open_page):
+    """As over HTTP from another machine."""
+    page = open_page()
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    (question, _) = talk(page, "今天\n one")
+    page.click(".turn.user .tools button >> nth=1")
+    assert page.inner_text(".turn.user .tools button >> nth=1") == "Copied"
+    page.focus("#input")
+    page.keyboard.press("Control+KeyV")
+    assert page.input_value("#input") == question == "今天\n one"
+
+
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
 def test_a_phone_needs_no_sideways_scrolling(open_page, locale):
     page = open_page(width=360, height=740, locale=locale)

@@ -7,7 +7,7 @@ import { stream } from "./api.js";
 import { sentence } from "./complaint.js";
 import { at, button, copier, download, element } from "./elements.js";
 import { words } from "./language.js";
-import { chosen, settings, writeModels } from "./settings.js";
+import { chosen, settings, unread, writeModels } from "./settings.js";
 import { Writer, recordsOf } from "./tokens.js";
 
 const ALTERNATIVES = 5;
@@ -17,6 +17,8 @@ let chat = false;
 let turns = [];
 let lastPrompt = null;
 let editing = null;
+// The continued text as it was put into the box: what somebody wrote there is left alone.
+let filled = null;
 let controller = null;
 let finished = () => {};
 
@@ -126,11 +128,14 @@ function lengthNote(places) {
 // Whether a model wrote something or came to its end: an answer may be empty.
 const answered = (place) => Boolean(place.told.text || place.told.ended);
 
-// Whether a model may be asked now; says so where none is chosen.
+// Whether models may be asked now; says what is missing.
 function ready() {
   if (controller) return false;
+  const wrong = unread();
   if (!chosen().length) status(words().noModel, true);
-  return chosen().length > 0;
+  else if (wrong) status(words().noNumber(words()[wrong]), true);
+  else return true;
+  return false;
 }
 
 // Where no model answers, the continuation before stays.
@@ -150,8 +155,9 @@ async function complete(prompt) {
     lastPrompt = before.prompt;
     at("transcript").replaceChildren(...before.shown);
     busy(false);
-  } else if (models.length === 1) {
+  } else if (models.length === 1 && [prompt, filled].includes(at("input").value)) {
     at("input").value = prompt + places[models[0]].told.text;
+    filled = at("input").value;
   }
 }
 

@@ -13,6 +13,9 @@ const boxes = () => [...document.querySelectorAll("#models input")];
 
 export const chosen = () => boxes().filter((input) => input.checked).map((input) => input.value);
 
+// The first number that cannot be read, "1,5" say: its field gives it as if it were empty.
+export const unread = () => NUMBERS.find((name) => at(name).validity.badInput);
+
 export function settings() {
   const body = {};
   for (const name of NUMBERS) {
