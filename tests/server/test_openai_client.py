@@ -45,6 +45,26 @@ def test_completions_whole_streamed_and_with_usage(api):
     assert parts[-1].usage == whole.usage
 
 
+def test_every_event_of_a_stream_may_tell_the_tokens_so_far(api):
+    """One event may hold several tokens: a step that guesses them takes more than one."""
+    ask = {"model": "tiny", "max_tokens": 40, "temperature": 0, "stream": True, "seed": 0}
+    ask |= {"extra_body": {"ignore_eos": True}, "n": 2}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    talk = {"messages": [{"role": "user", "content": "import os\n" * 2}], "logprobs": True}
+    written = {"prompt": "import os\n" * 4, "logprobs": 0}
+    for create, given in ((api.chat.completions.create, talk), (api.completions.create, written)):
+        tokens = 0
+        for part in create(**ask, **given, stream_options=options):
+            for choice in part.choices:
+                scores = choice.logprobs
+                tokens += len(scores.content if given is talk else scores.tokens) if scores else 0
+            assert part.usage.completion_tokens == tokens
+            assert part.usage.total_tokens == part.usage.prompt_tokens + tokens
+        assert tokens == 80 and not part.choices
+    alone = list(api.completions.create(**ask, **written, stream_options={"continuous_usage_stats": True}))
+    assert alone[-1].choices and alone[-1].usage.completion_tokens == 80
+
+
 def test_echo_n_and_seed(api):
     ask = {"model": "tiny", "prompt": [PROMPT, "a"], "max_tokens": 8, "n": 2, "seed": 7, "echo": True}
     first, second = (api.completions.create(**ask, temperature=1.5) for _ in range(2))

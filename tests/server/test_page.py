@@ -57,6 +57,67 @@ def idle(page: Any) -> None:
     page.wait_for_selector(".writing", state="detached")
 
 
+def refuse(page: Any, on: bool) -> None:
+    """Whether every question is answered with a 429 from now on."""
+    said = json.dumps({"error": {"message": "The queue is full.", "param": None}})
+    full = {"status": 429, "content_type": "application/json", "body": said}
+    page.unroute("**/v1/**completions")
+    if on:
+        page.route("**/v1/**completions", lambda route: route.fulfill(**full))
+
+
+def told(page: Any, start: str) -> None:
+    until(lambda: page.wait_for_timeout(20) or page.inner_text("#status").startswith(start))
+
+
+# Answers come when a test says so: feed(text) is one event, of three tokens.
+FED = """
+const real = window.fetch;
+window.fetch = async (address, how) => {
+  if (!String(address).endsWith("completions")) return real(address, how);
+  window.asked = JSON.parse(how.body);
+  let tokens = 0;
+  return new Response(new ReadableStream({
+    start(stream) {
+      const send = (event) => stream.enqueue(new TextEncoder().encode(`data: ${event}\\n\\n`));
+      window.feed = (text, end) => {
+        tokens += 3;
+        const choice = { text, logprobs: null, finish_reason: end ? "stop" : null };
+        send(JSON.stringify({ choices: [choice], usage: { completion_tokens: tokens } }));
+        if (end) send("[DONE]");
+      };
+      how.signal.addEventListener("abort", () => stream.error(how.signal.reason));
+    },
+  }));
+};
+"""
+
+
+COMPOSED_ESCAPE = """(element) => element.dispatchEvent(
+    new KeyboardEvent("keydown", { key: "Escape", isComposing: true, bubbles: true, cancelable: true }))"""
+
+
+def feed(page: Any, text: str, end: bool = False) -> None:
+    page.wait_for_function("Boolean(window.feed)")
+    page.evaluate("([text, end]) => feed(text, end)", [text, end])
+
+
+def talk(page: Any, *texts: str) -> list[str]:
+    """A conversation with an answer to each of ``texts``; what is shown of it."""
+    page.click("#mode-chat")
+    page.fill("#max_tokens", "4")
+    for text in texts:
+        page.fill("#input", text)
+        page.press("#input", "Enter")
+        page.wait_for_selector(f".turn.user:has-text('{text.split()[0]}') + .turn.assistant .tools")
+    idle(page)
+    return shown(page)
+
+
+def shown(page: Any) -> list[str]:
+    return page.locator(".turn .said").all_text_contents()
+
+
 def test_a_conversation_is_streamed_edited_and_asked_again(open_page):
     page = open_page()
     page.click("#mode-chat")
@@ -87,6 +148,83 @@ def test_a_conversation_is_streamed_edited_and_asked_again(open_page):
     saved = json.loads(Path(got.value.path()).read_text())
     assert saved["conversation"][0] == {"role": "user", "content": "Goodbye"}
     assert saved["system"] == "Be brief." and saved["models"] == ["small"]
+
+
+def test_a_conversation_stays_where_no_model_answers(open_page):
+    page = open_page()
+    before = talk(page, "one", "two", "three")
+    assert len(before) == 6
+    refuse(page, True)
+    page.click("#again")
+    told(page, "The queue is full.")
+    assert shown(page) == before and page.input_value("#input") == ""
+    page.click(".turn.user .tools button >> nth=0")
+    page.fill(".turn.user textarea", "ONE")
+    page.press(".turn.user textarea", "Enter")
+    page.wait_for_selector(".turn.user textarea")
+    assert page.input_value(".turn.user textarea") == "ONE"
+    page.press(".turn.user textarea", "Escape")
+    assert shown(page) == before
+    page.fill("#input", "four")
+    page.press("#input", "Enter")
+    until(lambda: page.wait_for_timeout(20) or page.input_value("#input") == "four")
+    assert shown(page) == before
+    refuse(page, False)
+    page.press("#input", "Enter")
+    page.wait_for_selector(".turn.user:has-text('four') + .turn.assistant .tools")
+    assert shown(page)[:6] == before
+
+
+def test_without_a_chosen_model_nothing_is_cut(open_page):
+    page = open_page()
+    before = talk(page, "one", "two")
+    page.uncheck("#models input[value='small']")
+    page.keyboard.press("Alt+KeyR")
+    told(page, "Choose a model first.")
+    page.click(".turn.user .tools button >> nth=0")
+    page.fill(".turn.user textarea", "ONE")
+    page.press(".turn.user textarea", "Enter")
+    assert page.input_value(".turn.user textarea") == "ONE"
+    page.check("#models input[value='small']")
+    page.fill(".turn.user textarea", "")
+    page.press(".turn.user textarea", "Enter")
+    page.press(".turn.user textarea", "Escape")
+    assert shown(page) == before
+
+
+def test_a_continuation_stays_where_no_model_answers(open_page):
+    page = open_page()
+    page.fill("#max_tokens", "4")
+    page.fill("#input", "def")
+    page.click("#send")
+    until(lambda: page.wait_for_timeout(20) or len(page.input_value("#input")) > 3)
+    before = page.input_value("#input")
+    page.uncheck("#models input[value='small']")
+    page.keyboard.press("Alt+KeyR")
+    told(page, "Choose a model first.")
+    page.check("#models input[value='small']")
+    refuse(page, True)
+    page.keyboard.press("Alt+KeyR")
+    told(page, "The queue is full.")
+    assert page.locator(".text").text_content() == page.input_value("#input") == before
+
+
+def test_of_several_models_each_fails_alone(open_page):
+    page = open_page()
+    page.check("#models input[value='长模型']")
+    asked: list[Any] = []
+
+    def fail(route: Any) -> None:
+        body = json.loads(route.request.post_data)
+        asked.append(body)
+        route.fallback() if body["model"] == "small" else route.abort()
+
+    page.route("**/v1/chat/completions", fail)
+    (question, answer) = talk(page, "one")
+    told(page, "长模型: The connection was lost.")
+    talk(page, "two")
+    messages = next(body["messages"] for body in asked[2:] if body["model"] == "长模型")
+    assert [said["content"] for said in messages] == [question, answer, "two"]
 
 
 def test_chinese_and_two_models_side_by_side(open_page):
@@ -132,6 +270,48 @@ def test_stopping_a_long_answer(open_page, site):
     assert page.inner_text("#status").startswith("Stopped")
 
 
+def test_tokens_are_counted_by_the_server(open_page):
+    page = open_page()
+    page.evaluate(FED)
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one")
+    told(page, "3 tokens")
+    feed(page, " two")
+    told(page, "6 tokens")
+    assert page.evaluate("asked.stream_options.continuous_usage_stats")
+    page.keyboard.press("Escape")
+    told(page, "Stopped · 6 tokens")
+
+
+def test_what_came_is_told_however_little_it_is(open_page):
+    page = open_page()
+    page.fill("#max_tokens", "1")
+    page.fill("#input", "def")
+    page.click("#send")
+    told(page, "1 token · ")
+    assert page.inner_text("#status").endswith("length reached")
+    page.evaluate(FED)
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one")
+    page.wait_for_selector(".new:has-text('one')")
+    page.keyboard.press("Escape")
+    idle(page)
+    assert page.inner_text("#status") == "Stopped · 3 tokens"
+
+
+def test_an_empty_answer_is_an_answer(open_page):
+    page = open_page(locale="zh-CN")
+    page.evaluate(FED)
+    page.click("#mode-chat")
+    page.fill("#input", "one")
+    page.press("#input", "Enter")
+    feed(page, "", end=True)
+    told(page, "3 个词元 · ")
+    assert shown(page) == ["one", "（空）"]
+
+
 def test_probabilities_of_tokens(open_page, site):
     if "logprobs" not in site.engine("small").facts["supported"]:
         pytest.skip("the engine has no log probabilities yet")
@@ -152,6 +332,124 @@ def test_probabilities_of_tokens(open_page, site):
     shot(page, "probabilities")
     tokens.nth(2).focus()
     assert page.locator("#bubble").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "marked"),
+    [
+        ("r", ["red"], 0),
+        (" the cat the", ["the", "cat", "the"], 0),
+        ("\ufeffab", ["\ufeff", "a", "b"], 3),
+        ("bytes: é", ["bytes:", " ", r"bytes:\xc3", r"bytes:\xa9"], 3),
+    ],
+)
+def test_all_of_the_text_is_shown_whatever_its_tokens_are(open_page, text, tokens, marked):
+    script = """async ([text, tokens]) => {
+        const { Writer, recordsOf } = await import("/page/tokens.js");
+        const place = document.createElement("p");
+        const writer = new Writer(place);
+        writer.add(text, recordsOf({ tokens, token_logprobs: tokens.map(() => -1), top_logprobs: null }));
+        writer.end();
+        return [place.textContent, place.children.length];
+    }"""
+    assert open_page().evaluate(script, [text, tokens]) == [text, marked]
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_what_a_stop_text_leaves_of_the_first_token_is_shown(open_page, site, probabilities):
+    (*_, token) = site.post("/tokenize", {"model": "small", "prompt": "print"}).json()["tokens"]
+    text = site.post("/detokenize", {"model": "small", "tokens": [token]}).json()["prompt"]
+    assert len(text) > 1
+    page = open_page()
+
+    def only(route: Any) -> None:
+        body = json.loads(route.request.post_data)
+        route.continue_(post_data=json.dumps({**body, "logit_bias": {str(token): 100}}))
+
+    page.route("**/v1/**completions", only)
+    page.set_checked("#probabilities", probabilities)
+    page.fill("#stop_text", text[1:])
+    page.fill("#input", "def")
+    page.click("#send")
+    page.wait_for_selector(".new:not(.writing)", state="attached")
+    idle(page)
+    assert page.locator(".new").text_content() == text[0]
+
+
+def test_models_that_are_not_chosen_leave_the_length_alone(open_page):
+    page = open_page()
+    assert page.input_value("#max_tokens") == "64"
+    page.check("#models input[value='长模型']")
+    page.uncheck("#models input[value='small']")
+    page.fill("#max_tokens", "300")
+    page.evaluate(FED)
+    page.evaluate("document.querySelector('#models input').id = 'before'")
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one", end=True)
+    page.wait_for_selector("#before", state="detached")
+    assert page.input_value("#max_tokens") == "300"
+
+
+def test_input_methods_and_languages_leave_edits_and_answers_alone(open_page):
+    page = open_page()
+    talk(page, "one")
+    page.click(".turn.user .tools button >> nth=0")
+    page.fill(".turn.user textarea", "今天")
+    page.locator(".turn.user textarea").evaluate(COMPOSED_ESCAPE)
+    page.click("#language")
+    assert page.input_value(".turn.user textarea") == "今天"
+    assert page.locator(".turn.user .tools button").all_inner_texts() == ["重新发送", "取消"]
+    page.evaluate(FED)
+    page.press(".turn.user textarea", "Enter")
+    page.wait_for_selector(".writing", state="attached")
+    page.locator("#input").evaluate(COMPOSED_ESCAPE)
+    feed(page, "好", end=True)
+    told(page, "3 个词元 · ")
+    page.locator(".turn.user textarea").wait_for(state="detached")
+    assert page.locator(".turn.user .said").text_content() == "今天"
+
+
+def test_what_is_written_during_an_answer_stays(open_page):
+    page = open_page()
+    page.evaluate(FED)
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one")
+    page.fill("#input", "my next text")
+    feed(page, " two", end=True)
+    told(page, "6 tokens")
+    idle(page)
+    assert page.input_value("#input") == "my next text"
+    assert page.locator(".text").text_content() == "def one two"
+    page.fill("#input", "def")
+    for last in ("one", "two"):
+        page.evaluate("window.feed = null")
+        page.keyboard.press("Alt+KeyR") if last == "two" else page.click("#send")
+        feed(page, last, end=True)
+        until(lambda last=last: page.wait_for_timeout(20) or page.input_value("#input") == f"def{last}")
+
+
+def test_a_number_that_cannot_be_read_is_said(open_page):
+    page = open_page(locale="zh-CN")
+    page.fill("#temperature", "")
+    page.locator("#temperature").press_sequentially("1e")
+    page.fill("#input", "def")
+    page.click("#send")
+    assert page.inner_text("#status") == "“温度（0 为最可能）”应为数字，例如 0.5。"
+    assert page.locator(".new").count() == 0
+
+
+def test_copying_where_pages_have_no_clipboard(open_page):
+    """As over HTTP from another machine."""
+    page = open_page()
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    (question, _) = talk(page, "今天\n one")
+    page.click(".turn.user .tools button >> nth=1")
+    assert page.inner_text(".turn.user .tools button >> nth=1") == "Copied"
+    page.focus("#input")
+    page.keyboard.press("Control+KeyV")
+    assert page.input_value("#input") == question == "今天\n one"
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])

@@ -201,6 +201,16 @@ def test_translations_with_alternatives_and_doubt(open_tasks: Any) -> None:
     assert "max_length" in page.inner_text("#task-status") and page.locator(".result").count() == 0
 
 
+def test_a_number_that_cannot_be_read_is_said(open_tasks: Any) -> None:
+    page = open_tasks("translate")
+    page.fill("#task-input", TEXTS["translation"])
+    page.locator("#task-max_length").press_sequentially("1e")
+    page.keyboard.press("Control+Enter")
+    assert page.inner_text("#task-status") == "Length (tokens): write a number, such as 0.5."
+    page.fill("#task-max_length", "5")
+    assert run(page)[0]["max_length"] == 5
+
+
 def test_ranking_and_vectors(open_tasks: Any) -> None:
     page = open_tasks("rerank")
     page.fill("#task-query", "今天")
@@ -215,6 +225,10 @@ def test_ranking_and_vectors(open_tasks: Any) -> None:
     assert f"{len(results[0]['embedding'])} numbers" in page.locator(".note").nth(1).inner_text()
     cells = page.locator(".cosines td").all_inner_texts()
     assert len(cells) == 9 and [cells[n] for n in (0, 1, 4, 8)] == ["1.00"] * 4
+    # In UTF-16 the face would be cut in half.
+    page.fill("#task-input", f"{'a' * 23}😀 the\n今天")
+    run(page)
+    assert page.locator(".cosines tr:nth-child(2) th").inner_text() == f"1 {'a' * 23}😀"
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])

@@ -90,20 +90,28 @@ class Choices:
         choices = [{"index": place, **self._whole(choice)} for place, choice in enumerate(kept)]
         return {**self._head(False), "choices": choices, "usage": self.usage()}
 
-    async def events(self, include_usage: bool) -> AsyncIterator[dict[str, Any] | str]:
-        """The events of a stream; a fault of the engine ends it with an ``error`` event and no [DONE]."""
-        blank = {"usage": None} if include_usage else {}
+    async def events(self, include_usage: bool, continuous: bool) -> AsyncIterator[dict[str, Any] | str]:
+        """The events of a stream; a fault of the engine ends it with an ``error`` event and no [DONE].
+
+        With ``continuous`` every event has the usage so far, with ``include_usage`` the last one has it.
+        """
+
+        def usage() -> dict[str, Any]:
+            if continuous:
+                return {"usage": self.usage()}
+            return {"usage": None} if include_usage else {}
+
         for index, choice in enumerate(self._choices):
             # With log probabilities the echo waits for those of the prompt.
             first: dict[str, Any] = {"text": choice.echo} if choice.echo and not self._wants_logprobs else {}
             if self._shape == "chat":
                 first = {"delta": {"role": "assistant", "content": ""}}
             if first:
-                yield {**self._head(True), "choices": [self._part(index, first, None, None)], **blank}
+                yield {**self._head(True), "choices": [self._part(index, first, None, None)], **usage()}
         try:
             async for index, piece in self._pieces():
                 for part in self._parts(index, piece):
-                    yield {**self._head(True), "choices": [part], **blank}
+                    yield {**self._head(True), "choices": [part], **usage()}
         except EngineFault as fault:
             yield ApiError(fault.status, str(fault)).body()
             return

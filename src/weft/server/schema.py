@@ -1,8 +1,8 @@
 """The fields of OpenAI's requests that this server understands; any other field is refused.
 
-``top_k``, ``min_p``, ``repetition_penalty``, ``min_tokens``, ``stop_token_ids`` and ``ignore_eos`` are
-extensions. Fields that would change the answer in a way this server cannot give are accepted only with
-the value that changes nothing.
+``top_k``, ``min_p``, ``repetition_penalty``, ``min_tokens``, ``stop_token_ids``, ``ignore_eos`` and
+``continuous_usage_stats`` are extensions. Fields that would change the answer in a way this server cannot
+give are accepted only with the value that changes nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class StreamOptions(Strict):
     """What a stream tells besides text."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: Annotated[bool | None, neutral(False)] = None
 
 
@@ -96,6 +97,11 @@ class Sampling(Strict):
     def include_usage(self) -> bool:
         """Whether a stream ends with the count of its tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every event of a stream has the count of the tokens so far."""
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, by the names of :class:`weft.engine.SamplingParams`; what is off is left out.

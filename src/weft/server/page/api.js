@@ -43,7 +43,9 @@ export async function post(path, body, signal) {
 
 // The JSON events of a streamed answer. Raises ApiError, also for an error that comes in the middle.
 export async function* stream(path, body, signal) {
-  const response = await send(path, { ...body, stream: true, stream_options: { include_usage: true } }, signal);
+  // One event may hold several tokens: only the server can count them.
+  const counted = { stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } };
+  const response = await send(path, { ...body, ...counted }, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {

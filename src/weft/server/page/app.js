@@ -60,6 +60,8 @@ async function queue() {
 }
 
 document.addEventListener("keydown", (event) => {
+  // Keys of an input method are its own.
+  if (event.isComposing) return;
   if (event.key === "Escape") (mode === "tasks" ? tasks : chat).stop();
   if (event.altKey && event.code === "KeyR") {
     event.preventDefault();

@@ -7,14 +7,18 @@ import { stream } from "./api.js";
 import { sentence } from "./complaint.js";
 import { at, button, copier, download, element } from "./elements.js";
 import { words } from "./language.js";
-import { chosen, settings, writeModels } from "./settings.js";
+import { chosen, settings, unread, writeModels } from "./settings.js";
 import { Writer, recordsOf } from "./tokens.js";
 
 const ALTERNATIVES = 5;
+const LEAST_SECONDS = 0.25;
 
 let chat = false;
 let turns = [];
 let lastPrompt = null;
+let editing = null;
+// The continued text as it was put into the box: what somebody wrote there is left alone.
+let filled = null;
 let controller = null;
 let finished = () => {};
 
@@ -44,27 +48,27 @@ function busy(on) {
   for (const mode of document.querySelectorAll("header .switch button")) mode.disabled = on;
 }
 
-// What the stream of one model writes into its place; gives {text, tokens, seconds, ended}, which the place
-// has as `told` from the start, for the speed while it is written.
+// What the stream of one model writes into its place, which has {text, tokens, timed, seconds, ended} as `told`
+// from the start, for the speed while it is written: `timed` of its tokens came in the seconds behind the first ones.
 async function generate(path, body, place) {
   const writer = new Writer(place);
   const scroller = at("transcript");
-  const told = { text: "", tokens: 0, seconds: 0, ended: "" };
+  const told = { text: "", tokens: 0, timed: 0, seconds: 0, ended: "" };
   place.told = told;
-  let first = 0;
+  let first = null;
   place.classList.add("writing");
   try {
     for await (const event of stream(path, body, controller.signal)) {
-      if (event.usage) told.tokens = event.usage.completion_tokens;
+      told.tokens = event.usage.completion_tokens;
       const choice = event.choices[0];
       if (!choice) continue;
       const piece = choice.text ?? choice.delta?.content ?? "";
       const records = choice.logprobs ? recordsOf(choice.logprobs) : null;
       if (choice.finish_reason) told.ended = choice.finish_reason;
       if (!piece && !records?.length) continue;
-      first ||= performance.now();
-      if (!event.usage) told.tokens += records?.length || 1;
-      told.seconds = (performance.now() - first) / 1000;
+      first ??= { time: performance.now(), tokens: told.tokens };
+      told.timed = told.tokens - first.tokens;
+      told.seconds = (performance.now() - first.time) / 1000;
       const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
       writer.add(piece, records);
       if (follow) scroller.scrollTop = scroller.scrollHeight;
@@ -74,26 +78,31 @@ async function generate(path, body, place) {
     place.classList.remove("writing");
     told.text = writer.text;
   }
-  return told;
 }
 
-// Ask every chosen model; bodyOf(model) and placeOf(model) say what and where. Gives texts by model.
+// Asks every model that has a place; bodyOf(model) says what.
 async function askAll(path, bodyOf, places) {
   controller = new AbortController();
   busy(true);
   status(words().waiting);
   const started = performance.now();
   const ticker = setInterval(() => status(speed(places)), 250);
-  const results = await Promise.allSettled(
-    Object.entries(places).map(([model, place]) => ask(path, bodyOf(model), place)));
+  const failures = new Map();
+  await Promise.all(Object.entries(places).map(([model, place]) =>
+    ask(path, bodyOf(model), place).catch((error) => failures.set(model, error))));
   clearInterval(ticker);
   controller = null;
   busy(false);
-  const failed = results.find((result) => result.status === "rejected")?.reason;
-  if (failed?.name === "AbortError") status(`${words().stopped} · ${speed(places)}`);
-  else if (failed) status(sentence(failed), true);
+  const faults = [...failures].filter(([, error]) => error.name !== "AbortError");
+  if (faults.length) status(sentences(faults, Object.keys(places).length > 1), true);
+  else if (failures.size) status(`${words().stopped} · ${speed(places)}`);
   else status(`${speed(places)} · ${((performance.now() - started) / 1000).toFixed(1)} s${lengthNote(places)}`);
   finished();
+}
+
+// What went wrong with each model, by its name where several were asked.
+function sentences(faults, several) {
+  return faults.map(([model, error]) => `${several ? `${model}: ` : ""}${sentence(error)}`).join(" ");
 }
 
 async function ask(path, body, place) {
@@ -104,17 +113,35 @@ async function ask(path, body, place) {
 }
 
 function speed(places) {
-  const told = Object.values(places).map((place) => place.told).filter((each) => each?.tokens > 1);
+  const told = Object.values(places).map((place) => place.told);
   const tokens = told.reduce((sum, each) => sum + each.tokens, 0);
-  const rate = told.reduce((sum, each) => sum + (each.tokens - 1) / Math.max(each.seconds, 1e-3), 0);
-  return rate ? words().tokens(tokens, rate.toFixed(1)) : words().waiting;
+  // While it is written a moment is no measure: what waited for the page comes at once.
+  const measured = told.filter((each) => !controller || each.seconds > LEAST_SECONDS);
+  const rate = measured.reduce((sum, each) => sum + each.timed / Math.max(each.seconds, 1e-3), 0);
+  return controller && !tokens ? words().waiting : words().tokens(tokens, rate && rate.toFixed(1));
 }
 
 function lengthNote(places) {
-  return Object.values(places).some((place) => place.told?.ended === "length") ? ` · ${words().length}` : "";
+  return Object.values(places).some((place) => place.told.ended === "length") ? ` · ${words().length}` : "";
 }
 
+// Whether a model wrote something or came to its end: an answer may be empty.
+const answered = (place) => Boolean(place.told.text || place.told.ended);
+
+// Whether models may be asked now; says what is missing.
+function ready() {
+  if (controller) return false;
+  const wrong = unread();
+  if (!chosen().length) status(words().noModel, true);
+  else if (wrong) status(words().noNumber(words()[wrong]), true);
+  else return true;
+  return false;
+}
+
+// Where no model answers, the continuation before stays.
 async function complete(prompt) {
+  if (!ready()) return;
+  const before = { prompt: lastPrompt, shown: [...at("transcript").childNodes] };
   lastPrompt = prompt;
   const models = chosen();
   const places = {};
@@ -124,7 +151,14 @@ async function complete(prompt) {
     return text;
   }));
   await askAll("/v1/completions", (model) => ({ ...settings(), model, prompt }), places);
-  if (models.length === 1) at("input").value = prompt + (places[models[0]].told?.text ?? "");
+  if (!Object.values(places).some(answered)) {
+    lastPrompt = before.prompt;
+    at("transcript").replaceChildren(...before.shown);
+    busy(false);
+  } else if (models.length === 1 && [prompt, filled].includes(at("input").value)) {
+    at("input").value = prompt + places[models[0]].told.text;
+    filled = at("input").value;
+  }
 }
 
 // A column for each model; places[model] becomes where its text goes.
@@ -151,16 +185,17 @@ function messagesFor(model) {
 function draw() {
   const shown = turns.map((turn, index) => {
     const box = element("div", `turn ${turn.role}`);
-    if (turn.role === "user") {
+    if (editing?.index === index) {
+      box.append(editing.area, editTools());
+    } else if (turn.role === "user") {
       box.append(element("div", "who", words().user), element("div", "said", turn.content));
-      box.append(tools([["edit", () => edit(index, box)]], turn.content));
+      box.append(tools([["edit", () => edit(index)]], turn.content));
     } else {
       const models = Object.keys(turn.answers);
       const row = element("div", models.length > 1 ? "columns" : "");
       for (const model of models) {
         const column = element("div", "column");
-        const said = turn.places?.[model] ?? element("div", "said", turn.answers[model]);
-        said.className = "said";
+        const said = turn.answers[model] ? turn.places[model] : element("div", "said", words().emptyAnswer);
         column.append(element("div", "who", model), said, tools([], turn.answers[model]));
         row.append(column);
       }
@@ -176,24 +211,44 @@ function tools(buttons, text) {
   return element("div", "tools", ...buttons.map(([name, act]) => button("plain small", words()[name], act)), copier(words(), text));
 }
 
-function edit(index, box) {
+function editTools() {
+  return element("div", "tools",
+    button("small primary", words().save, save), button("small plain", words().cancel, cancel));
+}
+
+function edit(index, text = turns[index].content) {
   if (controller) return;
   const area = element("textarea", "");
-  area.value = turns[index].content;
-  const save = () => { turns = turns.slice(0, index); converse(area.value); };
-  const bar = element("div", "tools",
-    button("small primary", words().save, save), button("small plain", words().cancel, draw));
+  area.value = text;
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); save(); }
-    if (event.key === "Escape") { event.stopPropagation(); draw(); }
+    if (event.isComposing || controller) return;
+    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); save(); }
+    if (event.key === "Escape") { event.stopPropagation(); cancel(); }
   });
-  box.replaceChildren(area, bar);
+  editing = { index, area };
+  draw();
   area.focus();
 }
 
-async function converse(text) {
+function cancel() {
+  if (controller) return;
+  editing = null;
+  draw();
+}
+
+async function save() {
+  const { index, area } = editing;
+  const text = area.value;
+  if (!text || !ready()) return;
+  editing = null;
+  if (!await converse(turns.slice(0, index), text)) edit(index, text);
+}
+
+// Says `text` behind the turns `front`; false where no model answers: then the turns are what they were.
+async function converse(front, text) {
   const models = chosen();
-  turns.push({ role: "user", content: text });
+  const before = turns;
+  turns = [...front, { role: "user", content: text }];
   draw();
   const places = {};
   const box = element("div", "turn assistant");
@@ -201,38 +256,37 @@ async function converse(text) {
   at("transcript").append(box);
   box.scrollIntoView({ block: "end" });
   await askAll("/v1/chat/completions", (model) => ({ ...settings(), model, messages: messagesFor(model) }), places);
-  const answers = Object.fromEntries(models.map((model) => [model, places[model].told?.text ?? ""]));
-  if (Object.values(answers).some(Boolean)) {
+  const able = models.filter((model) => answered(places[model]));
+  if (able.length) {
+    const answers = Object.fromEntries(able.map((model) => [model, places[model].told.text]));
     turns.push({ role: "assistant", answers, places });
   } else {
-    turns.pop();
-    if (!at("input").value) at("input").value = text;
+    turns = before;
   }
   draw();
   busy(false);
   at("input").focus();
+  return able.length > 0;
 }
 
-function send() {
+async function send() {
   const text = at("input").value;
-  if (controller || !chosen().length || (chat && !text)) return;
+  if ((chat && !text) || !ready()) return;
   if (!chat) { complete(text); return; }
   at("input").value = "";
-  converse(text);
+  // What was written meanwhile stays behind it.
+  if (!await converse(turns, text)) at("input").value = [text, at("input").value].filter(Boolean).join("\n");
 }
 
 export function again() {
-  if (controller) return;
   if (!chat) { if (lastPrompt !== null) complete(lastPrompt); return; }
   const place = turns.findLastIndex((turn) => turn.role === "user");
-  if (place < 0) return;
-  const text = turns[place].content;
-  turns = turns.slice(0, place);
-  converse(text);
+  if (place >= 0 && ready()) converse(turns.slice(0, place), turns[place].content);
 }
 
 function clear() {
   turns = [];
+  editing = null;
   lastPrompt = null;
   at("transcript").replaceChildren();
   status("");
@@ -271,7 +325,7 @@ export function install(whenFinished) {
     if (event.key === "Enter" && (chat ? !event.shiftKey : event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); }
     if (event.key === "ArrowUp" && chat && !at("input").value) {
       const place = turns.findLastIndex((turn) => turn.role === "user");
-      if (place >= 0) { event.preventDefault(); edit(place, at("transcript").children[place]); }
+      if (place >= 0) { event.preventDefault(); edit(place); }
     }
   });
   at("stop").addEventListener("click", stop);

@@ -19,9 +19,25 @@ export function button(className, text, act) {
 // A button that puts a text into the clipboard and says so.
 export function copier(said, text) {
   return button("plain small", said.copy, async (event) => {
-    await navigator.clipboard.writeText(text);
-    event.target.textContent = said.copied;
+    if (await intoClipboard(text)) event.target.textContent = said.copied;
   });
+}
+
+// Browsers give the clipboard to pages over HTTPS alone; over HTTP what is selected can be copied.
+async function intoClipboard(text) {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(text);
+    return true;
+  }
+  const focused = document.activeElement;
+  const area = element("textarea", "");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  focused.focus();
+  return copied;
 }
 
 export function download(name, type, content) {

@@ -13,6 +13,9 @@ const boxes = () => [...document.querySelectorAll("#models input")];
 
 export const chosen = () => boxes().filter((input) => input.checked).map((input) => input.value);
 
+// The first number that cannot be read, "1,5" say: its field gives it as if it were empty.
+export const unread = () => NUMBERS.find((name) => at(name).validity.badInput);
+
 export function settings() {
   const body = {};
   for (const name of NUMBERS) {
@@ -33,8 +36,8 @@ export function listModels(known) {
     input.dataset.loaded = model.loaded;
     return element("label", "check", input, element("span", "", model.id, " ", element("small", "")));
   }));
-  // What no chosen model could hold would only be refused.
-  const shortest = Math.min(...known.map((model) => model.max_model_len ?? Infinity));
+  // What a chosen model cannot hold would only be refused.
+  const shortest = Math.min(...known.filter((model) => before.has(model.id)).map((model) => model.max_model_len ?? Infinity));
   if (Number(at("max_tokens").value) >= shortest) at("max_tokens").value = Math.max(1, Math.floor(shortest / 2));
   at("probabilities").disabled = !known.some((model) => model.supported?.includes("logprobs"));
   writeModels();

@@ -43,12 +43,13 @@ export function drawFields(task, languages) {
   translate(at("task-fields"));
 }
 
-// The body without its model; the name of a field that is empty and must not be.
+// The body without its model; the name of a field that is empty and must not be, or of a number that cannot be read.
 export function readFields(task) {
   const body = {};
   for (const field of TASKS[task]) {
     const control = at(idOf(field));
     if (!control) continue;
+    if (control.validity.badInput) return { unread: field };
     const given = valueOf(field, control);
     if (given !== null) body[field] = given;
     else if (!OPTIONAL.includes(field)) return { empty: field };

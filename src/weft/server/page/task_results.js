@@ -148,7 +148,7 @@ function vector(record) {
 function similarities(inputs, records) {
   const dot = (one, other) => one.embedding.reduce((sum, number, index) => sum + number * other.embedding[index], 0);
   const head = element("tr", "", element("th", ""), ...records.map((_, index) => element("th", "", index + 1)));
-  const rows = records.map((record, index) => element("tr", "", element("th", "", `${index + 1} ${inputs[index].title.slice(0, 24)}`),
+  const rows = records.map((record, index) => element("tr", "", element("th", "", `${index + 1} ${new CodePoints(inputs[index].title).slice(0, 24)}`),
     ...records.map((other) => element("td", "", dot(record, other).toFixed(2)))));
   return element("section", "result", element("p", "note", words().similarity), element("table", "cosines", element("tbody", "", head, ...rows)));
 }

@@ -88,10 +88,10 @@ function busy(on) {
 
 export async function run() {
   if (controller || !known.length) return;
-  const { body, empty } = readFields(task);
-  if (empty) {
-    status(words().emptyField(words()[empty]), true);
-    focusOn(empty);
+  const { body, empty, unread } = readFields(task);
+  if (empty || unread) {
+    status(empty ? words().emptyField(words()[empty]) : words().noNumber(words()[unread]), true);
+    focusOn(empty ?? unread);
     return;
   }
   controller = new AbortController();

@@ -15,16 +15,19 @@ export function recordsOf(logprobs) {
 }
 
 function bytesOf(token) {
-  if (!token.startsWith("bytes:")) return [...new TextEncoder().encode(token)];
+  if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(token)) return [...new TextEncoder().encode(token)];
   return token.slice(6).split("\\x").slice(1).map((digits) => parseInt(digits, 16));
 }
+
+// A byte order mark is text like any other.
+const decoder = () => new TextDecoder("utf-8", { ignoreBOM: true });
 
 export class Writer {
   constructor(place) {
     this.place = place;
     this.text = "";
     this.spelled = "";
-    this.decoder = new TextDecoder();
+    this.decoder = decoder();
     this.waiting = [];
     this.partial = [];
   }
@@ -34,6 +37,7 @@ export class Writer {
     this.text += piece;
     if (!records) {
       if (piece) this.place.append(piece);
+      this.spelled += piece;
       return;
     }
     this.waiting.push(...records);
@@ -55,7 +59,7 @@ export class Writer {
       return true;
     }
     // The token is unread again: a part of a character before it stays.
-    this.decoder = new TextDecoder();
+    this.decoder = decoder();
     this.decoder.decode(new Uint8Array(this.partial), { stream: true });
     // Where other text follows, it has none itself: the end of a turn, for instance.
     return last || this.text.length > this.spelled.length;
@@ -63,7 +67,6 @@ export class Writer {
 
   // The answer is over: what no token accounts for is shown plainly.
   end() {
-    if (!this.spelled && !this.waiting.length) return;
     while (this.waiting.length && this.spell(this.waiting[0], true)) this.waiting.shift();
     if (this.spelled.length < this.text.length) this.place.append(this.text.slice(this.spelled.length));
   }

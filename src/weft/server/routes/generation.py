@@ -171,7 +171,7 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         if taken is None:
             close()
             return Response(status_code=499)
-        events = choices.events(job.body.include_usage)
+        events = choices.events(job.body.include_usage, job.body.continuous_usage)
         return EventStream(events, close, front.limits.send_seconds)
     try:
         whole = await unless_gone(choices.whole(), request.receive)
