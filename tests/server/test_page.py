@@ -301,6 +301,26 @@ def test_what_came_is_told_however_little_it_is(open_page):
     assert page.inner_text("#status") == "Stopped · 3 tokens"
 
 
+def test_a_fast_answer_is_followed_without_a_layout_for_every_event(open_page):
+    page = open_page()
+    page.evaluate(FED)
+    page.fill("#input", "def")
+    page.click("#send")
+    feed(page, " one")
+    page.evaluate("""() => {
+        const place = document.getElementById("transcript");
+        const { get } = Object.getOwnPropertyDescriptor(Element.prototype, "scrollHeight");
+        window.measured = 0;
+        Object.defineProperty(place, "scrollHeight", { get() { measured += 1; return get.call(place); } });
+        for (let line = 0; line < 400; line += 1) feed("\\n");
+    }""")
+    feed(page, " two", end=True)
+    told(page, "1206 tokens")
+    assert page.evaluate("measured") < 400
+    end = "(place) => place.scrollHeight - place.scrollTop - place.clientHeight < 2 && place.scrollTop > 0"
+    until(lambda: page.wait_for_timeout(20) or page.locator("#transcript").evaluate(end))
+
+
 def test_an_empty_answer_is_an_answer(open_page):
     page = open_page(locale="zh-CN")
     page.evaluate(FED)

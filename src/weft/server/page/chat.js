@@ -48,11 +48,23 @@ function busy(on) {
   for (const mode of document.querySelectorAll("header .switch button")) mode.disabled = on;
 }
 
+// Keeps the end of the transcript in sight where it is. Once a frame: measuring lays all of the text out anew.
+let following = false;
+function follow() {
+  if (following) return;
+  following = true;
+  const scroller = at("transcript");
+  const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+  requestAnimationFrame(() => {
+    following = false;
+    if (near) scroller.scrollTop = scroller.scrollHeight;
+  });
+}
+
 // What the stream of one model writes into its place, which has {text, tokens, timed, seconds, ended} as `told`
 // from the start, for the speed while it is written: `timed` of its tokens came in the seconds behind the first ones.
 async function generate(path, body, place) {
   const writer = new Writer(place);
-  const scroller = at("transcript");
   const told = { text: "", tokens: 0, timed: 0, seconds: 0, ended: "" };
   place.told = told;
   let first = null;
@@ -69,9 +81,8 @@ async function generate(path, body, place) {
       first ??= { time: performance.now(), tokens: told.tokens };
       told.timed = told.tokens - first.tokens;
       told.seconds = (performance.now() - first.time) / 1000;
-      const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+      follow();
       writer.add(piece, records);
-      if (follow) scroller.scrollTop = scroller.scrollHeight;
     }
   } finally {
     writer.end();
