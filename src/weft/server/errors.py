@@ -118,8 +118,8 @@ def _begins_with(fields: Sequence[str], message: str) -> str | None:
 
 def _explain(error: RequestValidationError, known: Sequence[str]) -> ApiError:
     # Of the members of a union, which are tried in turn, the one that fitted furthest says what is wrong.
-    first = error.errors()[0]
-    alike = [one for one in error.errors() if one["loc"][1:2] == first["loc"][1:2]]
+    found = error.errors()
+    alike = (one for one in found if one["loc"][1:2] == found[0]["loc"][1:2])
     first = max(alike, key=lambda one: len(one["loc"]))
     place = [str(part) for part in first["loc"][1:]]
     if first["type"] == "json_invalid":
