@@ -160,10 +160,14 @@ def test_a_conversation_stays_where_no_model_answers(open_page):
     assert shown(page) == before and page.input_value("#input") == ""
     page.click(".turn.user .tools button >> nth=0")
     page.fill(".turn.user textarea", "ONE")
-    page.press(".turn.user textarea", "Enter")
-    page.wait_for_selector(".turn.user textarea")
-    assert page.input_value(".turn.user textarea") == "ONE"
-    page.press(".turn.user textarea", "Escape")
+    page.click(".turn.user:nth-child(3) .tools button >> nth=0")
+    page.fill(".turn.user:nth-child(3) textarea", "TWO")
+    edits = page.locator(".turn.user textarea")
+    edits.nth(0).press("Enter")
+    page.wait_for_selector(".turn.user:nth-child(5)")
+    assert [edits.nth(place).input_value() for place in range(2)] == ["ONE", "TWO"]
+    for place in (1, 0):
+        edits.nth(place).press("Escape")
     assert shown(page) == before
     page.fill("#input", "four")
     page.press("#input", "Enter")

@@ -16,7 +16,8 @@ const LEAST_SECONDS = 0.25;
 let chat = false;
 let turns = [];
 let lastPrompt = null;
-let editing = null;
+// The text areas of turns that are being edited, by the turns' places.
+let editing = new Map();
 // The continued text as it was put into the box: what somebody wrote there is left alone.
 let filled = null;
 let controller = null;
@@ -196,8 +197,8 @@ function messagesFor(model) {
 function draw() {
   const shown = turns.map((turn, index) => {
     const box = element("div", `turn ${turn.role}`);
-    if (editing?.index === index) {
-      box.append(editing.area, editTools());
+    if (editing.has(index)) {
+      box.append(editing.get(index), editTools(index));
     } else if (turn.role === "user") {
       box.append(element("div", "who", words().user), element("div", "said", turn.content));
       box.append(tools([["edit", () => edit(index)]], turn.content));
@@ -222,37 +223,43 @@ function tools(buttons, text) {
   return element("div", "tools", ...buttons.map(([name, act]) => button("plain small", words()[name], act)), copier(words(), text));
 }
 
-function editTools() {
+function editTools(index) {
   return element("div", "tools",
-    button("small primary", words().save, save), button("small plain", words().cancel, cancel));
+    button("small primary", words().save, () => save(index)), button("small plain", words().cancel, () => cancel(index)));
 }
 
-function edit(index, text = turns[index].content) {
+function edit(index) {
   if (controller) return;
+  if (!editing.has(index)) editing.set(index, editor(index));
+  draw();
+  editing.get(index).focus();
+}
+
+function editor(index) {
   const area = element("textarea", "");
-  area.value = text;
+  area.value = turns[index].content;
   area.addEventListener("keydown", (event) => {
     if (event.isComposing || controller) return;
-    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); save(); }
-    if (event.key === "Escape") { event.stopPropagation(); cancel(); }
+    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); save(index); }
+    if (event.key === "Escape") { event.stopPropagation(); cancel(index); }
   });
-  editing = { index, area };
-  draw();
-  area.focus();
+  return area;
 }
 
-function cancel() {
+function cancel(index) {
   if (controller) return;
-  editing = null;
+  editing.delete(index);
   draw();
 }
 
-async function save() {
-  const { index, area } = editing;
-  const text = area.value;
+async function save(index) {
+  const text = editing.get(index).value;
   if (!text || !ready()) return;
-  editing = null;
-  if (!await converse(turns.slice(0, index), text)) edit(index, text);
+  const before = editing;
+  editing = new Map([...before].filter(([other]) => other < index));
+  if (await converse(turns.slice(0, index), text)) return;
+  editing = before;
+  edit(index);
 }
 
 // Says `text` behind the turns `front`; false where no model answers: then the turns are what they were.
@@ -297,7 +304,7 @@ export function again() {
 
 function clear() {
   turns = [];
-  editing = null;
+  editing.clear();
   lastPrompt = null;
   at("transcript").replaceChildren();
   status("");
