@@ -40,7 +40,7 @@ class Prompts:
         self, tokenizer: Tokenizer, context: int, vocabulary: int, start: Sequence[int] | None = None
     ):
         self.tokenizer, self.context, self._vocabulary = tokenizer, context, vocabulary
-        self._start = list(tokenizer.start_ids if start is None else start)
+        self.start = list(tokenizer.start_ids if start is None else start)
         self._spellings = sorted(
             (tokenizer.decode([index]) for index in tokenizer.special_ids), key=len, reverse=True
         )
@@ -53,7 +53,7 @@ class Prompts:
         Unicode.
         """
         if isinstance(prompt, str):
-            prompt = [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
+            prompt = [*self.start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
         return self._checked(list(prompt), room, param)
 
     def conversation(
