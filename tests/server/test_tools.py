@@ -300,6 +300,18 @@ def test_templates_that_loop_or_escape_are_one_sentence(foreign, template, said)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("template", [None, PLAIN, "{{ tools | tojson }}{{ messages | tojson }}"])
+def test_what_is_nested_too_deep_is_one_sentence(foreign, template):
+    deep = {"a": 1}
+    for _ in range(1200):
+        deep = {"a": deep}
+    call = {"function": {"name": "add", "arguments": deep}}
+    tool = {"type": "function", "function": {"name": "add", "parameters": deep}}
+    for messages, tools in (([{"role": "assistant", "tool_calls": [call]}], ()), (TALK[:1], [tool])):
+        with pytest.raises(DataError, match="nested too deep"):
+            foreign(template).conversation(messages, tools)
+
+
 def test_lengths_are_told(tiny_tokenizer):
     with pytest.raises(UsageError, match=r"20 tokens, but the context holds 16"):
         Prompts(tiny_tokenizer, 16, 512).text([5] * 20)

@@ -71,12 +71,21 @@ class Prompts:
         the template writes becomes special tokens: a message that spells ``<|im_end|>`` stays text and cannot
         end its turn. Raises as :meth:`text`, and DataError for messages that the template refuses.
         """
+        try:
+            ids = self._written(messages, tools, generate)
+        except RecursionError:
+            raise DataError("The messages or tools are nested too deep; make them flatter.") from None
+        return self._checked(ids, room, "messages")
+
+    def _written(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
+    ) -> list[int]:
         template = self.tokenizer.chat_template
         if template is None or template == CHATML_TEMPLATE:
             turns = [plain_turn(message) for message in with_tools(messages, tools)]
             ids = chat.encode(self.tokenizer, turns, add_generation_prompt=generate)
-            return self._checked([*self.tokenizer.start_ids, *ids], room, "messages")
-        return self._checked(self._by_template(template, messages, tools, generate), room, "messages")
+            return [*self.tokenizer.start_ids, *ids]
+        return self._by_template(template, messages, tools, generate)
 
     def _by_template(
         self, template: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
