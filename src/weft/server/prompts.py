@@ -80,7 +80,7 @@ class Prompts:
     def _written(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
     ) -> list[int]:
-        template = self.tokenizer.chat_template
+        template = self.tokenizer.template(tools=bool(tools))
         if template is None or template == CHATML_TEMPLATE:
             turns = [plain_turn(message) for message in with_tools(messages, tools)]
             ids = chat.encode(self.tokenizer, turns, add_generation_prompt=generate)
@@ -90,11 +90,6 @@ class Prompts:
     def _by_template(
         self, template: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
     ) -> list[int]:
-        names = {
-            "bos_token": self.tokenizer.decode(self.tokenizer.start_ids[:1]),
-            "eos_token": self.tokenizer.eos_token,
-            "pad_token": self.tokenizer.eos_token,
-        }
         if not reads(template, "tools"):
             messages, tools = with_tools(messages, tools), ()
             # A template without the word would leave calls out, and refuse the role of their results.
@@ -102,7 +97,7 @@ class Prompts:
         text = render(
             template,
             [self._disarmed(message) for message in messages],
-            names,
+            self.tokenizer.template_names,
             add_generation_prompt=generate,
             tools=[self._disarmed(tool) for tool in tools] or None,
             deadline=time.monotonic() + TEMPLATE_SECONDS,
