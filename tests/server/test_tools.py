@@ -308,6 +308,13 @@ NAMED = [
     {"name": "tool_use", "template": "{{ tools | tojson }}" + WRITING},
 ]
 BEGIN = {"__type": "AddedToken", "content": "<|im_end|>"}
+MARKED = (
+    "{% set x = 'outer' %}{% for m in messages %}\n"
+    "  {%- if m.role == 'assistant' %}\n"
+    "    {% generation %}\n{% set x = m.content %}{{ x }}<|im_end|>\n    {%- endgeneration %}\n"
+    "  {% else %}{{ m.content }}{{ x }}{% endif %}\n"
+    "{% endfor %}"
+)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +326,7 @@ BEGIN = {"__type": "AddedToken", "content": "<|im_end|>"}
         ({"chat_template": NAMED}, None, TOOLS),
         ({"chat_template": NAMED[:1]}, None, None),
         ({"chat_template": NAMED}, WRITING, None),
+        ({"chat_template": MARKED}, None, None),
         ({"chat_template": WRITING, "bos_token": "<|im_start|>"}, None, None),
         ({"chat_template": WRITING, "bos_token": BEGIN}, None, None),
         ({"chat_template": WRITING, "bos_token": None, "pad_token": "<|im_end|>"}, None, None),
