@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import numpy as np
@@ -14,6 +15,7 @@ from weft.checkpoint.gguf_vocabulary import vocabulary
 from weft.checkpoint.huggingface import save_model
 from weft.core.errors import CheckpointError, UsageError
 from weft.models.config import RopeScaling
+from weft.tokenizer import Tokenizer
 
 LLAMA = {"architecture": "LlamaForCausalLM", "qk_norm": False}
 
@@ -132,6 +134,19 @@ def test_the_vocabulary_is_the_tokenizers_own(exported, tiny_tokenizer):
     assert table["tokenizer.ggml.add_bos_token"] is True
     assert all(" " in merge for merge in table["tokenizer.ggml.merges"])
     assert "im_start" in table["tokenizer.chat_template"]
+
+
+def test_templates_and_the_token_that_begins_them_are_the_tokenizers(tiny_tokenizer):
+    content = json.dumps(json.loads(tiny_tokenizer.to_json()) | {"post_processor": None})
+    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
+    config = {"eos_token": "<|endoftext|>", "bos_token": "<|im_start|>", "chat_template": named}
+    table = vocabulary(Tokenizer(content, config), content, 512)
+    assert table["tokenizer.ggml.bos_token_id"] == tiny_tokenizer.token_id("<|im_start|>")
+    assert table["tokenizer.ggml.add_bos_token"] is False
+    assert table["tokenizer.chat_template"] == "plain"
+    assert table["tokenizer.chat_template.tool_use"] == "tools"
+    beside = vocabulary(Tokenizer(content, config, "beside"), content, 512)
+    assert beside["tokenizer.chat_template"] == "beside" and "tokenizer.chat_template.tool_use" not in beside
 
 
 def test_llama_models_turn_neighbours(exported):

@@ -176,6 +176,20 @@ def test_our_folder_opens_unchanged_and_continues_with_the_same_text(
     assert their_tokenizer.decode(generated[0]) == tiny_tokenizer.decode(tokens[0].tolist())
 
 
+def test_the_chat_template_beside_a_tokenizer_stays(
+    tmp_path: Path, tiny_decoder: Callable[..., Decoder], tiny_tokenizer: Tokenizer
+) -> None:
+    given, template = tmp_path / "given", "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    save_model(given, tiny_decoder(), tiny_tokenizer)
+    (given / "chat_template.jinja").write_text(template)
+    for name, tokenizer in (("copied", given), ("saved", Tokenizer.load(given))):
+        save_model(tmp_path / name, load_model(given), tokenizer)
+        assert Tokenizer.load(tmp_path / name).chat_template == template
+        their_tokenizer = AutoTokenizer.from_pretrained(tmp_path / name, local_files_only=True)
+        asked = [{"role": "user", "content": "hi"}]
+        assert their_tokenizer.apply_chat_template(asked, tokenize=False) == "[user] hi"
+
+
 def test_weights_come_back_bit_for_bit(tmp_path: Path, tiny_decoder: Callable[..., Decoder]) -> None:
     for tied in (True, False):
         model = tiny_decoder(tie_word_embeddings=tied)

@@ -255,6 +255,13 @@ def test_links_that_leave_the_folder(folder: Path, sharded: Path, tmp_path: Path
     assert "outside its folder" in refusal(folder)
 
 
+def test_a_template_from_outside_the_folder(folder: Path, tmp_path: Path) -> None:
+    """Whoever may ask a model could read any file of the machine in its prompts."""
+    (tmp_path / "secret").write_text("secret")
+    (folder / "chat_template.jinja").symlink_to(tmp_path / "secret")
+    assert "outside its folder" in refusal(folder)
+
+
 def test_a_folder_of_the_hugging_face_cache_opens(folder: Path, tmp_path: Path) -> None:
     """There every file is a link from snapshots/REVISION to blobs, and that is the one way out allowed."""
     snapshot, blobs = tmp_path / "models--a--b/snapshots/0123", tmp_path / "models--a--b/blobs"

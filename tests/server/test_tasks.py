@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from inline import Inline
 from servers import Server, running, until
 from tests import task_models
 from tests.task_models import TEXTS
@@ -189,6 +191,20 @@ def test_vectors_of_an_encoder(many: Server, runs: dict[str, Path]) -> None:
     assert "not trained for embed" in told["message"]
     ranked = many.post("/v1/rerank", {"model": "entities", "query": "今天", "documents": ["the", "今天"]})
     assert ranked.json()["results"][0]["index"] == 1
+
+
+def test_tokens_are_counted_as_encoders_read_them(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Also where the tokenizer puts nothing before a text, and the model reads an end of text there."""
+    run = tmp_path / "run"
+    shutil.copytree(runs["entities"], run)
+    for file in run.rglob("tokenizer.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    with running({"run": EngineOptions(str(run), "float32")}, backend=Inline) as server:
+        counted = server.post("/tokenize", {"model": "run", "prompt": "今天"}).json()
+        bare = {"model": "run", "prompt": "今天", "add_special_tokens": False}
+        read = server.post("/v1/embeddings", {"model": "run", "input": "今天"}).json()
+        assert counted["tokens"][1:] == server.post("/tokenize", bare).json()["tokens"]
+        assert counted["count"] == read["usage"]["prompt_tokens"]
 
 
 def test_each_kind_says_what_it_cannot_do(many: Server) -> None:

@@ -13,6 +13,7 @@ from weft.core.errors import DataError, UsageError
 from weft.server.prompts import Prompts, plain_turn, with_tools
 from weft.server.schema import ChatMessage, FunctionTool, ToolCall
 from weft.server.tools import CallReader, Tools
+from weft.tokenizer import Tokenizer
 
 NAMES = frozenset({"add", "weather"})
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "今"}}\n</tool_call>'
@@ -191,8 +192,6 @@ def foreign(tiny_tokenizer):
     """The tiny tokenizer with another maker's template."""
 
     def make(template: str) -> Prompts:
-        from weft.tokenizer import Tokenizer
-
         config = {"chat_template": template, "eos_token": "<|endoftext|>"}
         return Prompts(Tokenizer(tiny_tokenizer._content, config), 4096, 512)
 
@@ -305,6 +304,109 @@ def test_templates_that_loop_or_escape_are_one_sentence(foreign, template, said)
     with pytest.raises(DataError, match=said) as caught:
         foreign(template).conversation([{"role": "user", "content": "a"}])
     assert "\n" not in str(caught.value)
+
+
+WRITING = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content }}{{ pad_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}\n"
+)
+NAMED = [
+    {"name": "default", "template": WRITING},
+    {"name": "tool_use", "template": "{{ tools | tojson }}" + WRITING},
+]
+BEGIN = {"__type": "AddedToken", "content": "<|im_end|>"}
+MARKED = (
+    "{% set x = 'outer' %}{% for m in messages %}\n"
+    "  {%- if m.role == 'assistant' %}\n"
+    "    {% generation %}\n{% set x = m.content %}{{ x }}<|im_end|>\n    {%- endgeneration %}\n"
+    "  {% else %}{{ m.content }}{{ x }}{% endif %}\n"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "beside", "tools"),
+    [
+        ({}, WRITING, None),
+        ({"chat_template": "old {{ bos_token }}"}, WRITING, None),
+        ({"chat_template": NAMED}, None, None),
+        ({"chat_template": NAMED}, None, TOOLS),
+        ({"chat_template": NAMED[:1]}, None, None),
+        ({"chat_template": NAMED}, WRITING, None),
+        ({"chat_template": MARKED}, None, None),
+        ({"chat_template": WRITING, "bos_token": "<|im_start|>"}, None, None),
+        ({"chat_template": WRITING, "bos_token": BEGIN}, None, None),
+        ({"chat_template": WRITING, "bos_token": None, "pad_token": "<|im_end|>"}, None, None),
+    ],
+)
+def test_conversations_are_written_as_transformers_writes_them(
+    tmp_path, tiny_tokenizer, config, beside, tools
+):
+    """The tokenizer.json puts nothing before a text, and what is loaded and saved again writes the same."""
+    transformers = pytest.importorskip("transformers")
+    content = json.loads(tiny_tokenizer.to_json()) | {"post_processor": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"} | config
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if beside is not None:
+        (tmp_path / "chat_template.jinja").write_text(beside)
+    messages = [
+        {"role": "user", "content": "你好"},
+        {"role": "assistant", "content": "hi"},
+        {"role": "user", "content": "bye"},
+    ]
+    found = Tokenizer.load(tmp_path)
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "chat_template.jinja").write_text("of another tokenizer")
+    found.save(again)
+    for folder in (tmp_path, again):
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        expected = theirs.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=True
+        )
+        tokenizer = Tokenizer.load(folder)
+        ids = Prompts(tokenizer, 4096, 512).conversation(messages, tools or ())
+        assert tokenizer.decode(ids) == expected
+    assert Tokenizer.load(again).template(tools=True) == found.template(tools=True)
+
+
+def test_a_template_that_transformers_saved_is_read(tmp_path, tiny_tokenizer):
+    transformers = pytest.importorskip("transformers")
+    tiny_tokenizer.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    theirs.chat_template = WRITING
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert Tokenizer.load(tmp_path / "theirs").chat_template == WRITING
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (NAMED[1:], "none is named default"),
+        ([], "none is named default"),
+        ([{"name": "default"}], "name and template"),
+        (["default"], "name and template"),
+        ([{"name": [], "template": ""}], "name and template"),
+        ([{"name": "default", "template": 5}], "must be a text"),
+        ({"default": WRITING}, "must be a text"),
+    ],
+)
+def test_templates_of_other_shapes_are_refused(foreign, template, said):
+    with pytest.raises(DataError, match=said):
+        foreign(template).conversation([{"role": "user", "content": "a"}])
+
+
+@pytest.mark.parametrize("template", [None, PLAIN, "{{ tools | tojson }}{{ messages | tojson }}"])
+def test_what_is_nested_too_deep_is_one_sentence(foreign, template):
+    deep = {"a": 1}
+    for _ in range(1200):
+        deep = {"a": deep}
+    call = {"function": {"name": "add", "arguments": deep}}
+    tool = {"type": "function", "function": {"name": "add", "parameters": deep}}
+    for messages, tools in (([{"role": "assistant", "tool_calls": [call]}], ()), (TALK[:1], [tool])):
+        with pytest.raises(DataError, match="nested too deep"):
+            foreign(template).conversation(messages, tools)
 
 
 def test_lengths_are_told(tiny_tokenizer):

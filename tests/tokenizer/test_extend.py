@@ -158,8 +158,10 @@ def test_old_scores_stay_and_new_rows_are_means(
     }
     before = make[kind]()
     save_model(tmp_path / "old", before, tiny_tokenizer, dtype=torch.float32)
+    (tmp_path / "old" / "chat_template.jinja").write_text("{{ messages[0].content }}")
     record = extend_checkpoint(tmp_path / "old", DOMAIN * 3, 90, tmp_path / "new")
     after, tokenizer = load_any(tmp_path / "new"), Tokenizer.load(tmp_path / "new")
+    assert tokenizer.chat_template == "{{ messages[0].content }}"
     assert record["figures"]["new_tokens"] == 90 and tokenizer.vocab_size == 602
     assert after.config.vocab_size == (704 if kind == "padded" else 640)
     ids = tiny_tokenizer.encode("The quick brown fox 今天天气很好")

@@ -30,7 +30,7 @@ from weft.tokenizer.train import MULTIPLE
 
 COMMAND = "tokenizer extend"
 
-_BESIDE = ("chat_template.jinja", "chat_template.json", CARD, COUNTS)
+_BESIDE = ("chat_template.json", CARD, COUNTS)
 """Files of a checkpoint that stay right when tokens are added."""
 
 

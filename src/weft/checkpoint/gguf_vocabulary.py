@@ -41,6 +41,7 @@ def vocabulary(tokenizer: Tokenizer | None, content: str, vocab_size: int) -> di
             kinds.append(_NORMAL if index in names else _UNUSED)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in table["model"]["merges"]]
     start = tokenizer.start_ids
+    begin = tokenizer.token_id(tokenizer.template_names["bos_token"])
     found: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": _split_name(table.get("pre_tokenizer")),
@@ -48,11 +49,14 @@ def vocabulary(tokenizer: Tokenizer | None, content: str, vocab_size: int) -> di
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.merges": merges,
         "tokenizer.ggml.eos_token_id": tokenizer.eos_id,
-        "tokenizer.ggml.bos_token_id": start[0] if start else tokenizer.eos_id,
+        "tokenizer.ggml.bos_token_id": start[0] if start else tokenizer.eos_id if begin is None else begin,
         "tokenizer.ggml.add_bos_token": bool(start),
     }
     if tokenizer.chat_template:
         found["tokenizer.chat_template"] = tokenizer.chat_template
+        with_tools = tokenizer.template(tools=True)
+        if with_tools != tokenizer.chat_template:
+            found["tokenizer.chat_template.tool_use"] = with_tools
     return found
 
 

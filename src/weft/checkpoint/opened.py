@@ -70,9 +70,11 @@ def open_decoder(folder: str | Path) -> tuple[Opened, Decoder]:
 
 
 def refuse_tokenizer_code(folder: Path) -> None:
-    """CheckpointError when the tokenizer of ``folder`` asks for code of its own."""
+    """CheckpointError when the tokenizer of ``folder`` asks for code of its own, or its template is a link to
+    a file outside, which prompts would give away."""
     if inside(folder, "tokenizer_config.json").exists():
         read_json(folder, "tokenizer_config.json")
+    inside(folder, "chat_template.jinja")
 
 
 def _is_derived(name: str) -> bool:

@@ -40,7 +40,7 @@ class Prompts:
         self, tokenizer: Tokenizer, context: int, vocabulary: int, start: Sequence[int] | None = None
     ):
         self.tokenizer, self.context, self._vocabulary = tokenizer, context, vocabulary
-        self._start = list(tokenizer.start_ids if start is None else start)
+        self.start = list(tokenizer.start_ids if start is None else start)
         self._spellings = sorted(
             (tokenizer.decode([index]) for index in tokenizer.special_ids), key=len, reverse=True
         )
@@ -53,7 +53,7 @@ class Prompts:
         Unicode.
         """
         if isinstance(prompt, str):
-            prompt = [*self._start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
+            prompt = [*self.start, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
         return self._checked(list(prompt), room, param)
 
     def conversation(
@@ -71,21 +71,25 @@ class Prompts:
         the template writes becomes special tokens: a message that spells ``<|im_end|>`` stays text and cannot
         end its turn. Raises as :meth:`text`, and DataError for messages that the template refuses.
         """
-        template = self.tokenizer.chat_template
+        try:
+            ids = self._written(messages, tools, generate)
+        except RecursionError:
+            raise DataError("The messages or tools are nested too deep; make them flatter.") from None
+        return self._checked(ids, room, "messages")
+
+    def _written(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
+    ) -> list[int]:
+        template = self.tokenizer.template(tools=bool(tools))
         if template is None or template == CHATML_TEMPLATE:
             turns = [plain_turn(message) for message in with_tools(messages, tools)]
             ids = chat.encode(self.tokenizer, turns, add_generation_prompt=generate)
-            return self._checked([*self.tokenizer.start_ids, *ids], room, "messages")
-        return self._checked(self._by_template(template, messages, tools, generate), room, "messages")
+            return [*self.tokenizer.start_ids, *ids]
+        return self._by_template(template, messages, tools, generate)
 
     def _by_template(
         self, template: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
     ) -> list[int]:
-        names = {
-            "bos_token": self.tokenizer.decode(self.tokenizer.start_ids[:1]),
-            "eos_token": self.tokenizer.eos_token,
-            "pad_token": self.tokenizer.eos_token,
-        }
         if not reads(template, "tools"):
             messages, tools = with_tools(messages, tools), ()
             # A template without the word would leave calls out, and refuse the role of their results.
@@ -93,7 +97,7 @@ class Prompts:
         text = render(
             template,
             [self._disarmed(message) for message in messages],
-            names,
+            self.tokenizer.template_names,
             add_generation_prompt=generate,
             tools=[self._disarmed(tool) for tool in tools] or None,
             deadline=time.monotonic() + TEMPLATE_SECONDS,

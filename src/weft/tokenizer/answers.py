@@ -93,11 +93,7 @@ def _chatml(tokenizer: Tokenizer, messages: Messages) -> list[Part]:
 
 def _of_template(tokenizer: Tokenizer, template: str, messages: Messages) -> list[Part]:
     """The template is rendered with marks in place of the texts, and cut at the marks."""
-    names = {
-        "bos_token": tokenizer.decode(tokenizer.start_ids[:1]),
-        "eos_token": tokenizer.eos_token,
-        "pad_token": tokenizer.eos_token,
-    }
+    names = tokenizer.template_names
     texts = [message["content"] for message in messages]
     marked = [{**message, "content": _MARK.format(i)} for i, message in enumerate(messages)]
     frame = render(template, marked, names, add_generation_prompt=False)

@@ -16,13 +16,15 @@ import tokenizers
 
 from weft.core.errors import DataError
 from weft.core.files import write_text_atomic
+from weft.tokenizer import config_json
 from weft.tokenizer.bytelevel import CHARACTER_OF_BYTE, to_bytes
 from weft.tokenizer.fast import Ends, FastEncoder, Ids
-from weft.tokenizer.special import CHATML_TEMPLATE, FOREIGN_ENDS, MASK
+from weft.tokenizer.special import FOREIGN_ENDS, MASK
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_FILE = "special_tokens_map.json"
+TEMPLATE_FILE = "chat_template.jinja"
 
 # An invalid byte decodes to a lone surrogate under "surrogateescape"; valid UTF-8 never holds one.
 _INVALID = re.compile("[\udc80-\udcff]+")
@@ -37,24 +39,32 @@ class Tokenizer:
     Mistral) the byte methods raise DataError.
     """
 
-    def __init__(self, content: str, config: dict[str, Any] | None = None) -> None:
-        """``content`` is the text of a tokenizer.json, ``config`` that of a tokenizer_config.json."""
+    def __init__(
+        self, content: str, config: dict[str, Any] | None = None, template: str | None = None
+    ) -> None:
+        """``content`` is the text of a tokenizer.json, ``config`` what a tokenizer_config.json holds, and
+        ``template`` a chat template that replaces those of ``config``."""
         self._special = _parse(content)
         self._ordinary = _parse(content)
         self._ordinary.encode_special_tokens = True
-        self._config = config or {}
         self._content = content
         added = self._special.get_added_tokens_decoder()
         self._added = {i: token.content for i, token in added.items()}
         self._hidden = frozenset(i for i, token in added.items() if token.special)
         self.is_byte_level = _has_byte_level_decoder(json.loads(content).get("decoder"))
         self.vocab_size = max(self._special.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        self.eos_token = self._find_eos()
+        self.eos_token = self._find_eos(config or {})
         self.eos_id = self._special.token_to_id(self.eos_token)
+        self._config = config or config_json.own(self.eos_token, masks=self.token_id(MASK) is not None)
+        if template is not None:
+            self._config = {**self._config, "chat_template": template}
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Open a ``tokenizer.json`` or a folder that holds one; DataError when there is none."""
+        """Open a ``tokenizer.json`` or a folder that holds one; DataError when there is none.
+
+        A ``chat_template.jinja`` beside it is the template, whatever ``tokenizer_config.json`` says.
+        """
         path = Path(path)
         file = path / FILE if path.is_dir() else path
         try:
@@ -63,32 +73,28 @@ class Tokenizer:
             raise DataError(f"There is no tokenizer at {file}; give a folder with a {FILE}.") from None
         except UnicodeDecodeError:
             raise DataError(f"{file} is not UTF-8 text, so it is no tokenizer; make it again.") from None
-        config_file = file.with_name(CONFIG_FILE)
+        config_file, template_file = file.with_name(CONFIG_FILE), file.with_name(TEMPLATE_FILE)
         config: dict[str, Any] | None = None
+        template: str | None = None
         try:
             if config_file.is_file():
                 config = json.loads(config_file.read_text(encoding="utf-8"))
-            return cls(content, config)
+            if template_file.is_file():
+                template = template_file.read_text(encoding="utf-8")
+            return cls(content, config, template)
         except ValueError as error:
             raise DataError(f"The tokenizer {file} is damaged ({error}); make or copy it again.") from error
 
     def save(self, folder: str | Path) -> None:
         """Write the three files from which ``transformers.AutoTokenizer`` loads the same tokenizer."""
         folder = Path(folder)
-        config = self._config or {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.eos_token,
-            "eos_token": self.eos_token,
-            "pad_token": self.eos_token,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": 1 << 30,
-            "chat_template": CHATML_TEMPLATE,
-            **({"mask_token": MASK} if self.token_id(MASK) is not None and not self._config else {}),
-        }
-        special = {key: config[key] for key in ("bos_token", "eos_token", "pad_token") if config.get(key)}
+        parts = ("bos_token", "eos_token", "pad_token")
+        special = {part: self._config[part] for part in parts if self._config.get(part)}
         write_text_atomic(folder / FILE, self._special.to_str(pretty=True))
-        write_text_atomic(folder / CONFIG_FILE, _pretty(config))
+        write_text_atomic(folder / CONFIG_FILE, _pretty(self._config))
         write_text_atomic(folder / SPECIAL_FILE, _pretty(special))
+        # One that another tokenizer left there would win over the template in the configuration.
+        (folder / TEMPLATE_FILE).unlink(missing_ok=True)
 
     def with_content(self, content: str) -> Tokenizer:
         """The same special names and chat template over another tokenizer.json; ValueError for a bad one."""
@@ -230,8 +236,20 @@ class Tokenizer:
     @property
     def chat_template(self) -> str | None:
         """The Jinja chat template that came with the tokenizer, ChatML for Weft's own."""
-        own = CHATML_TEMPLATE if not self._config else None
-        return self._config.get("chat_template", own)
+        return self.template()
+
+    def template(self, *, tools: bool = False) -> str | None:
+        """:attr:`chat_template`, or the one for conversations with ``tools`` where that is another.
+
+        DataError where the tokenizer's configuration holds no template that can be told.
+        """
+        return config_json.template(self._config, tools=tools)
+
+    @functools.cached_property
+    def template_names(self) -> dict[str, str]:
+        """The special tokens as chat templates know them, such as ``bos_token``."""
+        start = self.decode(self.start_ids[:1])
+        return {"bos_token": start, **config_json.names(self._config), "eos_token": self.eos_token}
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -268,11 +286,8 @@ class Tokenizer:
             wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
             raise DataError(f"Token id {wrong} is outside the vocabulary of {self.vocab_size} tokens.")
 
-    def _find_eos(self) -> str:
-        named = self._config.get("eos_token")
-        if isinstance(named, dict):
-            named = named.get("content")
-        for token in (named, *FOREIGN_ENDS):
+    def _find_eos(self, config: dict[str, Any]) -> str:
+        for token in (config_json.names(config).get("eos_token"), *FOREIGN_ENDS):
             if token and self._special.token_to_id(token) is not None:
                 return str(token)
         raise DataError(f"The tokenizer names no end of text; add eos_token to its {CONFIG_FILE}.")

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.nodes
+import jinja2.parser
+from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from weft.core.errors import DataError
@@ -114,6 +116,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().call(context, function, *arguments, **named)
 
 
+class _Generation(Extension):
+    """``{% generation %}`` marks what ``transformers`` trains on; here its body is written as it is."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja declares it so
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        """As in transformers, what the body sets ends with it."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
 @functools.lru_cache(maxsize=8)
 def _compile(template: str) -> jinja2.Template:
     return _environment().from_string(template)
@@ -121,7 +135,8 @@ def _compile(template: str) -> jinja2.Template:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    extensions = ["jinja2.ext.loopcontrols", _Generation]
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = time.strftime
     environment.filters["tojson"] = _to_json

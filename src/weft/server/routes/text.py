@@ -31,7 +31,7 @@ def add(app: FastAPI, front: Front) -> None:
         def encode(prompts: Prompts) -> list[int]:
             if body.prompt is None:
                 return prompts.conversation(messages, generate=generate, room=0)
-            start = [] if body.add_special_tokens is False else prompts.tokenizer.start_ids
+            start = [] if body.add_special_tokens is False else prompts.start
             return [*start, *prompts.tokenizer.encode(body.prompt)]
 
         context = served.prompts.context
