@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from servers import running, until
 
+from lora import write
 from weft.server.engine import EngineOptions
 from weft.server.prompts import Prompts
 
@@ -67,3 +68,19 @@ def test_long_texts_are_encoded_one_after_another(client, held):
             statuses == [400] * 8 + [429] * 2 and [each.result().status_code for each in short] == [200] * 2
         )
         assert count["most"] == 3
+
+
+def test_an_adapter_that_is_unloaded_while_a_text_for_it_is_encoded_is_not_left_out(
+    checkpoint, held, tmp_path
+):
+    release, count = held
+    write(tmp_path / "one", 1)
+    options = EngineOptions(str(checkpoint), "float32", adapters={"one": str(tmp_path / "one")})
+    with running({"tiny": options}) as server, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(
+            server.post, "/v1/completions", {"model": "one", "prompt": "a", "max_tokens": 2}
+        )
+        until(lambda: count["now"])
+        assert server.post("/v1/unload_lora_adapter", {"lora_name": "one"}).status_code == 200
+        release.set()
+        assert waiting.result().status_code == 400, "not an answer of the model without it"

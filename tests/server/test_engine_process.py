@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -108,6 +112,61 @@ def test_an_engine_that_is_unloaded_while_it_dies_stays_gone(checkpoint, monkeyp
         assert server.post("/admin/models/tiny/unload", None).json()["loaded"] is False
         assert server.engine().pid is None and not server.engine().up
         assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+def test_an_engine_starts_again_whatever_number_its_socket_has(checkpoint):
+    """A server with a thousand connections has no small numbers left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with running(
+        {"tiny": EngineOptions(str(checkpoint), "float32")}, patience=Patience(backoff=0.05)
+    ) as server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+        with contextlib.ExitStack() as held:
+            for _ in range(1100):
+                held.enter_context(Path(os.devnull).open("rb"))
+            os.kill(server.engine().pid, signal.SIGKILL)
+            until(lambda: server.engine().restarts)
+            assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+            assert server.engine().restarts == 1
+
+
+def test_no_module_of_the_folder_it_was_started_in_is_run(checkpoint, tmp_path, monkeypatch):
+    for name in ("select", "json", "tokenizers", "weft"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('foreign code')")
+    monkeypatch.chdir(tmp_path)
+    with running({"tiny": EngineOptions(str(checkpoint), "float32")}) as server:
+        body = {"prompt": "a", "max_tokens": 2, "response_format": {"type": "regex", "regex": "a+"}}
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+        messages = [{"role": "user", "content": "a"}]
+        assert server.post("/v1/chat/completions", {**body, "messages": messages}).status_code == 400
+        del body["prompt"]
+        assert server.post("/v1/chat/completions", {**body, "messages": messages}).status_code == 200
+
+
+def test_no_more_are_loaded_than_may_be_however_they_are_asked_for(checkpoint):
+    options = {name: EngineOptions(str(checkpoint), "float32") for name in "abcd"}
+    with running(options, most=1) as server, ThreadPoolExecutor() as pool:
+        ask = [{"model": name, "prompt": "x", "max_tokens": 1} for name in "bcd"]
+        answers = list(pool.map(lambda body: server.post("/v1/completions", body), ask))
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert any(answer.status_code == 200 for answer in answers)
+        assert sum(server.engine(name).pid is not None for name in "abcd") == 1
+
+
+def test_health_stays_bad_while_an_engine_cannot_come_back(checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    with running({"m": EngineOptions(str(folder), "float32")}, patience=Patience(backoff=0.05)) as server:
+        folder.rename(tmp_path / "away")
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: server.engine().failure is not None)
+        ask = {"prompt": "a", "max_tokens": 2}
+        for _ in range(2):
+            assert server.get("/health").status_code == 503
+            assert "cannot be loaded" in server.post("/v1/completions", ask).text
+        (tmp_path / "away").rename(folder)
+        assert server.post("/v1/completions", ask).status_code == 200
+        assert server.get("/health").status_code == 200
 
 
 def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):

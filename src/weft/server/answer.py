@@ -121,6 +121,13 @@ class Answer:
         self._inbox.put_nowait(item)
 
 
+def record_of(piece: Piece) -> dict[str, Any]:
+    """What a message holds of a piece; :func:`plain` reads it."""
+    told = {"finish": piece.finish_reason, "logprobs": piece.logprobs, "prompt_logprobs": piece.prompt}
+    given = {name: value for name, value in told.items() if value is not None}
+    return {"text": piece.text, "tokens": piece.tokens, **given}
+
+
 def plain(record: dict[str, Any]) -> Piece:
     """The piece that an engine's message holds."""
     scores, prompt = record.get("logprobs"), record.get("prompt_logprobs")

@@ -231,13 +231,15 @@ class Engine:
             os.set_inheritable(theirs.fileno(), True)
             # Another interpreter finds this package where this one has it.
             path = os.pathsep.join(filter(None, (_PACKAGE, os.environ.get("PYTHONPATH"))))
+            # Modules in the folder that the server was started in, that of a checkpoint say, are not ours.
+            more = {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": path} if self.options.python else {})
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self.options.command,
                     str(theirs.fileno()),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
-                    env=dict(os.environ) | ({"PYTHONPATH": path} if self.options.python else {}),
+                    env=os.environ | more,
                 )
             except OSError as error:
                 ours.close()

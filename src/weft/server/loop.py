@@ -79,6 +79,9 @@ class Host(Generic[Request]):
 
     def __init__(self, worker: Worker[Request], wire: socket.socket, unpacker: Unpacker):
         self._worker, self._wire, self._unpacker = worker, wire, unpacker
+        # The number of the socket is the server's, which may have thousands of connections: no select().
+        self._poll = select.poll()
+        self._poll.register(wire, select.POLLIN)
         self._requests: dict[int, Request] = {}
         self._names: dict[Request, int] = {}
         self._stopping = False
@@ -101,8 +104,7 @@ class Host(Generic[Request]):
 
     def _listen(self) -> bool:
         """Take in what has come; wait for it when there is nothing else to do. False at the end."""
-        ready, _, _ = select.select([self._wire], [], [], 0 if self._requests else BEAT_SECONDS)
-        if ready:
+        if self._poll.poll(0 if self._requests else BEAT_SECONDS * 1000):
             data = self._wire.recv(_CHUNK)
             if not data:
                 return False

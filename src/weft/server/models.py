@@ -3,126 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
-from weft.api.abilities import Abilities, abilities
-from weft.checkpoint.huggingface import resolve
 from weft.core.errors import WeftError
 from weft.core.registry import nearest
 from weft.server.answer import EngineFault
-from weft.server.backend import Backend, MakeBackend
+from weft.server.backend import MakeBackend
 from weft.server.engine import Engine, EngineOptions, Patience
 from weft.server.errors import ApiError
-from weft.server.prompts import Prompts
+from weft.server.served import Served
 from weft.server.trial import Trials
-from weft.tokenizer import Tokenizer
-
-T = TypeVar("T")
-_LONG = 2**18
-"""Bytes of a body whose texts are encoded while no other such ones are: they take some hundred times that."""
-_MOST_LONG = 8
-"""Such bodies that may wait for that, or be at it."""
-
-
-class Served:
-    """One model: its engine, and what encodes for it once it is loaded."""
-
-    def __init__(self, name: str, engine: Backend):
-        self.name, self.engine = name, engine
-        self.created = int(time.time())
-        self.used = time.monotonic()
-        self.lock = asyncio.Lock()
-        self._users = self._long_ones = 0
-        self._long = asyncio.Lock()
-        self._prompts: Prompts | None = None
-        self._abilities: Abilities | None = None
-
-    @property
-    def prompts(self) -> Prompts:
-        """Encodes for this model. Raises EngineFault (503) where an operator has unloaded it meanwhile."""
-        if self._prompts is None:
-            raise EngineFault(f"The model {self.name!r} was unloaded meanwhile; ask again.", 503)
-        return self._prompts
-
-    @property
-    def active(self) -> bool:
-        """Whether a request is at work with it, so that it must stay."""
-        return self._users > 0 or self.engine.active > 0
-
-    @contextlib.contextmanager
-    def using(self) -> Iterator[None]:
-        """It stays loaded meanwhile, also where its engine has nothing to do yet."""
-        self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-
-    async def encoded(self, body: bytes, encode: Callable[[Prompts], T]) -> T:
-        """What ``encode`` makes, in a thread, of the texts of a request whose body is ``body``.
-
-        Raises ApiError 429 where many long ones wait already.
-        """
-        with self.using():
-            if len(body) <= _LONG:
-                return await asyncio.to_thread(encode, self.prompts)
-            with self._in_line():
-                async with self._long:
-                    return await asyncio.to_thread(encode, self.prompts)
-
-    @contextlib.contextmanager
-    def _in_line(self) -> Iterator[None]:
-        if self._long_ones == _MOST_LONG:
-            message = f"{_MOST_LONG} requests with long texts wait to be encoded; try again later."
-            raise ApiError(429, message, headers={"Retry-After": "5"})
-        self._long_ones += 1
-        try:
-            yield
-        finally:
-            self._long_ones -= 1
-
-    @property
-    def adapters(self) -> dict[str, str]:
-        """Folders of the LoRA adapters by the names that requests give."""
-        return self.engine.options.adapters or {}
-
-    @property
-    def abilities(self) -> Abilities:
-        """What it can do, loaded or not; nothing is known of a folder that Weft cannot read."""
-        if self._abilities is None:
-            # It may be written yet, or be for another engine.
-            with contextlib.suppress(WeftError):
-                self._abilities = abilities(self.engine.options.checkpoint)
-        return self._abilities or Abilities()
-
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks that the model can do; none of a decoder."""
-        return list(self.engine.facts.get("tasks", self.abilities.tasks))
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it is loaded, or being loaded again."""
-        return self._prompts is not None
-
-    async def load(self) -> None:
-        """Be ready to be asked. Raises WeftError, or EngineFault (503) while it takes too long."""
-        self.engine.start()
-        await self.engine.ready()
-        if self._prompts is None:
-            folder = resolve(self.engine.options.checkpoint)
-            tokenizer = await asyncio.to_thread(Tokenizer.load, folder)
-            facts = self.engine.facts
-            self._prompts = Prompts(tokenizer, facts["context"], facts["vocabulary"], facts.get("start"))
-
-    async def unload(self) -> None:
-        """Free its memory."""
-        self._prompts = None
-        await self.engine.stop()
 
 
 class Models:
@@ -147,7 +39,7 @@ class Models:
         self.trials = Trials()
         self._most, self._idle_seconds = most, idle_seconds
         self._adapter_root = adapter_root
-        self._room = asyncio.Lock()
+        self._room, self._naming = asyncio.Lock(), asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
 
     def all(self) -> list[Served]:
@@ -182,13 +74,15 @@ class Models:
                 403, "This server loads no adapters over HTTP; start it with --adapter-root FOLDER."
             )
         place = _below(self._adapter_root.resolve(), folder)
-        if name in self._served or self.adapter(name) is not None:
-            raise ApiError(400, f"The name {name!r} is in use here; give another.", param="lora_name")
-        served = await self.get(model)
-        try:
-            await served.engine.change_adapter(name, str(place))
-        except EngineFault as fault:
-            raise ApiError(fault.status, str(fault), param="lora_path") from None
+        # One after another, or two models would have adapters of one name.
+        async with self._naming:
+            if name in self._served or self.adapter(name) is not None:
+                raise ApiError(400, f"The name {name!r} is in use here; give another.", param="lora_name")
+            served = await self.get(model)
+            try:
+                await served.engine.change_adapter(name, str(place))
+            except EngineFault as fault:
+                raise ApiError(fault.status, str(fault), param="lora_path") from None
         return served
 
     async def unload_adapter(self, name: str) -> Served:
@@ -212,15 +106,17 @@ class Models:
         """A model that can be asked now, loaded first if need be. Raises ApiError 404, 503, EngineFault."""
         served = self.find(name)
         served.used = time.monotonic()
-        if served.wanted and served.engine.up:
+        if served.ready:
             return served
         async with served.lock:
-            if not served.wanted:
+            if not served.here:
                 await self._make_room(served)
+            loaded = served.loaded
             try:
                 await served.load()
             except WeftError as error:
                 await served.unload()
+                served.lost = loaded
                 raise ApiError(503, f"The model {served.name!r} cannot be loaded: {error}") from None
         served.used = time.monotonic()
         return served
@@ -242,16 +138,17 @@ class Models:
         await asyncio.gather(self.trials.stop(), *(served.unload() for served in self._served.values()))
 
     async def _make_room(self, wanted: Served) -> None:
-        if self._most is None:
-            return
+        """Give ``wanted`` a place among those that may be loaded. Raises EngineFault (503) without one."""
         async with self._room:
-            loaded = [one for one in self._served.values() if one.wanted and one is not wanted]
-            idle = sorted((one for one in loaded if not one.active), key=lambda one: one.used)
+            others = [one for one in self._served.values() if one.here]
+            idle = sorted((one for one in others if not one.active), key=lambda one: one.used)
             for one in idle:
-                if len(loaded) >= self._most and await self._unload_idle(one):
-                    loaded.remove(one)
-            if len(loaded) >= self._most:
+                if self._most and len(others) >= self._most and await self._unload_idle(one):
+                    others.remove(one)
+            if self._most and len(others) >= self._most:
                 raise EngineFault(f"The {self._most} models that may be loaded at once are all in use.", 503)
+            # Now, since others look for room before it is loaded.
+            wanted.here = True
 
     async def _sweep(self, idle_seconds: float) -> None:
         while True:
@@ -266,7 +163,7 @@ class Models:
     async def _unload_idle(one: Served) -> bool:
         """Whether it was loaded and idle, and is unloaded; who asks for it meanwhile waits, and loads it."""
         # Whoever holds the lock may wait for the room that is being made.
-        if not one.wanted or one.active or one.lock.locked():
+        if not one.here or one.active or one.lock.locked():
             return False
         async with one.lock:
             await one.unload()

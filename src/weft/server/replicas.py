@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from weft.core.errors import ResourceError, WeftError
-from weft.server.answer import Answer, EngineFault, Made, plain
+from weft.server.answer import Answer, EngineFault, Made, plain, record_of
 from weft.server.engine import Engine, EngineOptions, Patience
 from weft.server.wire import Message
 
@@ -57,10 +57,7 @@ class Replica:
                 yield self._told({"record": record, "tokens": answer.tokens})
                 return
             async for piece in answer.pieces():
-                record = {"text": piece.text, "tokens": piece.tokens}
-                record |= {} if piece.finish_reason is None else {"finish": piece.finish_reason}
-                record |= {} if piece.logprobs is None else {"logprobs": piece.logprobs}
-                yield self._told({"piece": record})
+                yield self._told({"piece": record_of(piece)})
         except EngineFault as fault:
             yield self._told({"fault": str(fault), "status": fault.status})
         except WeftError as error:

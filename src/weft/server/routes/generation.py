@@ -19,8 +19,8 @@ from weft.server.formats import constraint_of, demanded_by
 from weft.server.front import Front, key_of, owner_of
 from weft.server.limits import Limits
 from weft.server.logprobs import Echo
-from weft.server.models import Served
 from weft.server.schema import ChatRequest, CompletionRequest, Sampling, Tool
+from weft.server.served import Served
 from weft.server.stream import EventStream, unless_gone
 from weft.server.tools import Tools
 
@@ -51,6 +51,7 @@ def add(app: FastAPI, front: Front) -> None:
     @app.post("/v1/completions", responses=_STREAMS)
     async def completions(request: Request, body: CompletionRequest) -> Response:
         work = front.begin(request, body.model, body.user)
+        adapter = front.models.adapter(body.model)
         _check_request(body, front.limits)
         raw = body.prompts()
         if not raw:
@@ -81,13 +82,14 @@ def add(app: FastAPI, front: Front) -> None:
             best_of,
             echoes=[_echo(prompt, served) for prompt in raw if body.echo],
             logprobs=body.logprobs is not None,
-            adapter=front.models.adapter(body.model),
+            adapter=adapter,
         )
         return await _answer(request, job, front)
 
     @app.post("/v1/chat/completions", responses=_STREAMS)
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
         work = front.begin(request, body.model, body.user)
+        adapter = front.models.adapter(body.model)
         _check_request(body, front.limits)
         n = body.n or 1
         _check_count(1, n, front)
@@ -121,7 +123,7 @@ def add(app: FastAPI, front: Front) -> None:
             n,
             _tools(body, offered),
             logprobs=bool(body.logprobs),
-            adapter=front.models.adapter(body.model),
+            adapter=adapter,
         )
         return await _answer(request, job, front)
 

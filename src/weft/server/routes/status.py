@@ -13,7 +13,7 @@ from weft.core.errors import ResourceError
 from weft.server.errors import ApiError
 from weft.server.front import Front, owner_of
 from weft.server.inputs import LoadAdapter, UnloadAdapter
-from weft.server.models import Served
+from weft.server.served import Served
 
 
 def add(app: FastAPI, front: Front) -> None:
@@ -43,7 +43,7 @@ def _add_health(app: FastAPI, front: Front) -> None:
         sick = []
         for served in front.models.all():
             engine = served.engine
-            if served.wanted and not engine.up:
+            if served.lost or (served.loaded and not engine.up):
                 sick.append(f"the engine of {served.name} is not there")
             elif engine.stalled_seconds > engine.patience.stall / 2:
                 sick.append(f"the tokens of {served.name} have stopped moving")

@@ -21,7 +21,7 @@ from weft.server.backend import Backend
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of, owner_of
 from weft.server.inputs import EmbeddingRequest, RerankRequest
-from weft.server.models import Served
+from weft.server.served import Served
 from weft.server.stream import unless_gone
 
 Vectors = npt.NDArray[np.float32]
