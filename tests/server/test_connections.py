@@ -302,6 +302,21 @@ def _refuses(address: str) -> bool:
     return False
 
 
+def test_connections_beyond_the_bound_are_closed_at_once(checkpoint):
+    options = {"tiny": EngineOptions(str(checkpoint), "float32")}
+    with running(options, Limits(connections=4)) as server, contextlib.ExitStack() as held:
+        until(lambda: server.get("/health").status_code == 200)
+        opened = [held.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(8)]
+        closed = 0
+        for connection in opened:
+            connection.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(ConnectionError):
+                    assert connection.recv(1) == b""
+                closed += 1
+        assert closed >= 4
+
+
 def test_who_is_not_finished_at_the_end_is_told(long_checkpoint, tmp_path, capfd):
     """An engine that stands still when the server is to end: a stream, an answer, and a body on its way."""
     store = Store(str(tmp_path / "weft.db"))
@@ -362,6 +377,7 @@ def test_what_cannot_be_served_is_one_sentence(tmp_path):
         (["--stall-seconds", "nan"], "must be greater than 0"),
         (["--name", "\udcff"], "is not UTF-8"),
         (["--replicas", "1", "--adapter-root", "."], "at the start alone"),
+        (["--replicas", "1", "--ray", "ray://head:10001"], "cannot be streamed"),
     ],
 )
 def test_options_that_make_no_sense_are_one_sentence(options, said):

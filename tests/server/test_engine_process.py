@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -22,14 +23,16 @@ import pytest
 from servers import ENDLESS, running, until
 
 from weft.checkpoint.huggingface import save_model
-from weft.core.errors import CheckpointError
+from weft.core.errors import CheckpointError, ResourceError
 from weft.engine import LLM, SamplingParams
 from weft.engine.params import Grammar
-from weft.server.engine import EngineOptions, Patience
+from weft.server.engine import Engine, EngineOptions, Patience
+from weft.server.errors import ApiError
 from weft.server.ledger import Ledger
 from weft.server.limits import Limits
 from weft.server.models import Models
 from weft.server.seam import LlmWorker
+from weft.server.served import Served
 from weft.server.store import Store
 from weft.server.wire import LARGEST, Unpacker, pack
 
@@ -164,9 +167,69 @@ def test_health_stays_bad_while_an_engine_cannot_come_back(checkpoint, tmp_path)
         for _ in range(2):
             assert server.get("/health").status_code == 503
             assert "cannot be loaded" in server.post("/v1/completions", ask).text
+        assert server.get("/health").status_code == 503
         (tmp_path / "away").rename(folder)
         assert server.post("/v1/completions", ask).status_code == 200
         assert server.get("/health").status_code == 200
+
+
+def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoint, monkeypatch):
+    start, left = asyncio.create_subprocess_exec, [2]
+
+    async def fails(*arguments, **how):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return await start(*arguments, **how)
+
+    options = {"tiny": EngineOptions(str(checkpoint), "float32")}
+    with running(options, patience=Patience(backoff=0.05)) as server:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", fails)
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: server.engine().restarts == 3 and server.engine().up)
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+    left[0] = 1
+    with pytest.raises(ResourceError, match="Cannot allocate memory"):
+        asyncio.run(Models({"x": EngineOptions(str(checkpoint))}).start())
+
+
+def test_who_waits_while_a_model_cannot_be_loaded_loads_it_no_more(checkpoint, tmp_path, monkeypatch):
+    load, count = Served.load, [0]
+
+    async def slow(served):
+        count[0] += served.name == "gone"
+        await asyncio.sleep(0.1)
+        await load(served)
+
+    async def run():
+        models = Models({"gone": EngineOptions(str(tmp_path))})
+        asked = [models.get("gone") for _ in range(5)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(each, ApiError) and each.status == 503 for each in found)
+        assert count == [1]
+        with pytest.raises(ApiError):
+            await models.get("gone")
+        assert count == [2]
+        await models.stop()
+
+    monkeypatch.setattr(Served, "load", slow)
+    asyncio.run(run())
+
+
+def test_an_engine_that_does_not_end_to_load_is_killed(monkeypatch, tmp_path):
+    monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])
+
+    async def run():
+        engine = Engine(EngineOptions(str(tmp_path)), Patience(load=0.5))
+        engine.start()
+        while engine.pid is None:
+            await asyncio.sleep(0.01)
+        while engine.failure is None:
+            await asyncio.sleep(0.05)
+        assert "ended before" in str(engine.failure) and engine.pid is None
+        await engine.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):

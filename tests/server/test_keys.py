@@ -213,6 +213,24 @@ def test_keys_that_cannot_be_and_stores_that_are_not(tmp_path, arguments, said):
     assert not place.exists() or not Keys(Store(str(place))).any
 
 
+def test_a_table_that_was_emptied_does_not_open_the_door(tmp_path):
+    store = Store(str(tmp_path / "weft.db"))
+    keys = Keys(store)
+    assert not keys.any
+    keys.add("x")
+    store.change("DELETE FROM keys", [()])
+    keys.reload()
+    assert keys.any and not keys.all()
+    store.close()
+
+
+def test_a_name_that_sqlite_takes_for_memory_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["key", "add", "a", "--store", ":memory:"]).exit_code == 0
+    listed = CliRunner().invoke(main, ["key", "list", "--store", ":memory:"])
+    assert listed.exit_code == 0 and " a " in listed.stdout
+
+
 @pytest.mark.parametrize("place", ["", "mysql://x", "sqlite:///a.db"])
 def test_a_store_that_is_no_file_and_no_postgresql_is_refused(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

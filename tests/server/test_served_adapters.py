@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -85,6 +86,24 @@ def test_what_cannot_be_loaded_is_told(adapted, body, status, text):
     reply = adapted.post("/v1/load_lora_adapter", body)
     assert reply.status_code == status, reply.text
     assert text in reply.text and adapted.engine().pid == process
+
+
+def test_the_name_of_an_adapter_unloads_no_model(adapted):
+    reply = adapted.post("/admin/models/one/unload", None)
+    assert reply.status_code == 400 and "unload_lora_adapter" in reply.text and adapted.engine().up
+
+
+def test_a_model_comes_back_without_an_adapter_whose_folder_is_gone(adapted, root):
+    write(root / "passing", 3)
+    loaded = adapted.post("/v1/load_lora_adapter", {"lora_name": "passing", "lora_path": "passing"})
+    assert loaded.status_code == 200
+    shutil.rmtree(root / "passing")
+    engine = adapted.engine()
+    before = engine.restarts
+    os.kill(engine.pid, signal.SIGKILL)
+    until(lambda: engine.restarts > before and engine.up)
+    answer(adapted, "one")
+    assert adapted.post("/v1/completions", {"model": "passing", **ASKED}).status_code == 404
 
 
 def test_vectors_do_not_come_from_adapters(adapted):

@@ -26,14 +26,16 @@ def test_what_takes_too_much_is_refused_and_the_next_is_built():
         trials = Trials()
         try:
             for constraint in (GOOD, {"kind": "regex", "text": "a+"}, GOOD):
-                await trials.check(constraint, "response_format")
+                await trials.check(constraint, "", "response_format")
             first = trials._process.pid
             with pytest.raises(ApiError, match="too long or too much memory") as refused:
-                await trials.check(TOO_MUCH, "tools")
+                await trials.check(TOO_MUCH, "", "tools")
             assert (refused.value.status, refused.value.param) == (400, "tools")
-            with pytest.raises(UsageError, match="JSON schema"):
-                await trials.check({"kind": "json_schema", "text": "{"}, "response_format")
-            await asyncio.gather(*(trials.check(schema(const=n), "response_format") for n in range(5)))
+            # What is wrong is for the engine to say.
+            assert await trials.check({"kind": "json_schema", "text": "{"}, "", "response_format")
+            with pytest.raises(UsageError, match="characters"):
+                await trials.check({"kind": "regex", "text": "a" * 100_000}, "", "response_format")
+            await asyncio.gather(*(trials.check(schema(const=n), "", "response_format") for n in range(5)))
             assert trials._process.pid != first
         finally:
             await trials.stop()
@@ -45,15 +47,33 @@ def test_who_stops_waiting_leaves_no_answer_to_the_next():
     async def run():
         trials = Trials()
         try:
-            await trials.check(GOOD, "response_format")
-            waiting = asyncio.ensure_future(trials.check(TOO_MUCH, "response_format"))
+            await trials.check(GOOD, "", "response_format")
+            waiting = asyncio.ensure_future(trials.check(TOO_MUCH, "", "response_format"))
             await asyncio.sleep(0.01)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             with pytest.raises(ApiError):
-                await trials.check(TOO_MUCH, "response_format")
-            await trials.check(schema(const=1), "response_format")
+                await trials.check(TOO_MUCH, "", "response_format")
+            await trials.check(schema(const=1), "", "response_format")
+        finally:
+            await trials.stop()
+
+    asyncio.run(run())
+
+
+def test_a_line_of_grammars_is_bounded_and_no_key_fills_it():
+    async def run():
+        trials = Trials()
+        try:
+            asked = [
+                trials.check(schema(const=n), owner, "tools")
+                for n, owner in enumerate(["a"] * 6 + ["b"] * 2 + [""] * 4)
+            ]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            refused = [isinstance(each, ApiError) and each.status == 429 for each in found]
+            assert refused == [False] * 4 + [True] * 2 + [False] * 2 + [False] * 2 + [True] * 2
+            assert await trials.check(schema(const=4), "a", "tools")
         finally:
             await trials.stop()
 

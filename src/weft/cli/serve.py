@@ -142,6 +142,12 @@ class _Asked:
             )
         if self.ray_address is not None and self.replicas is None:
             raise UsageError("--ray belongs to --replicas; say how many.")
+        if self.ray_address is not None and self.ray_address.startswith("ray://"):
+            # Ray's client passes no streams on.
+            raise UsageError(
+                f"--ray {self.ray_address} is for clients, to whom answers cannot be streamed; start this on "
+                "a machine of the cluster and write --ray auto, or --ray HOST:6379."
+            )
         if self.adapter_root is not None and self.replicas is not None:
             raise UsageError("--replicas take adapters at the start alone; write --adapter NAME=FOLDER.")
 

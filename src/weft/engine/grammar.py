@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import functools
-import json
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from weft.core.errors import UsageError
+from weft.engine.grammar_source import LIMITS, WRONG, source_of
 from weft.engine.params import Grammar
 from weft.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from llguidance._lib import JsonCompileOptions
-
-LIMITS = {
-    # At some 50,000 steps a millisecond and 15,000, a grammar gets tens of milliseconds to be built and a few
-    # for each token; about 2 kB a state bound its memory. What they do not count is bounded before
-    # (:class:`weft.engine.params.Grammar`), and by servers (:mod:`weft.server.trial`).
-    "initial_lexer_fuel": 1_000_000,
-    "step_lexer_fuel": 100_000,
-    "step_max_items": 50_000,
-    "max_items_in_row": 1_000,
-    "max_lexer_states": 20_000,
-    "max_grammar_size": 100_000,
-    "precompute_large_lexemes": False,
-    "verbose_errors": False,
-}
-"""Of the compiler's work; the fields of LLParserLimits."""
 _LIMITS = LLParserLimits(**LIMITS)  # type: ignore[arg-type]  # numbers and truth values have their own fields
-# As much white space as people indent with, and not for ever, which some models would write.
-_JSON: JsonCompileOptions = {"whitespace_pattern": r"\n? {0,16}"}
-_TEMPERATURE = re.compile(r"^\s*[?!]?\w+\s*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
 _KEPT = 64
 """Compiled grammars that are remembered."""
 
@@ -59,7 +37,11 @@ class Grammars:
         return LlguidanceConstraint(matcher.deep_copy(), self._end_mask)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
-        matcher = LLMatcher(self._words, source_of(grammar), log_level=0, limits=_LIMITS)
+        try:
+            source = source_of(grammar.kind, grammar.text)
+        except WRONG as error:
+            raise UsageError(f"The {_name(grammar)} cannot be read: {_sentence(str(error))}") from None
+        matcher = LLMatcher(self._words, source, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise UsageError(f"The {_name(grammar)} cannot be used: {_sentence(matcher.get_error())}")
         # Much is built only when the first mask is asked for; what is too complex then is refused here too.
@@ -116,33 +98,6 @@ class LlguidanceConstraint:
         if self.error is None and self._matcher.is_error():
             self.error = f"The grammar could not be followed: {_sentence(self._matcher.get_error())}"
         return self.error is not None
-
-
-def source_of(grammar: Grammar) -> str:
-    """The grammar in the compiler's own notation, not built yet. UsageError for one that is wrong."""
-    try:
-        if grammar.kind == "json_object":
-            return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)
-        if grammar.kind == "json_schema":
-            return LLMatcher.grammar_from_json_schema(json.loads(grammar.text), overrides=_JSON)
-        if grammar.kind == "regex":
-            return LLMatcher.grammar_from_regex(grammar.text)
-        if grammar.kind == "lark":
-            if _TEMPERATURE.search(grammar.text):
-                raise ValueError("a rule's temperature has no effect here; set that of the request")
-            return LLMatcher.grammar_from_lark(grammar.text)
-        # As one terminal: of alternatives in a rule only so many may begin alike.
-        return LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {' | '.join(_choices(grammar.text))}")
-    except (ValueError, RecursionError, TypeError) as error:
-        raise UsageError(f"The {_name(grammar)} cannot be read: {_sentence(str(error))}") from None
-
-
-def _choices(text: str) -> list[str]:
-    choices = json.loads(text)
-    if not isinstance(choices, list) or not choices or not all(isinstance(c, str) and c for c in choices):
-        raise ValueError("a choice must be a JSON list of texts, none of them empty")
-    # Lark's strings are JSON's.
-    return [json.dumps(choice, ensure_ascii=False) for choice in choices]
 
 
 def _name(grammar: Grammar) -> str:

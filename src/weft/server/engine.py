@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import logging
+import math
 import os
 import signal
 import socket
@@ -58,6 +60,7 @@ class EngineOptions:
         return [self.python or sys.executable, "-m", module]
 
 
+_NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 _GRACE = 5.0
 """Seconds for an engine to end by itself."""
 _LONG_PAUSE = 5.0
@@ -88,6 +91,7 @@ class Engine:
         self._names = itertools.count(1)
         self._open: dict[int, Answer] = {}
         self._moved = time.monotonic()
+        self._up_since = math.inf
         self._writer: asyncio.StreamWriter | None = None
         self._ready, self._down = asyncio.Event(), asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -204,16 +208,21 @@ class Engine:
         """One process after another, until one cannot load at all or :meth:`stop` is called."""
         deaths = 0
         while True:
-            loaded = time.monotonic()
+            self._up_since = math.inf
             try:
                 await self._one_life()
             except WeftError as error:
                 self.failure = error
                 return
+            except OSError as error:  # no files or no memory of the moment, for instance
+                _log.error("The engine process cannot be started (%s)", error.strerror)
+                if not self.facts:
+                    self.failure = ResourceError(f"No engine process can be started ({error.strerror}).")
+                    return
             if not self.facts:
                 self.failure = ResourceError("The engine process ended before the model was loaded.")
                 return
-            deaths = 1 if time.monotonic() - loaded > 60 else deaths + 1
+            deaths = 1 if time.monotonic() - self._up_since > 60 else deaths + 1
             self.restarts += 1
             pause = min(self.patience.backoff * 2 ** (deaths - 1), self.patience.backoff_most)
             _log.error("The engine of %s ended; starting again in %.1f s", self.options.checkpoint, pause)
@@ -229,10 +238,10 @@ class Engine:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
-            # Another interpreter finds this package where this one has it.
+            # It finds this package where this process has it, and no modules in the folder that the server
+            # was started in: that may be a checkpoint's.
             path = os.pathsep.join(filter(None, (_PACKAGE, os.environ.get("PYTHONPATH"))))
-            # Modules in the folder that the server was started in, that of a checkpoint say, are not ours.
-            more = {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": path} if self.options.python else {})
+            more = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self.options.command,
@@ -243,11 +252,15 @@ class Engine:
                 )
             except OSError as error:
                 ours.close()
+                if self.options.python is None or error.errno not in _NO_PROGRAM:
+                    raise
                 message = (
                     f"{self.options.python} cannot be run ({error.strerror}); give a Python interpreter."
                 )
                 raise UsageError(message) from None
         self.pid = process.pid
+        if self.facts:
+            self._leave_out_lost_adapters()
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._send({"op": "load", **asdict(self.options)})
         watch = asyncio.ensure_future(self._watch(process))
@@ -257,9 +270,19 @@ class Engine:
             _log.error("The engine sent what cannot be read (%s)", error)
         finally:
             self._ready.clear()
+            self.stats = {}
             watch.cancel()
             self._fail("The engine stopped while it worked on this request; try again.", 503)
             await self._end(process)
+
+    def _leave_out_lost_adapters(self) -> None:
+        """An adapter whose folder went away after it was loaded does not keep the model from coming back."""
+        adapters = self.options.adapters or {}
+        there = {name: folder for name, folder in adapters.items() if Path(folder).is_dir()}
+        for name in adapters.keys() - there.keys():
+            _log.error("The adapter %r is left out: %s is no folder any more", name, adapters[name])
+        if len(there) < len(adapters):
+            self.options = replace(self.options, adapters=there)
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         self._send({"op": "stop"})
@@ -301,6 +324,7 @@ class Engine:
                 self._deliver(name, EngineFault(message["error"], status))
         elif op == "ready":
             self.facts = {key: value for key, value in message.items() if key not in ("op", "stats")}
+            self._up_since = time.monotonic()
             self._ready.set()
         elif op == "failed":
             kind = _ERRORS.get(message["exit_code"], CheckpointError)
@@ -320,9 +344,16 @@ class Engine:
         self._open.clear()
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Kill a process that has work and does none: what is stuck in a step hears no message."""
+        """Kill a process that has work and does none, or does not end to load: what is stuck in a step hears
+        no message."""
+        began = time.monotonic()
         while True:
-            await asyncio.sleep(min(1.0, self.patience.stall / 4))
+            await asyncio.sleep(min(1.0, self.patience.stall / 4, self.patience.load / 4))
+            if not self.up and time.monotonic() - began > self.patience.load:
+                _log.error("The engine has not loaded in %.0f s; it is killed", self.patience.load)
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGKILL)
+                return
             if self.up and self.stalled_seconds > self.patience.stall:
                 _log.error("The engine has done nothing for %.0f s; it is killed", self.stalled_seconds)
                 with contextlib.suppress(ProcessLookupError):

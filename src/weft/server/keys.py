@@ -46,6 +46,7 @@ class Keys:
     def __init__(self, store: Store):
         self._store = store
         self._known: dict[str, Key] = {}
+        self._seen = False
         self._decoy = secrets.token_hex(16)
         self.reload()
 
@@ -53,11 +54,13 @@ class Keys:
         """Read them again."""
         rows = self._store.read(f"SELECT {_COLUMNS} FROM keys")
         self._known = {row[0]: Key(*row) for row in rows}
+        self._seen |= bool(rows)
 
     @property
     def any(self) -> bool:
-        """Whether there are keys, revoked ones too: the last revoked key must not open the server."""
-        return bool(self._known)
+        """Whether there are keys or were any, revoked ones too: neither the last revoked key nor a table that
+        was emptied opens the server."""
+        return self._seen
 
     def all(self) -> list[Key]:
         """Every key, the oldest first."""
@@ -108,6 +111,7 @@ class Keys:
         row = tuple(getattr(key, column) for column in _COLUMNS.split(", "))
         self._store.change(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row])
         self._known[key.id] = key
+        self._seen = True
         return key, f"weft-{key.id}-{secret}"
 
     def revoke(self, name: str) -> Key:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import queue
 import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 
 from weft.core.errors import ResourceError
@@ -16,6 +18,7 @@ from weft.server.store import Row, Store, Unavailable
 DAY = 86_400
 _BATCH = 500
 _AGAIN_SECONDS = 1.0
+_READ_SECONDS = 10.0
 _log = logging.getLogger("weft.server")
 
 
@@ -59,6 +62,7 @@ class Ledger:
         self._today = int(time.time()) // DAY
         self._tokens: defaultdict[str, int] = defaultdict(int)
         self._closing = threading.Event()
+        self._reader = ThreadPoolExecutor(1, "weft-usage")
         self.lost = 0
         for key_id, tokens in store.read(
             "SELECT key_id, SUM(prompt_tokens + completion_tokens) FROM requests"
@@ -98,8 +102,14 @@ class Ledger:
         names = ("key", "model", "requests", "prompt_tokens", "completion_tokens")
         return [dict(zip(names, (row[0], row[1], *map(int, row[2:])), strict=True)) for row in rows]
 
+    async def asked(self, days: int) -> list[dict[str, object]]:
+        """:meth:`summary`, in a thread of its own: texts are encoded in the others. Raises TimeoutError."""
+        reading = asyncio.get_running_loop().run_in_executor(self._reader, self.summary, days)
+        return await asyncio.wait_for(reading, _READ_SECONDS)
+
     def close(self) -> None:
         """Write what is left, unless the database is away."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
         self._closing.set()
         self._queue.put(None)
         self._thread.join(timeout=10)

@@ -56,8 +56,12 @@ class _Protocol(H11Protocol):
     _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock: a connection owes its first head at once."""
+        """Start the clock: a connection owes its first head at once. One too many is closed at once, since
+        uvicorn would refuse only its requests."""
         super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
+            transport.abort()
+            return
         self._mind()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -105,19 +105,26 @@ class Models:
     async def get(self, name: str | None) -> Served:
         """A model that can be asked now, loaded first if need be. Raises ApiError 404, 503, EngineFault."""
         served = self.find(name)
-        served.used = time.monotonic()
+        served.used = came = time.monotonic()
         if served.ready:
             return served
         async with served.lock:
+            if served.refused is not None and served.refused[0] > came:
+                # Who waited meanwhile would only load it once more, one after another.
+                raise ApiError(503, served.refused[1])
             if not served.here:
                 await self._make_room(served)
-            loaded = served.loaded
+            lost = served.loaded or served.lost
             try:
                 await served.load()
             except WeftError as error:
                 await served.unload()
-                served.lost = loaded
-                raise ApiError(503, f"The model {served.name!r} cannot be loaded: {error}") from None
+                served.lost = lost
+                served.refused = (
+                    time.monotonic(),
+                    f"The model {served.name!r} cannot be loaded: {error}",
+                )
+                raise ApiError(503, served.refused[1]) from None
         served.used = time.monotonic()
         return served
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import time
 import uuid
@@ -22,6 +23,7 @@ from weft.server.engine import Engine, EngineOptions, Patience
 from weft.server.wire import Message
 
 HEALTH_SECONDS = 10.0
+_SILENT = 3 * HEALTH_SECONDS
 
 
 class Replica:
@@ -101,13 +103,15 @@ class Fleet:
         self._starting: asyncio.Task[None] | None = None
         self._names = itertools.count(1)
         self._open: dict[int, tuple[Answer, asyncio.Task[None]]] = {}
-        self._told: dict[str, dict[str, int]] = {}
+        self._deploying: asyncio.Future[Any] | None = None
+        self._gone = False
+        self._told: dict[str, tuple[float, dict[str, int]]] = {}
         self._moved = time.monotonic()
 
     @property
     def up(self) -> bool:
-        """Whether a replica has loaded the model."""
-        return bool(self.facts)
+        """Whether a replica has loaded the model, and the last one that was asked was there."""
+        return bool(self.facts) and not self._gone
 
     @property
     def active(self) -> int:
@@ -116,16 +120,18 @@ class Fleet:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts of all replicas that have answered, as each said last."""
+        """Counts of all replicas, as each said last; one that is silent while others answer may be gone."""
         total: Counter[str] = Counter()
-        for counts in self._told.values():
-            total.update({name: count for name, count in counts.items() if name != "restarts"})
+        latest = max((at for at, _ in self._told.values()), default=0.0)
+        for at, counts in self._told.values():
+            if at >= latest - _SILENT:
+                total.update({name: count for name, count in counts.items() if name != "restarts"})
         return dict(total)
 
     @property
     def restarts(self) -> int:
         """Engine processes that were replaced on their nodes."""
-        return sum(counts.get("restarts", 0) for counts in self._told.values())
+        return sum(counts.get("restarts", 0) for _, counts in self._told.values())
 
     @property
     def stalled_seconds(self) -> float:
@@ -138,7 +144,7 @@ class Fleet:
 
     def start(self) -> None:
         """Ask Ray Serve for the replicas."""
-        if self._starting is None or (self._starting.done() and not self.up):
+        if self._starting is None or (self._starting.done() and not self.facts):
             self.failure = None
             self._starting = asyncio.ensure_future(self._start())
 
@@ -148,7 +154,7 @@ class Fleet:
         await asyncio.wait({self._starting}, timeout=self.patience.load)
         if self.failure is not None:
             raise self.failure
-        if not self.up:
+        if not self.facts:
             raise EngineFault("The model is not loaded yet; try again later.", 503)
 
     async def stop(self) -> None:
@@ -159,10 +165,13 @@ class Fleet:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
             self._starting = None
-        if self._handle is not None:
-            self._handle = None
+        if self._deploying is not None:
+            # What is under way in a thread would be there afterwards, and nobody's.
+            await asyncio.gather(self._deploying, return_exceptions=True)
+            self._deploying = self._handle = None
             await asyncio.to_thread(_undeploy, self._name)
-        self.facts = {}
+        self.facts, self._gone = {}, False
+        self._told = {name: (-math.inf, counts) for name, (_, counts) in self._told.items()}
 
     def submit(
         self, tokens: Sequence[int], params: dict[str, Any], owner: str = "", adapter: str | None = None
@@ -201,19 +210,22 @@ class Fleet:
         return answer
 
     async def _pump(self, answer: Answer, message: Message) -> None:
-        stream = self._handle.options(method_name="ask", stream=True).remote(message)
+        stream = None
         try:
+            stream = self._handle.options(method_name="ask", stream=True).remote(message)
             async for item in stream:
-                self._moved = time.monotonic()
-                self._told[item["replica"]] = item["stats"]
+                self._moved, self._gone = time.monotonic(), False
+                self._told[item["replica"]] = self._moved, item["stats"]
                 self._receive(answer, item)
             if not answer.done:
                 answer.put(EngineFault("The replica ended before its answer did; try again.", 503))
         except asyncio.CancelledError:
-            stream.cancel()
+            if stream is not None:
+                stream.cancel()
             raise
         except Exception:
             # Ray says by many exceptions that a replica or its node is gone.
+            self._gone = True
             answer.put(EngineFault("The replica that worked on this request is gone; try again.", 503))
         finally:
             self._open.pop(answer.name, None)
@@ -232,7 +244,8 @@ class Fleet:
 
     async def _start(self) -> None:
         try:
-            self._handle = await asyncio.to_thread(self._deploy)
+            self._deploying = asyncio.ensure_future(asyncio.to_thread(self._deploy))
+            self._handle = await asyncio.shield(self._deploying)
             facts = await self._handle.facts.remote()
         except WeftError as error:
             self.failure = error

@@ -28,7 +28,7 @@ class Served:
     """One model: its engine, and what encodes for it once it is loaded.
 
     ``here``: it has an engine, loaded or about to be, and so a place among those that may be loaded at once;
-    ``lost``: it was loaded, and could not be loaded again.
+    ``lost``: it was loaded, and could not be loaded again; ``refused``: when it could not be loaded, and why.
     """
 
     def __init__(self, name: str, engine: Backend):
@@ -37,6 +37,7 @@ class Served:
         self.used = time.monotonic()
         self.lock = asyncio.Lock()
         self.here = self.lost = False
+        self.refused: tuple[float, str] | None = None
         self._users = self._long_ones = 0
         self._long = asyncio.Lock()
         self._prompts: Prompts | None = None

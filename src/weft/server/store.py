@@ -59,7 +59,8 @@ class Store:
         self._postgres = not in_file(place)
         self._errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
         self._passing: tuple[type[Exception], ...] = (sqlite3.OperationalError, OSError)
-        self.place = place.rsplit("@", 1)[-1] if self._postgres else place
+        # Passwords stand before the @ or behind the question mark.
+        self.place = place.rsplit("@", 1)[-1].partition("?")[0] if self._postgres else place
         self._address = place
         self._connection: Any = None
         self._waits_until = 0.0
@@ -85,7 +86,8 @@ class Store:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         if not Path(place).exists():
             Path(place).touch(mode=0o600)
-        connection = sqlite3.connect(place, timeout=10, check_same_thread=False)
+        # Whole, since some names, such as :memory:, mean other things to SQLite.
+        connection = sqlite3.connect(Path(place).absolute(), timeout=10, check_same_thread=False)
         # Readers (the command line) and the one writer (the server) do not wait for each other.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

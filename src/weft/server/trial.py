@@ -7,17 +7,21 @@ and gigabytes. What they do not stop the system does, and nobody else notices.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
-from weft.engine.grammar import LIMITS, source_of
+from weft.engine import grammar_source
 from weft.engine.params import Grammar
 from weft.server.errors import ApiError
 
 _HOST = Path(__file__).with_name("trial_host.py")
+_MOST, _MOST_OF_ONE = 8, 4
+"""Grammars that may wait to be built, or are; and those of one key, where there are keys."""
 _KEPT = 1000
 """Grammars that are remembered to be harmless, by their hashes."""
 
@@ -27,23 +31,43 @@ class Trials:
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
+        self._waiting: Counter[str] = Counter()
         self._process: asyncio.subprocess.Process | None = None
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
-    async def check(self, constraint: dict[str, str], param: str) -> None:
-        """Raises ApiError 400 for a grammar that takes too much to be built; UsageError for a wrong one."""
-        source = source_of(Grammar(**constraint))  # type: ignore[arg-type]  # the kind is checked there
-        name = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
+    async def check(self, constraint: dict[str, str], owner: str, param: str) -> bool:
+        """True. Raises ApiError 400 for a grammar that takes too much to be built, 429 where many wait (or
+        many of ``owner``), and UsageError for what no engine takes; what else is wrong the engine says."""
+        name = hashlib.sha256("\0".join(constraint.values()).encode("utf-8", "surrogatepass")).digest()
         if name not in self._passed:
-            async with self._turn:
-                passed = await self._built(source)
-            if not passed:
+            Grammar(**constraint)  # type: ignore[arg-type]  # its own bounds, and whether the kind is known
+            # Whoever leaves does not end the process for the others.
+            if not await asyncio.shield(self._tried(constraint, owner)):
                 message = "What the answer must look like takes too long or too much memory to be built."
                 raise ApiError(400, f"{message} Make it simpler.", param=param)
         self._passed[name] = None
         self._passed.move_to_end(name)
         if len(self._passed) > _KEPT:
             self._passed.popitem(last=False)
+        return True
+
+    async def _tried(self, constraint: dict[str, str], owner: str) -> bool:
+        with self._in_line(owner):
+            async with self._turn:
+                return await self._built(constraint["kind"], constraint["text"])
+
+    @contextlib.contextmanager
+    def _in_line(self, owner: str) -> Iterator[None]:
+        full = self._waiting.total() >= _MOST or (owner and self._waiting[owner] >= _MOST_OF_ONE)
+        if full:
+            message = "Many forms of answers wait to be built; try again later."
+            raise ApiError(429, message, headers={"Retry-After": "5"})
+        self._waiting[owner] += 1
+        try:
+            yield
+        finally:
+            self._waiting[owner] -= 1
+            self._waiting += Counter()  # those with nothing are let go
 
     async def stop(self) -> None:
         """End the process, if there is one."""
@@ -53,12 +77,12 @@ class Trials:
                 process.kill()
             await process.communicate()
 
-    async def _built(self, source: str) -> bool:
+    async def _built(self, kind: str, text: str) -> bool:
         process = await self._started()
         assert process.stdin is not None and process.stdout is not None
         answer = b""
         try:
-            process.stdin.write(json.dumps(source).encode() + b"\n")
+            process.stdin.write(json.dumps([kind, text]).encode() + b"\n")
             await process.stdin.drain()
             answer = await process.stdout.readline()
         except ConnectionError:
@@ -73,7 +97,7 @@ class Trials:
         if self._process is None or self._process.returncode is not None:
             await self.stop()
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", str(_HOST), json.dumps(LIMITS)),
+                *(sys.executable, "-P", str(_HOST), grammar_source.__file__),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -1,11 +1,14 @@
-"""The process in which grammars are built for trial: ``python -P trial_host.py LIMITS``, a grammar a line.
+"""The process in which grammars are built for trial: ``python -P trial_host.py grammar_source.py``, with the
+kind and text of a grammar in each line.
 
-Run as a file, since it needs the compiler alone, and none of this package. It answers each grammar that it
+Both are run as files, since nothing else of this package is needed here. It answers each grammar that it
 could build, or refuse, with a line, and is ended by the system within one that takes too much.
 """
 
+import contextlib
 import json
 import resource
+import runpy
 import signal
 import sys
 
@@ -20,14 +23,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
-    limits = LLParserLimits(**json.loads(sys.argv[1]))
+    grammars = runpy.run_path(sys.argv[1])
+    limits = LLParserLimits(**grammars["LIMITS"])
     # What may take for ever does not depend on the vocabulary.
     words = LLTokenizer("byte")
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-        matcher = LLMatcher(words, json.loads(line), log_level=0, limits=limits)
-        if not matcher.is_error():
-            matcher.compute_bitmask()
+        # What is wrong is for the engine to say.
+        with contextlib.suppress(*grammars["WRONG"]):
+            source = grammars["source_of"](*json.loads(line))
+            matcher = LLMatcher(words, source, log_level=0, limits=limits)
+            if not matcher.is_error():
+                matcher.compute_bitmask()
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.stdout.buffer.write(b"\n")
         sys.stdout.buffer.flush()

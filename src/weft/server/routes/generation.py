@@ -102,7 +102,9 @@ def add(app: FastAPI, front: Front) -> None:
         messages = _messages(body)
         front.admission.request(key_of(request))
         if constraint is not None:
-            await front.models.trials.check(constraint, demanded_by(body))
+            trial = front.models.trials.check(constraint, owner_of(request), demanded_by(body))
+            if await unless_gone(trial, request.receive) is None:
+                return Response(status_code=499)
         served = await front.models.get_decoder(body.model)
         offered = [] if body.tool_choice == "none" else body.tools or []
         described = [tool.model_dump(exclude_none=True) for tool in offered]

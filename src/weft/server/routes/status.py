@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -70,9 +69,10 @@ def _add_admin(app: FastAPI, front: Front) -> None:
         if not 1 <= days <= 3650:
             raise ApiError(400, f"days = {days} must be a number from 1 to 3650.", param="days")
         try:
-            found = await asyncio.to_thread(front.ledger.summary, days)
-        except ResourceError as error:
-            raise ApiError(503, str(error), headers={"Retry-After": "5"}) from None
+            found = await front.ledger.asked(days)
+        except (ResourceError, TimeoutError) as error:
+            message = str(error) or "The database does not answer; try again later."
+            raise ApiError(503, message, headers={"Retry-After": "5"}) from None
         return {"usage": found, "lost": front.ledger.lost}
 
     @app.post("/admin/models/{name:path}/load")
@@ -84,6 +84,10 @@ def _add_admin(app: FastAPI, front: Front) -> None:
     @app.post("/admin/models/{name:path}/unload")
     async def unload(request: Request, name: str) -> dict[str, Any]:
         served = front.models.find(name)
+        if served.name != name:
+            raise ApiError(
+                400, f"{name!r} is an adapter; POST /v1/unload_lora_adapter unloads it.", param="name"
+            )
         async with served.lock:
             await served.unload()
         _log(request, front, "unload", name)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
+from weft.server.account import Work
 from weft.server.backend import Backend
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of, owner_of
@@ -102,8 +103,8 @@ async def _vectors(
         )
         # The inputs of one request go through the engine one after another, so they take one place.
         front.admission.answers(served.engine, 1, key_of(request))
-        work.prompt_tokens = sum(map(len, prompts))
-        found = await unless_gone(_all(served.engine, prompts, owner_of(request)), request.receive)
+        vectors = _all(served.engine, prompts, owner_of(request), work)
+        found = await unless_gone(vectors, request.receive)
     return None if found is None else (served, np.stack(found), work.prompt_tokens)
 
 
@@ -115,12 +116,14 @@ def _check_dimensions(asked: int | None, served: Served) -> None:
         raise ApiError(400, message, param="dimensions")
 
 
-async def _all(engine: Backend, prompts: list[list[int]], owner: str) -> list[Vectors]:
+async def _all(engine: Backend, prompts: list[list[int]], owner: str, work: Work) -> list[Vectors]:
+    """The vectors, one after another; what was read is counted, however the request ends."""
     found = []
     for prompt in prompts:
         answer = engine.embed(prompt, owner)
         try:
             found.append(np.frombuffer(base64.b64decode(await answer.vector()), "<f4"))
+            work.prompt_tokens += len(prompt)
         finally:
             engine.abort(answer)
     return found

@@ -1,0 +1,125 @@
+"""The face of replicas, with a stand-in for Ray: what is left behind, and whose counts are told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from weft.server import replicas
+from weft.server.answer import EngineFault
+from weft.server.engine import EngineOptions
+from weft.server.replicas import Fleet
+
+
+class Cluster:
+    """Deploys when it is let, and answers each request as one replica."""
+
+    def __init__(self):
+        self.deployed, self.go, self.replica = set(), threading.Event(), "one"
+        self.fault = None
+
+    def deployment(self, *arguments, **how):
+        return self
+
+    def bind(self, *arguments):
+        return self
+
+    def run(self, application, name, route_prefix):
+        assert self.go.wait(30)
+        self.deployed.add(name)
+        return self
+
+    def options(self, **how):
+        return self
+
+    @property
+    def facts(self):
+        return self
+
+    def remote(self, *message):
+        if message and self.fault is not None:
+            raise self.fault
+        return self.answer() if message else self.told()
+
+    async def told(self):
+        return {"context": 10, "vocabulary": 100, "sequences": 4}
+
+    async def answer(self):
+        stats = {"running": 0, "total_blocks": 100, "restarts": 1}
+        said = {"replica": self.replica, "stats": stats}
+        yield {"taken": True, **said}
+        yield {"piece": {"text": "x", "tokens": 1, "finish": "stop"}, **said}
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    found = Cluster()
+    monkeypatch.setattr(replicas, "_connected", lambda address: found)
+    monkeypatch.setattr(replicas, "_undeploy", found.deployed.discard)
+    return found
+
+
+async def asked(fleet):
+    return [piece.text async for piece in fleet.submit([1], {}).pieces()]
+
+
+def test_who_stops_while_replicas_start_leaves_none_behind(cluster):
+    async def run():
+        fleet = Fleet(EngineOptions("x"), replicas=1, address=None)
+        fleet.start()
+        await asyncio.sleep(0.05)
+        stopping = asyncio.ensure_future(fleet.stop())
+        await asyncio.sleep(0.05)
+        cluster.go.set()
+        await stopping
+        assert not cluster.deployed and not fleet.up
+
+    asyncio.run(run())
+
+
+def test_counts_of_replicas_that_are_gone_are_told_no_more(cluster, monkeypatch):
+    async def run():
+        cluster.go.set()
+        fleet = Fleet(EngineOptions("x"), replicas=1, address=None)
+        for number in range(3):
+            cluster.replica = f"replica {number}"
+            fleet.start()
+            await fleet.ready()
+            assert await asked(fleet) == ["x"]
+            assert fleet.stats["total_blocks"] == 100 and fleet.restarts == number + 1
+            await fleet.stop()
+        fleet.start()
+        await fleet.ready()
+        for name in ("left", "right"):
+            cluster.replica = name
+            await asked(fleet)
+        assert fleet.stats["total_blocks"] == 200
+        monkeypatch.setattr(replicas, "_SILENT", 0.0)
+        await asked(fleet)
+        assert fleet.stats["total_blocks"] == 100
+        await fleet.stop()
+
+    asyncio.run(run())
+
+
+def test_a_call_that_fails_is_told_and_health_with_it(cluster):
+    async def run():
+        cluster.go.set()
+        fleet = Fleet(EngineOptions("x"), replicas=1, address=None)
+        fleet.start()
+        await fleet.ready()
+        assert fleet.up
+        cluster.fault = RuntimeError("Router is not initialized")
+        with pytest.raises(EngineFault, match="is gone"):
+            await asked(fleet)
+        assert fleet.active == 0 and not fleet.up
+        # Who asks all the same finds that there is one again.
+        cluster.fault = None
+        fleet.start()
+        await fleet.ready()
+        assert await asked(fleet) == ["x"] and fleet.up
+        await fleet.stop()
+
+    asyncio.run(run())
