@@ -38,7 +38,7 @@ def test_what_takes_too_much_is_refused_and_the_next_is_built():
             await asyncio.gather(*(trials.check(schema(const=n), "", "response_format") for n in range(5)))
             assert trials._process.pid != first
         finally:
-            await trials.stop()
+            await trials.close()
 
     asyncio.run(run())
 
@@ -57,7 +57,7 @@ def test_who_stops_waiting_leaves_no_answer_to_the_next():
                 await trials.check(TOO_MUCH, "", "response_format")
             await trials.check(schema(const=1), "", "response_format")
         finally:
-            await trials.stop()
+            await trials.close()
 
     asyncio.run(run())
 
@@ -75,6 +75,6 @@ def test_a_line_of_grammars_is_bounded_and_no_key_fills_it():
             assert refused == [False] * 4 + [True] * 2 + [False] * 2 + [False] * 2 + [True] * 2
             assert await trials.check(schema(const=4), "a", "tools")
         finally:
-            await trials.stop()
+            await trials.close()
 
     asyncio.run(run())

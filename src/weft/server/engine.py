@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import signal
+import site
 import socket
 import sys
 import time
@@ -238,10 +239,12 @@ class Engine:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
-            # It finds this package where this process has it, and no modules in the folder that the server
-            # was started in: that may be a checkpoint's.
-            path = os.pathsep.join(filter(None, (_PACKAGE, os.environ.get("PYTHONPATH"))))
-            more = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+            # No module in the folder that the server was started in, a checkpoint's say, is to be found; this
+            # package is, where this process has it.
+            more = {"PYTHONSAFEPATH": "1"}
+            if self.options.python is not None or _PACKAGE not in site.getsitepackages():
+                path = filter(None, (_PACKAGE, os.environ.get("PYTHONPATH")))
+                more["PYTHONPATH"] = os.pathsep.join(path)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self.options.command,

@@ -142,7 +142,7 @@ class Models:
         """Unload all, and end what grammars are tried in."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await asyncio.gather(self.trials.stop(), *(served.unload() for served in self._served.values()))
+        await asyncio.gather(self.trials.close(), *(served.unload() for served in self._served.values()))
 
     async def _make_room(self, wanted: Served) -> None:
         """Give ``wanted`` a place among those that may be loaded. Raises EngineFault (503) without one."""

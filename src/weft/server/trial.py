@@ -33,6 +33,7 @@ class Trials:
         self._turn = asyncio.Lock()
         self._waiting: Counter[str] = Counter()
         self._process: asyncio.subprocess.Process | None = None
+        self._closed = False
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
     async def check(self, constraint: dict[str, str], owner: str, param: str) -> bool:
@@ -69,8 +70,12 @@ class Trials:
             self._waiting[owner] -= 1
             self._waiting += Counter()  # those with nothing are let go
 
-    async def stop(self) -> None:
-        """End the process, if there is one."""
+    async def close(self) -> None:
+        """End the process, if there is one; whatever waits is built no more."""
+        self._closed = True
+        await self._stop()
+
+    async def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             if process.returncode is None:
@@ -78,6 +83,8 @@ class Trials:
             await process.communicate()
 
     async def _built(self, kind: str, text: str) -> bool:
+        if self._closed:
+            return False
         process = await self._started()
         assert process.stdin is not None and process.stdout is not None
         answer = b""
@@ -90,12 +97,12 @@ class Trials:
         finally:
             # An answer that nobody waits for any more must not be taken for that to the next.
             if not answer:
-                await self.stop()
+                await self._stop()
         return bool(answer)
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
-            await self.stop()
+            await self._stop()
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", str(_HOST), grammar_source.__file__),
                 stdin=asyncio.subprocess.PIPE,
