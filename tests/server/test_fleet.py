@@ -90,6 +90,7 @@ def test_counts_of_replicas_that_are_gone_are_told_no_more(cluster, monkeypatch)
             assert await asked(fleet) == ["x"]
             assert fleet.stats["total_blocks"] == 100 and fleet.restarts == number + 1
             await fleet.stop()
+            assert fleet.stats == {} and fleet.restarts == number + 1
         fleet.start()
         await fleet.ready()
         for name in ("left", "right"):

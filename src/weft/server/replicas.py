@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import os
 import time
 import uuid
@@ -105,6 +104,7 @@ class Fleet:
         self._open: dict[int, tuple[Answer, asyncio.Task[None]]] = {}
         self._deploying: asyncio.Future[Any] | None = None
         self._gone = False
+        self._restarts = 0
         self._told: dict[str, tuple[float, dict[str, int]]] = {}
         self._moved = time.monotonic()
 
@@ -131,7 +131,7 @@ class Fleet:
     @property
     def restarts(self) -> int:
         """Engine processes that were replaced on their nodes."""
-        return sum(counts.get("restarts", 0) for _, counts in self._told.values())
+        return self._restarts + sum(counts.get("restarts", 0) for _, counts in self._told.values())
 
     @property
     def stalled_seconds(self) -> float:
@@ -171,7 +171,7 @@ class Fleet:
             self._deploying = self._handle = None
             await asyncio.to_thread(_undeploy, self._name)
         self.facts, self._gone = {}, False
-        self._told = {name: (-math.inf, counts) for name, (_, counts) in self._told.items()}
+        self._restarts, self._told = self.restarts, {}
 
     def submit(
         self, tokens: Sequence[int], params: dict[str, Any], owner: str = "", adapter: str | None = None

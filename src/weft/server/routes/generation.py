@@ -47,7 +47,11 @@ class _Job:
 
 def add(app: FastAPI, front: Front) -> None:
     """Both routes."""
+    _add_completions(app, front)
+    _add_chat(app, front)
 
+
+def _add_completions(app: FastAPI, front: Front) -> None:
     @app.post("/v1/completions", responses=_STREAMS)
     async def completions(request: Request, body: CompletionRequest) -> Response:
         work = front.begin(request, body.model, body.user)
@@ -86,6 +90,8 @@ def add(app: FastAPI, front: Front) -> None:
         )
         return await _answer(request, job, front)
 
+
+def _add_chat(app: FastAPI, front: Front) -> None:
     @app.post("/v1/chat/completions", responses=_STREAMS)
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
         work = front.begin(request, body.model, body.user)
@@ -93,11 +99,7 @@ def add(app: FastAPI, front: Front) -> None:
         _check_request(body, front.limits)
         n = body.n or 1
         _check_count(1, n, front)
-        if None not in (body.max_tokens, body.limit) and body.max_tokens != body.limit:
-            message = "max_tokens and max_completion_tokens differ; give one of them."
-            raise ApiError(400, message, param="max_tokens")
-        if body.top_logprobs and not body.logprobs:
-            raise ApiError(400, "top_logprobs needs logprobs = true.", param="top_logprobs")
+        _check_chat(body)
         constraint = constraint_of(body, front.limits)
         messages = _messages(body)
         front.admission.request(key_of(request))
@@ -250,6 +252,14 @@ def _check_request(body: Sampling, limits: Limits) -> None:
     if len(body.stops) > limits.stops or any(len(stop) > limits.stop_characters for stop in body.stops):
         message = f"stop holds at most {limits.stops} texts of {limits.stop_characters} characters each."
         raise ApiError(400, message, param="stop")
+
+
+def _check_chat(body: ChatRequest) -> None:
+    if None not in (body.max_tokens, body.limit) and body.max_tokens != body.limit:
+        message = "max_tokens and max_completion_tokens differ; give one of them."
+        raise ApiError(400, message, param="max_tokens")
+    if body.top_logprobs and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs = true.", param="top_logprobs")
 
 
 def _check_best_of(body: CompletionRequest, n: int, best_of: int) -> None:
