@@ -82,6 +82,15 @@ def test_marks_in_texts_and_in_prose(size, before, arguments, behind):
     assert content == before + behind and call.arguments == arguments
 
 
+def test_arguments_of_any_depth_are_a_call_or_text():
+    """There is a depth that can be read and not be written."""
+    for depth in range(900, 1010):
+        arguments = '{"a": ' * depth + "1" + "}" * depth
+        text = f'<tool_call>{{"arguments": {arguments}, "name": "add"}}</tool_call>'
+        content, calls = read(text, len(text))
+        assert (content, len(calls)) in (("", 1), (text, 0))
+
+
 def test_arguments_that_stand_first_are_written_anew():
     text = '<tool_call>{"arguments": {"a": %s}, "name": "add"}</tool_call>'
     assert json.loads(read(text % "[1, 2.5]", 5)[1][0].arguments) == {"a": [1, 2.5]}

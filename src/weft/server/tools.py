@@ -167,20 +167,19 @@ class CallReader:
             return Call(name, arguments, _name()) if _is_text(arguments) else None
         if not isinstance(arguments, dict):
             return None
-        written = _as_written(text)
+        written = _as_written(text, arguments)
         return None if written is None else Call(name, written, _name())
 
 
-def _as_written(text: str) -> str | None:
+def _as_written(text: str, arguments: dict[str, object]) -> str | None:
     """The arguments of a call as the model wrote them, digit by digit, where they stand last; else anew."""
     if found := _BEGUN.match(text):
         _, end = json.JSONDecoder().raw_decode(found[2])
         if found[2][end:].strip() == "}":
             return found[2][:end]
-    call = json.loads(text)
     try:
-        return json.dumps(call.get("arguments", call.get("parameters", {})), allow_nan=False)
-    except ValueError:
+        return json.dumps(arguments, allow_nan=False)
+    except (ValueError, RecursionError):
         return None
 
 
