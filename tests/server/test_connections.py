@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -15,6 +17,7 @@ import time
 import httpx
 import pytest
 from click.testing import CliRunner
+from fastapi import FastAPI
 from servers import ENDLESS, running, until
 
 from weft.cli.serve import command
@@ -22,7 +25,7 @@ from weft.core.errors import ResourceError, UsageError
 from weft.server.engine import EngineOptions
 from weft.server.ledger import Ledger
 from weft.server.limits import Limits
-from weft.server.listen import Tls, bind
+from weft.server.listen import Tls, bind, http_server
 from weft.server.store import Store
 
 
@@ -132,6 +135,47 @@ def test_a_full_queue_answers_429_and_those_inside_are_served(endless):
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 3
     until(endless.idle)
+
+
+def test_what_comes_while_the_queue_is_full_is_refused_before_it_is_understood(endless):
+    """In a flood, time to understand requests would be taken from the answers under way. What takes no place
+    is answered all the same."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(contextlib.closing(raw_request(endless, {**ENDLESS, "stream": True})))
+        until(lambda: endless.engine().active == 3)
+        for path in ("completions", "chat/completions", "embeddings", "rerank", "tasks/sentiment"):
+            answer = endless.http.post(f"/v1/{path}", content=b"[")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full"), path
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert endless.post("/tokenize", {"prompt": "a"}).status_code == 200
+        assert endless.get("/v1/models").status_code == 200
+    until(endless.idle)
+    assert endless.http.post("/v1/completions", content=b"[").status_code == 400
+
+
+def test_a_flood_of_connections_is_accepted_by_and_by_and_none_is_lost():
+    """All at once would leave the events of engines unread for as long as that takes."""
+
+    async def accepted() -> list[int]:
+        with bind("127.0.0.1", 0) as listener, contextlib.ExitStack() as stack:
+            http = http_server(FastAPI(), Limits())
+            serving = asyncio.ensure_future(http.serve(sockets=[listener]))
+            while not http.started:
+                await asyncio.sleep(0.01)
+            for _ in range(300):  # the loop stands still meanwhile, so the system keeps them
+                stack.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
+            counts = [0]
+            while counts[-1] < 300:
+                await asyncio.sleep(0)
+                counts.append(len(http.server_state.connections))
+            http.should_exit = True
+            stack.close()
+            await serving
+            return counts
+
+    counts = asyncio.run(asyncio.wait_for(accepted(), 60))
+    assert max(after - before for before, after in itertools.pairwise(counts)) <= 16
 
 
 def test_more_answers_than_there_will_ever_be_places_for_are_no_full_queue(endless):

@@ -45,11 +45,19 @@ class Admission:
                 f"{param}: {count} answers are more than the {share} that {whose}; ask for fewer at once."
             )
             raise ApiError(400, message, param=param)
-        if max(0, engine.active + count - sequences) > self._limits.waiting:
-            raise _refusal("The queue is full; try again later.", self._wait(engine), "queue_full")
+        if self.full(engine, count):
+            raise self.refusal(engine)
         if key is not None and engine.held_by(key.id) + count > share:
             message = f"This key already has its {share} answers under way; wait for some of them."
             raise _refusal(message, self._wait(engine), "queue_full")
+
+    def full(self, engine: Backend, count: int = 1) -> bool:
+        """Whether ``count`` answers more have no place in the queue of a model, whoever asks."""
+        return max(0, engine.active + count - int(engine.facts["sequences"])) > self._limits.waiting
+
+    def refusal(self, engine: Backend) -> ApiError:
+        """What is said then."""
+        return _refusal("The queue is full; try again later.", self._wait(engine), "queue_full")
 
     def _take(self, key_id: str, per_minute: int) -> None:
         """A token bucket: a minute's requests may come at once, then they come evenly."""

@@ -20,6 +20,7 @@ from weft.server.ledger import Ledger
 from weft.server.limits import BodyLimit, Limits
 from weft.server.metrics import Metrics
 from weft.server.models import Models
+from weft.server.overload import Overload
 from weft.server.routes import generation, page, status, tasks, text, vectors
 
 
@@ -39,6 +40,7 @@ def create_app(
     for routes in (status, generation, tasks, vectors, text):
         routes.add(app, front)
     # The last one added is the first that sees a request: no byte of a body is read before the key is known.
+    app.add_middleware(Overload, models=models, admission=front.admission)
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Gate, keys=keys, ledger=ledger)
     app.add_middleware(Account, metrics=front.metrics, ledger=ledger, paths=_paths(app))

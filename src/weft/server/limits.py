@@ -48,7 +48,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            body = await asyncio.wait_for(self._read(scope, receive), self._limits.body_seconds)
+            async with asyncio.timeout(self._limits.body_seconds):
+                body = await self._read(scope, receive)
         except TimeoutError:
             error = ApiError(408, f"The body did not arrive within {self._limits.body_seconds:g} seconds.")
             await error.response()(scope, receive, send)

@@ -18,6 +18,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from weft.core.errors import ResourceError, UsageError
 from weft.server.limits import Limits
 
+_BACKLOG = 2048
+"""Connections that the system keeps until they are accepted."""
+_ACCEPTED_AT_ONCE = 16
+"""Then events of engines have their turn: of a flood each connection takes about a millisecond."""
+
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. UsageError for an address that is none, ResourceError for a port that is taken."""
@@ -33,7 +38,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
         # A reader whose window stays shut holds its connection no longer than this, even while closing.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -131,14 +136,24 @@ def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn
         ws="none",
         # Whoever runs the server stops the models, and a second Ctrl-C broke this off with a traceback.
         lifespan="off",
-        backlog=2048,
+        backlog=_ACCEPTED_AT_ONCE,
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=limits.drain_seconds,
         server_header=False,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """asyncio accepts as many connections in a turn as it makes places in the backlog."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Give the backlog its length again."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
 
 
 def _raise_open_files() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -61,6 +62,9 @@ async def _run(service: Service, ready: Callable[[], None]) -> None:
         try:
             await models.start()
             app = create_app(models, service.limits, keys, ledger)
+            # What is loaded stays, and looking through it for garbage would hold up all connections.
+            gc.collect()
+            gc.freeze()
             ready()
             http = http_server(app, service.limits, service.tls)
             with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal after an orderly end

@@ -62,9 +62,10 @@ def _add_completions(app: FastAPI, front: Front) -> None:
             raise ApiError(400, "prompt is an empty list; give at least one prompt.", param="prompt")
         n, best_of = body.n or 1, body.best_of or body.n or 1
         _check_best_of(body, n, best_of)
-        _check_count(len(raw), best_of, front, "best_of" if best_of > n else "n")
+        _check_count(len(raw), best_of, front, _asks(n, best_of))
         front.admission.request(key_of(request))
         served = await front.models.get_decoder(body.model)
+        front.admission.answers(served.engine, len(raw) * best_of, key_of(request), _asks(n, best_of))
         room = 0 if body.echo and body.limit == 0 else 1
         prompts = await served.encoded(
             await request.body(), lambda prompts: [prompts.text(each, room=room) for each in raw]
@@ -108,6 +109,7 @@ def _add_chat(app: FastAPI, front: Front) -> None:
             if await unless_gone(trial, request.receive) is None:
                 return Response(status_code=499)
         served = await front.models.get_decoder(body.model)
+        front.admission.answers(served.engine, n, key_of(request))
         offered = [] if body.tool_choice == "none" else body.tools or []
         described = [tool.model_dump(exclude_none=True) for tool in offered]
         prompt = await served.encoded(
@@ -134,8 +136,9 @@ def _add_chat(app: FastAPI, front: Front) -> None:
 
 async def _answer(request: Request, job: _Job, front: Front) -> Response:
     engine, owner = job.served.engine, owner_of(request)
-    param = "best_of" if job.best_of > job.samples else "n"
-    front.admission.answers(engine, len(job.prompts) * job.best_of, key_of(request), param)
+    # Once more: others may have taken the places while its texts were encoded.
+    count, param = len(job.prompts) * job.best_of, _asks(job.samples, job.best_of)
+    front.admission.answers(engine, count, key_of(request), param)
     answers: list[Answer] = []
     try:
         for prompt in job.prompts:
@@ -185,6 +188,11 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
         close()
     # 499 is what proxies log for a client that left; nobody reads this answer.
     return Response(status_code=499) if whole is None else JSONResponse(whole)
+
+
+def _asks(n: int, best_of: int) -> str:
+    """The field that asks for several answers."""
+    return "best_of" if best_of > n else "n"
 
 
 def _tools(body: ChatRequest, offered: list[Tool]) -> Tools | None:

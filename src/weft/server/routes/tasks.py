@@ -85,6 +85,7 @@ async def _answer(request: Request, front: Front, task: str, body: bodies.TaskBo
     served = await front.models.get(body.model)
     if task not in served.tasks:
         raise refusal(served.engine.facts.get("architecture", "model"), CALLS[task])
+    front.admission.answers(served.engine, len(items), key_of(request), "input")
     facts = served.engine.facts
     tokens = await served.encoded(await request.body(), lambda prompts: _tokens(prompts, facts, items))
     front.admission.answers(served.engine, len(items), key_of(request), "input")

@@ -96,6 +96,7 @@ async def _vectors(
     front.admission.request(key_of(request))
     served = await front.models.get(model)
     _check_dimensions(dimensions, served)
+    front.admission.answers(served.engine, 1, key_of(request))
     with served.using():
         prompts = await served.encoded(
             await request.body(),
