@@ -97,6 +97,11 @@ COMPOSED_ESCAPE = """(element) => element.dispatchEvent(
     new KeyboardEvent("keydown", { key: "Escape", isComposing: true, bubbles: true, cancelable: true }))"""
 
 
+# As Safari tells the Enter that takes what an input method offers: the composition is over by then.
+CONFIRMING_ENTER = """(element) => element.dispatchEvent(
+    new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true }))"""
+
+
 def feed(page: Any, text: str, end: bool = False) -> None:
     page.wait_for_function("Boolean(window.feed)")
     page.evaluate("([text, end]) => feed(text, end)", [text, end])
@@ -434,6 +439,19 @@ def test_input_methods_and_languages_leave_edits_and_answers_alone(open_page):
     told(page, "3 个词元 · ")
     page.locator(".turn.user textarea").wait_for(state="detached")
     assert page.locator(".turn.user .said").text_content() == "今天"
+
+
+def test_confirming_what_an_input_method_offers_sends_nothing(open_page):
+    page = open_page(locale="zh-CN")
+    (question, answer) = talk(page, "one")
+    page.fill("#input", "nihao")
+    page.locator("#input").evaluate(CONFIRMING_ENTER)
+    page.click(".turn.user .tools button >> nth=0")
+    page.fill(".turn.user textarea", "jintian")
+    page.locator(".turn.user textarea").evaluate(CONFIRMING_ENTER)
+    assert page.input_value("#input") == "nihao" and page.input_value(".turn.user textarea") == "jintian"
+    page.press(".turn.user textarea", "Escape")
+    assert shown(page) == [question, answer]
 
 
 def test_what_is_written_during_an_answer_stays(open_page):

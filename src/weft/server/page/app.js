@@ -3,7 +3,7 @@
 import { get, setKey } from "./api.js";
 import * as chat from "./chat.js";
 import { sentence } from "./complaint.js";
-import { at, remember, remembered } from "./elements.js";
+import { at, composing, remember, remembered } from "./elements.js";
 import { otherLanguage, translate, words } from "./language.js";
 import { listModels } from "./settings.js";
 import * as tasks from "./tasks.js";
@@ -61,7 +61,7 @@ async function queue() {
 
 document.addEventListener("keydown", (event) => {
   // Keys of an input method are its own.
-  if (event.isComposing) return;
+  if (composing(event)) return;
   if (event.key === "Escape") (mode === "tasks" ? tasks : chat).stop();
   if (event.altKey && event.code === "KeyR") {
     event.preventDefault();

@@ -5,7 +5,7 @@
 
 import { stream } from "./api.js";
 import { sentence } from "./complaint.js";
-import { at, button, copier, download, element } from "./elements.js";
+import { at, button, composing, copier, download, element } from "./elements.js";
 import { words } from "./language.js";
 import { chosen, settings, unread, writeModels } from "./settings.js";
 import { Writer, recordsOf } from "./tokens.js";
@@ -239,7 +239,7 @@ function editor(index) {
   const area = element("textarea", "");
   area.value = turns[index].content;
   area.addEventListener("keydown", (event) => {
-    if (event.isComposing || controller) return;
+    if (composing(event) || controller) return;
     if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); save(index); }
     if (event.key === "Escape") { event.stopPropagation(); cancel(index); }
   });
@@ -339,7 +339,7 @@ export function install(whenFinished) {
   at("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
   at("input").addEventListener("keydown", (event) => {
     // Enter that confirms a Chinese input method's choice must not send.
-    if (event.isComposing) return;
+    if (composing(event)) return;
     if (event.key === "Enter" && (chat ? !event.shiftKey : event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); }
     if (event.key === "ArrowUp" && chat && !at("input").value) {
       const place = turns.findLastIndex((turn) => turn.role === "user");

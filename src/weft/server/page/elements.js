@@ -40,6 +40,10 @@ async function intoClipboard(text) {
   return copied;
 }
 
+// Whether a key is an input method's own. Safari ends the composition before the key that confirms it and leaves
+// that key its old code.
+export const composing = (event) => event.isComposing || event.keyCode === 229;
+
 export function download(name, type, content) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([content], { type }));

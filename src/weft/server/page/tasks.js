@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { sentence } from "./complaint.js";
-import { at, button, download, element, remember, remembered } from "./elements.js";
+import { at, button, composing, download, element, remember, remembered } from "./elements.js";
 import { words } from "./language.js";
 import { TASKS, drawFields, focusOn, pathOf, readFields } from "./task_fields.js";
 import { drawResults } from "./task_results.js";
@@ -129,7 +129,7 @@ export function install(whenFinished) {
   finished = whenFinished;
   at("task-form").addEventListener("submit", (event) => { event.preventDefault(); run(); });
   at("task-form").addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.isComposing) return;
+    if (event.key !== "Enter" || composing(event)) return;
     if (event.ctrlKey || event.metaKey) { event.preventDefault(); run(); }
   });
   at("task-model").addEventListener("change", writeFields);
