@@ -102,6 +102,9 @@ CONFIRMING_ENTER = """(element) => element.dispatchEvent(
     new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true }))"""
 
 
+AT_END = "(place) => place.scrollHeight - place.scrollTop - place.clientHeight < 2 && place.scrollTop > 0"
+
+
 def feed(page: Any, text: str, end: bool = False) -> None:
     page.wait_for_function("Boolean(window.feed)")
     page.evaluate("([text, end]) => feed(text, end)", [text, end])
@@ -328,8 +331,18 @@ def test_a_fast_answer_is_followed_without_a_layout_for_every_event(open_page):
     feed(page, " two", end=True)
     told(page, "1206 tokens")
     assert page.evaluate("measured") < 400
-    end = "(place) => place.scrollHeight - place.scrollTop - place.clientHeight < 2 && place.scrollTop > 0"
-    until(lambda: page.wait_for_timeout(20) or page.locator("#transcript").evaluate(end))
+    until(lambda: page.wait_for_timeout(20) or page.locator("#transcript").evaluate(AT_END))
+
+
+def test_a_continuation_is_in_sight_behind_a_long_text(open_page):
+    page = open_page()
+    page.evaluate(FED)
+    page.fill("#input", "A line of a story.\n" * 100)
+    page.click("#send")
+    feed(page, "And one\n" * 3)
+    feed(page, "more.", end=True)
+    told(page, "6 tokens")
+    until(lambda: page.wait_for_timeout(20) or page.locator("#transcript").evaluate(AT_END))
 
 
 def test_an_empty_answer_is_an_answer(open_page):

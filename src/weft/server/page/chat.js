@@ -49,16 +49,25 @@ function busy(on) {
   for (const mode of document.querySelectorAll("header .switch button")) mode.disabled = on;
 }
 
+// Whether the end of the transcript is in sight.
+function endInSight() {
+  const scroller = at("transcript");
+  return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+}
+
+function toEnd() {
+  at("transcript").scrollTop = at("transcript").scrollHeight;
+}
+
 // Keeps the end of the transcript in sight where it is. Once a frame: measuring lays all of the text out anew.
 let following = false;
 function follow() {
   if (following) return;
   following = true;
-  const scroller = at("transcript");
-  const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+  const near = endInSight();
   requestAnimationFrame(() => {
     following = false;
-    if (near) scroller.scrollTop = scroller.scrollHeight;
+    if (near) toEnd();
   });
 }
 
@@ -162,6 +171,7 @@ async function complete(prompt) {
     text.append(prompt, place);
     return text;
   }));
+  toEnd();
   await askAll("/v1/completions", (model) => ({ ...settings(), model, prompt }), places);
   if (!Object.values(places).some(answered)) {
     lastPrompt = before.prompt;
