@@ -345,6 +345,18 @@ def test_a_continuation_is_in_sight_behind_a_long_text(open_page):
     until(lambda: page.wait_for_timeout(20) or page.locator("#transcript").evaluate(AT_END))
 
 
+def test_an_answer_is_followed_from_its_beginning(open_page):
+    page = open_page()
+    # What stands below the place of an answer is taller then.
+    page.evaluate("document.body.style.fontSize = '17px'")
+    page.evaluate(FED)
+    page.click("#mode-chat")
+    page.fill("#input", "A line of a question.\n" * 100)
+    page.press("#input", "Enter")
+    feed(page, "lines\n" * 100)
+    until(lambda: page.wait_for_timeout(20) or page.locator("#transcript").evaluate(AT_END))
+
+
 def test_an_empty_answer_is_an_answer(open_page):
     page = open_page(locale="zh-CN")
     page.evaluate(FED)

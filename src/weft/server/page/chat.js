@@ -282,7 +282,7 @@ async function converse(front, text) {
   const box = element("div", "turn assistant");
   box.append(columns(models, places, (place) => { place.className = "said"; return place; }));
   at("transcript").append(box);
-  box.scrollIntoView({ block: "end" });
+  toEnd();
   await askAll("/v1/chat/completions", (model) => ({ ...settings(), model, messages: messagesFor(model) }), places);
   const able = models.filter((model) => answered(places[model]));
   if (able.length) {
