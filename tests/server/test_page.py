@@ -499,6 +499,40 @@ def test_what_is_written_during_an_answer_stays(open_page):
         until(lambda last=last: page.wait_for_timeout(20) or page.input_value("#input") == f"def{last}")
 
 
+def test_the_end_of_an_answer_leaves_writing_and_reading_where_they_are(open_page):
+    page = open_page()
+    talk(page, "one")
+    page.evaluate(FED)
+
+    def ask(text: str) -> None:
+        page.evaluate("window.feed = null")
+        page.fill("#input", text)
+        page.press("#input", "Enter")
+
+    ask("two")
+    page.fill("#system", "Be ")
+    feed(page, "lines\n" * 100, end=True)
+    page.wait_for_selector(".turn:nth-child(4) .tools")
+    page.keyboard.type("brief.")
+    assert page.input_value("#system") == "Be brief." and page.input_value("#input") == ""
+    page.click(".turn.user .tools button >> nth=0")
+    ask("three")
+    page.focus(".turn.user textarea")
+    feed(page, " one", end=True)
+    page.wait_for_selector(".turn:nth-child(6) .tools")
+    page.keyboard.type(" more")
+    assert page.input_value(".turn.user textarea") == "one more" and page.input_value("#input") == ""
+    page.press(".turn.user textarea", "Escape")
+    ask("four")
+    transcript = page.locator("#transcript")
+    feed(page, "lines\n" * 100)
+    until(lambda: page.wait_for_timeout(20) or transcript.evaluate(AT_END))
+    transcript.evaluate("(place) => { place.scrollTop = 200; }")
+    feed(page, "end", end=True)
+    page.wait_for_selector(".turn:nth-child(8) .tools")
+    assert transcript.evaluate("(place) => place.scrollTop") == 200
+
+
 def test_a_number_that_cannot_be_read_is_said(open_page):
     page = open_page(locale="zh-CN")
     page.fill("#temperature", "")

@@ -204,7 +204,10 @@ function messagesFor(model) {
   return system ? [{ role: "system", content: system }, ...said] : said;
 }
 
+// Whoever reads further up, or writes in an edit, goes on there.
 function draw() {
+  const focused = document.activeElement;
+  const top = endInSight() ? null : at("transcript").scrollTop;
   const shown = turns.map((turn, index) => {
     const box = element("div", `turn ${turn.role}`);
     if (editing.has(index)) {
@@ -226,7 +229,9 @@ function draw() {
     return box;
   });
   at("transcript").replaceChildren(...shown);
-  at("transcript").scrollTop = at("transcript").scrollHeight;
+  if (at("transcript").contains(focused)) focused.focus({ preventScroll: true });
+  if (top === null) toEnd();
+  else at("transcript").scrollTop = top;
 }
 
 function tools(buttons, text) {
@@ -293,7 +298,8 @@ async function converse(front, text) {
   }
   draw();
   busy(false);
-  at("input").focus();
+  // Who writes elsewhere meanwhile, in the system prompt say, goes on there.
+  if (!document.activeElement.matches("input, textarea")) at("input").focus();
   return able.length > 0;
 }
 
