@@ -2,15 +2,16 @@
 
 const KEY = "weft-key";
 
-export function setKey(key) {
-  try { sessionStorage.setItem(KEY, key); } catch { /* private windows may forbid it */ }
+let key = "";
+try { key = sessionStorage.getItem(KEY) ?? ""; } catch { /* then there is none */ }
+
+// What no key holds, such as spaces of no width that came along when it was copied, no request can carry.
+export function setKey(text) {
+  key = text.replace(/[^!-~]/g, "");
+  try { sessionStorage.setItem(KEY, key); } catch { /* browsers may forbid it: it is known until the page is left */ }
 }
 
-function headers() {
-  let key = null;
-  try { key = sessionStorage.getItem(KEY); } catch { /* then there is none */ }
-  return key ? { Authorization: `Bearer ${key}` } : {};
-}
+const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});
 
 export class ApiError extends Error {
   constructor(status, error) {

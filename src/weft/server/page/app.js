@@ -72,7 +72,7 @@ for (const each of MODES) at(`mode-${each}`).addEventListener("click", () => set
 at("export-markdown").addEventListener("click", chat.exportMarkdown);
 at("export-json").addEventListener("click", () => (mode === "tasks" ? tasks : chat).exportJson());
 at("key-dialog").addEventListener("close", () => {
-  setKey(at("key").value.trim());
+  setKey(at("key").value);
   for (const status of [chat.status, tasks.status]) status("");
   refresh();
 });
