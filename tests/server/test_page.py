@@ -223,6 +223,24 @@ def test_a_continuation_stays_where_no_model_answers(open_page):
     assert page.locator(".text").text_content() == page.input_value("#input") == before
 
 
+def test_conversations_and_continuations_outlast_a_look_at_the_others(open_page):
+    page = open_page()
+    page.fill("#max_tokens", "4")
+    page.fill("#input", "def")
+    page.click("#send")
+    until(lambda: page.wait_for_timeout(20) or len(page.input_value("#input")) > 3)
+    continued = page.input_value("#input")
+    before = talk(page, "one", "two")
+    page.click("#mode-completion")
+    assert page.locator(".text").text_content() == continued and page.is_visible("#again")
+    page.click("#mode-chat")
+    assert shown(page) == before and page.locator(".text").count() == 0
+    page.click("#clear")
+    assert page.locator(".turn").count() == 0 and not page.is_visible("#again")
+    page.click("#mode-completion")
+    assert page.locator(".text").text_content() == continued
+
+
 def test_of_several_models_each_fails_alone(open_page):
     page = open_page()
     page.check("#models input[value='长模型']")

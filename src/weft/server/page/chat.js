@@ -16,6 +16,8 @@ const LEAST_SECONDS = 0.25;
 let chat = false;
 let turns = [];
 let lastPrompt = null;
+// The transcript's content in the other mode.
+let aside = [];
 // The text areas of turns that are being edited, by the turns' places.
 let editing = new Map();
 // The continued text as it was put into the box: what somebody wrote there is left alone.
@@ -319,9 +321,12 @@ export function again() {
 }
 
 function clear() {
-  turns = [];
-  editing.clear();
-  lastPrompt = null;
+  if (chat) {
+    turns = [];
+    editing.clear();
+  } else {
+    lastPrompt = null;
+  }
   at("transcript").replaceChildren();
   status("");
   busy(false);
@@ -331,7 +336,13 @@ function clear() {
 export function setChat(on) {
   if (chat !== on) {
     chat = on;
-    clear();
+    const other = aside;
+    aside = [...at("transcript").childNodes];
+    at("transcript").replaceChildren(...other);
+    toEnd();
+    status("");
+    busy(false);
+    at("input").focus();
   }
   write();
 }
