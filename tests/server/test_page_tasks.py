@@ -211,6 +211,21 @@ def test_a_number_that_cannot_be_read_is_said(open_tasks: Any) -> None:
     assert run(page)[0]["max_length"] == 5
 
 
+def test_numbers_between_the_steps_of_a_field_are_sent(open_tasks: Any) -> None:
+    page = open_tasks("answer")
+    page.fill("#task-context", TEXTS["context"])
+    page.fill("#task-question", "谁在")
+    page.fill("#task-least_score", "0.33")
+    with page.expect_request("**/v1/tasks/answer") as got:
+        page.click("#task-run")
+    assert json.loads(got.value.post_data)["least_score"] == 0.33
+    page.wait_for_selector(".result")
+    page.fill("#task-least_score", "2")
+    page.click("#task-run")
+    page.wait_for_selector("#task-status.bad")
+    assert "least_score" in page.inner_text("#task-status")
+
+
 def test_ranking_and_vectors(open_tasks: Any) -> None:
     page = open_tasks("rerank")
     page.fill("#task-query", "今天")
