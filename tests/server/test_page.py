@@ -429,6 +429,16 @@ def test_all_of_the_text_is_shown_whatever_its_tokens_are(open_page, text, token
     assert open_page().evaluate(script, [text, tokens]) == [text, marked]
 
 
+def test_alternatives_stand_in_the_order_of_their_probabilities(open_page):
+    script = """async () => {
+        const { recordsOf } = await import("/page/tokens.js");
+        const tops = JSON.parse('{"x": -1, "7": -2, "y": -3, "1": -4}');
+        const [record] = recordsOf({ tokens: ["y"], token_logprobs: [-3], top_logprobs: [tops] });
+        return record.top_logprobs.map((each) => each.token);
+    }"""
+    assert open_page().evaluate(script) == ["x", "7", "y", "1"]
+
+
 @pytest.mark.parametrize("probabilities", [False, True])
 def test_what_a_stop_text_leaves_of_the_first_token_is_shown(open_page, site, probabilities):
     (*_, token) = site.post("/tokenize", {"model": "small", "prompt": "print"}).json()["tokens"]

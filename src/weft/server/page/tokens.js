@@ -9,8 +9,9 @@ export function recordsOf(logprobs) {
   if (logprobs.content) return logprobs.content;
   return logprobs.tokens.map((token, index) => ({
     token, bytes: bytesOf(token), logprob: logprobs.token_logprobs[index],
+    // Objects put names such as "1" first, whatever their order was.
     top_logprobs: Object.entries(logprobs.top_logprobs?.[index] ?? {})
-      .map(([other, logprob]) => ({ token: other, logprob })),
+      .map(([other, logprob]) => ({ token: other, logprob })).sort((one, other) => other.logprob - one.logprob),
   }));
 }
 
