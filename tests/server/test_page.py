@@ -429,6 +429,26 @@ def test_all_of_the_text_is_shown_whatever_its_tokens_are(open_page, text, token
     assert open_page().evaluate(script, [text, tokens]) == [text, marked]
 
 
+def test_a_character_that_begins_in_a_token_with_others_keeps_its_probabilities(open_page):
+    """Where what ends it comes late, held back for a stop text, or behind a token that has no text."""
+    script = """async (given) => {
+        const { Writer, recordsOf } = await import("/page/tokens.js");
+        const place = document.createElement("p");
+        const writer = new Writer(place);
+        for (const [text, token] of given) {
+            writer.add(text, recordsOf({ tokens: [token], token_logprobs: [-1], top_logprobs: null }));
+        }
+        writer.end();
+        return [...place.children].map((each) => each.textContent);
+    }"""
+    begun, ended = r"bytes:\xe6\x88\x91\xe4\xbd", r"bytes:\xa0"
+    page = open_page()
+    held = [["我", begun], ["", ended], ["你好", "好"]]
+    assert page.evaluate(script, held) == ["我", "你", "好"]
+    special = [["我", begun], ["", "<|end|>"], ["你", ended], ["好", "好"]]
+    assert page.evaluate(script, special) == ["我", "你", "好"]
+
+
 def test_alternatives_stand_in_the_order_of_their_probabilities(open_page):
     script = """async () => {
         const { recordsOf } = await import("/page/tokens.js");

@@ -49,14 +49,14 @@ export class Writer {
   spell(record, last) {
     const bytes = record.bytes && new Uint8Array(record.bytes);
     const text = bytes ? this.decoder.decode(bytes, { stream: true }) : record.token;
-    if (text && this.text.startsWith(this.spelled + text)) {
-      this.spelled += text;
-      this.partial = [];
-      this.place.append(span(text, record));
-      return true;
-    }
-    if (!text && bytes) {
-      this.partial.push(...bytes);
+    const fits = text && this.text.startsWith(this.spelled + text);
+    if (fits || (!text && bytes)) {
+      // A token may also end a character and begin another one, of which three bytes are the most.
+      this.partial = [...this.partial, ...(bytes ?? [])].slice(-3);
+      if (fits) {
+        this.spelled += text;
+        this.place.append(span(text, record));
+      }
       return true;
     }
     // The token is unread again: a part of a character before it stays.
