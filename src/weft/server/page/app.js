@@ -26,6 +26,8 @@ function setMode(wanted) {
   mode = wanted;
   remember("mode", mode);
   write();
+  // Some browsers forget where what they hid was scrolled to.
+  chat.toEnd();
 }
 
 // Only what the served models can do is offered; a model of which nothing is known may continue texts.

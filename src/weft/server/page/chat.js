@@ -57,7 +57,7 @@ function endInSight() {
   return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
 }
 
-function toEnd() {
+export function toEnd() {
   at("transcript").scrollTop = at("transcript").scrollHeight;
 }
 
@@ -339,7 +339,6 @@ export function setChat(on) {
     const other = aside;
     aside = [...at("transcript").childNodes];
     at("transcript").replaceChildren(...other);
-    toEnd();
     status("");
     busy(false);
     at("input").focus();
