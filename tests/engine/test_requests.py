@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.core.errors import InternalError, UsageError
 from weft.engine import LLM, SamplingParams
@@ -48,6 +51,33 @@ def test_bias_adds_and_min_tokens_hold_off_the_end():
     assert changed.tolist() == [0.0, -1.5, 0.0, 4.0, float("-inf")]
     changed = change(torch.zeros(5), answered(params, [0], [2], ends=[4]), drafts=(2, 2))
     assert changed.tolist() == [0.0, -1.5, 0.0, 4.0, 0.0]
+
+
+class Counted(TorchDispatchMode):
+    """How many operations of PyTorch run within it."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.operations += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_penalties_and_biases_of_many_tokens_are_a_few_operations():
+    """Each step waits for them, so who biases a thousand tokens would hold up everybody."""
+    bias = {token: token / 7 for token in range(1000)}
+    params = SamplingParams(frequency_penalty=0.3, presence_penalty=0.7, logit_bias=bias)
+    said = [token for token in range(500, 1500) for _ in range(token % 3)]
+    scores = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    asked = answered(params, [0], said)
+    with Counted() as counted:
+        changed = change(scores, asked)
+    assert counted.operations < 30
+    for token, count in Counter(said).items():
+        scores[token] -= 0.3 * count + 0.7
+    for token, value in bias.items():
+        scores[token] += value
+    assert torch.equal(changed, scores)
 
 
 def test_a_great_bias_decides_and_a_frequency_penalty_prevents_loops(engine):
