@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from weft.cli.main import main
 from weft.core.errors import DataError
 from weft.engine import LLM, SamplingParams
 from weft.engine.cache_cost import cache_cost
-from weft.engine.runner import prepare
+from weft.engine.runner import Runner, prepare
 
 TOKENS = [(7 * i * i + 3 * i) % 500 for i in range(300)]
 
@@ -36,6 +37,22 @@ def test_the_losses_are_those_of_the_engine(model, tiny_tokenizer):
         assert bits == pytest.approx(-sum(logs) / len(logs) / 0.6931471805599453, rel=1e-4)
     assert found.ratio != 1 and abs(found.ratio - 1) < 0.01
     assert found.int8_bytes_per_token < found.own_bytes_per_token
+
+
+def test_the_scores_of_one_step_are_held_at_a_time(tiny_decoder, tiny_tokenizer, monkeypatch):
+    """Those of a whole window of 20,000 tokens would be 12 GB with a usual vocabulary."""
+    model = prepare(tiny_decoder(max_position_embeddings=1024), torch.device("cpu"), torch.float32)
+    run, made, most = Runner.run, [], [0]
+
+    def watched(runner, work):
+        scores = run(runner, work)
+        made.append(weakref.ref(scores))
+        most[0] = max(most[0], sum(one() is not None for one in made))
+        return scores
+
+    monkeypatch.setattr(Runner, "run", watched)
+    list(cache_cost(model, tiny_tokenizer, TOKENS * 3))
+    assert len(made) == 2 * 8 and most[0] <= 2
 
 
 def test_a_short_text_is_one_window_and_none_is_an_error(model, tiny_tokenizer):
