@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+
 import pytest
 import torch
 
@@ -176,6 +179,20 @@ def test_leaving_a_stream_frees_its_blocks(tiny_decoder, tiny_tokenizer):
     assert engine.scheduler.free_slots == 1
     pieces.close()
     assert engine.scheduler.free_slots == 2
+
+
+def test_a_stream_is_whole_whoever_steps_the_engine(tiny_decoder, tiny_tokenizer):
+    engine = LLM(tiny_decoder(), tiny_tokenizer)
+    params = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
+    prompts = ([5], [7, 8])
+    whole = [answer.text for answer in engine.generate(prompts, params)]
+    streams = [engine.stream(prompt, params) for prompt in prompts]
+    in_turn = list(itertools.zip_longest(*streams, fillvalue=""))
+    assert ["".join(pieces) for pieces in zip(*in_turn, strict=True)] == whole
+    pieces = engine.stream(prompts[0], params)
+    first = next(pieces)
+    engine.generate([prompts[1]], dataclasses.replace(params, max_tokens=60))
+    assert first + "".join(pieces) == whole[0]
 
 
 def test_scores_that_are_not_numbers_stop_with_a_sentence(tiny_decoder, tiny_tokenizer):

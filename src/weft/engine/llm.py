@@ -447,6 +447,9 @@ class LLM:
                 self.step()
                 if piece := sequence.take():
                     yield piece
+            # Its last tokens may have come in a step that somebody else asked for.
+            if piece := sequence.take():
+                yield piece
             if sequence.failure is not None:
                 raise sequence.failure
         finally:
