@@ -202,6 +202,41 @@ def test_owners_take_turns():
     assert order.index(modest) == 1
 
 
+def test_a_backlog_that_grew_old_does_not_hold_up_who_comes_fresh():
+    """A key that always has requests waiting, each of them longer than the patience of the queue."""
+    engine = scheduler(2, 100)
+    modest, added = None, 0
+    for step in range(8 * PATIENCE):
+        while engine.waiting < 12 and modest is None:
+            engine.add(sequence(5, owner="greedy", limit=100))
+            added += 1
+        if step == 6 * PATIENCE:
+            modest = sequence(5, owner="modest", limit=100)
+            engine.add(modest)
+        work = engine.schedule()
+        if any(item.sequence is modest for item in work):
+            break
+        advance(engine, work)
+        for item in work:
+            if item.sequence.generated_length >= item.sequence.limit:
+                engine.remove(item.sequence)
+    assert added > 20 and step - 6 * PATIENCE <= 100, "the modest one would have waited for the backlog"
+
+
+def test_who_leaves_the_front_of_a_line_leaves_no_age_behind():
+    queue = FairQueue()
+    first, second, other = (sequence(1, owner=owner) for owner in ("a", "a", "b"))
+    for each, step in ((first, 0), (second, 0), (other, 1)):
+        queue.arrive(each, step)
+    queue.pop(first, 2 * PATIENCE)
+    queue.serve("a", 1)
+    assert queue.heads(3 * PATIENCE) == [other, second]
+    queue.come_back(first)
+    queue.leave(first)
+    assert queue.heads(3 * PATIENCE - 1) == [other, second]
+    assert queue.turn(second, 3 * PATIENCE) < queue.turn(second, 3 * PATIENCE - 1)
+
+
 def test_a_line_is_in_the_order_of_arrival_whoever_leaves_and_comes_back():
     chance, queue, away = random.Random(3), FairQueue(), []
     line = [sequence(1) for _ in range(20)]
@@ -211,7 +246,7 @@ def test_a_line_is_in_the_order_of_arrival_whoever_leaves_and_comes_back():
         match chance.randrange(3):
             case 0:
                 away.append(queue.heads(0)[0])
-                queue.pop(away[-1])
+                queue.pop(away[-1], 0)
             case 1 if away:
                 queue.come_back(away.pop(chance.randrange(len(away))))
             case 2:

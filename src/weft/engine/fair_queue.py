@@ -10,7 +10,9 @@ from operator import itemgetter
 from weft.engine.sequence import Sequence
 
 PATIENCE = 256
-"""Steps of waiting that count as one more degree of priority, so that nobody waits for ever."""
+"""Steps of waiting in front of a line that count as one more degree of priority, so that nobody waits for
+ever. Behind others of the same owner they do not count: a backlog would grow old as a whole, and then go
+before whoever else comes."""
 
 
 _TURN = itemgetter(0)
@@ -41,7 +43,7 @@ class FairQueue:
 
     def arrive(self, sequence: Sequence, step: int) -> None:
         """A new request at the end of its owner's line; it stays present until :meth:`leave`."""
-        sequence.arrival, sequence.arrival_step = self._arrivals, step
+        sequence.arrival, sequence.arrival_step, sequence.in_front_step = self._arrivals, step, step
         self._arrivals += 1
         owner = sequence.owner
         if owner not in self._present:
@@ -54,7 +56,10 @@ class FairQueue:
         """A request that has ended, wherever it was."""
         line = self._lines.get(_key(sequence))
         if line is not None and sequence in line:
+            was_first = sequence is next(iter(line))
             del line[sequence]
+            if was_first:
+                self._move_up(line, sequence.in_front_step)
             self._drop_empty(sequence)
         self._present[sequence.owner] -= 1
         if not self._present[sequence.owner]:
@@ -89,12 +94,21 @@ class FairQueue:
 
     def turn(self, sequence: Sequence, step: int) -> tuple[int, int, int]:
         """What a sequence, waiting or not, is sorted by: the least goes first."""
-        return -degree(sequence, step), self._served[sequence.owner], sequence.arrival
+        waited = (step - sequence.in_front_step) // PATIENCE
+        return -sequence.priority - waited, self._served[sequence.owner], sequence.arrival
 
-    def pop(self, sequence: Sequence) -> None:
+    def pop(self, sequence: Sequence, step: int) -> None:
         """The first of a line stops waiting."""
-        del self._lines[_key(sequence)][sequence]
+        line = self._lines[_key(sequence)]
+        del line[sequence]
+        self._move_up(line, step)
         self._drop_empty(sequence)
+
+    def _move_up(self, line: _Line, step: int) -> None:
+        """Whoever is first of ``line`` now is so since ``step``."""
+        if line:
+            first = next(iter(line))
+            first.in_front_step = max(first.in_front_step, step)
 
     def _line(self, sequence: Sequence) -> _Line:
         return self._lines.setdefault(_key(sequence), OrderedDict())
@@ -110,5 +124,5 @@ def _key(sequence: Sequence) -> _Key:
 
 
 def degree(sequence: Sequence, step: int) -> int:
-    """The priority of a sequence at ``step``: its own, and one for every :data:`PATIENCE` steps it is old."""
+    """What a sequence that runs is worth at ``step``: its priority, and one for each PATIENCE it is old."""
     return sequence.priority + (step - sequence.arrival_step) // PATIENCE

@@ -290,7 +290,7 @@ class Scheduler:
         if sequence.generated_length == 0 and sequence.pooled is None:
             self.prefix_queries += sequence.prompt_length + len(sequence.source)
             self.prefix_hits += sequence.cached + len(sequence.source) - sequence.unread
-        self._queue.pop(sequence)
+        self._queue.pop(sequence, self._step)
         self.running.append(sequence)
 
     def _taken(self, count: int) -> list[int]:

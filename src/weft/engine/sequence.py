@@ -112,7 +112,7 @@ class Sequence:
         self.source_blocks: list[int] = []
         self.encoded = not self.source
         self.leader: Sequence | None = None
-        self.arrival = self.arrival_step = 0
+        self.arrival = self.arrival_step = self.in_front_step = 0
         self.blocks: list[int] = []
         self.cached = self.sealed = 0
         self.prompt_computed = False
