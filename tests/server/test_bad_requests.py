@@ -92,6 +92,14 @@ def test_unknown_fields_are_named_and_never_ignored(client):
     error(client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "a", "x": 1}]}))
 
 
+@pytest.mark.parametrize("field", ["Temperature", "stop[]", "int"])
+def test_unknown_fields_have_names_of_any_look(client, field):
+    record = error(client.post("/v1/chat/completions", {**CHAT, field: 1}))
+    assert f"The field {field} is not supported" in record["message"] and record["param"] == field
+    record = error(client.post("/v1/chat/completions", {"messages": [{**CHAT["messages"][0], field: 1}]}))
+    assert f"The field messages.0.{field} is not supported" in record["message"]
+
+
 @pytest.mark.parametrize(
     ("route", "body", "field", "hint"),
     [

@@ -127,7 +127,8 @@ def _explain(error: RequestValidationError, known: Sequence[str]) -> ApiError:
     # Pydantic names the member ("str", "list[int]", a class); a client knows only fields.
     named = [part for part in place if part not in _TYPES and not part[:1].isupper() and "[" not in part]
     if first["type"] == "extra_forbidden":
-        field = ".".join(named)
+        # The last one is the client's own name, which may look like a member's.
+        field = ".".join([*(part for part in place[:-1] if part in named), place[-1]])
         # Closer than elsewhere: a real field of OpenAI's that is not supported here is no typing error.
         near = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
         hint = f"did you mean {near[0]}?" if near else "leave it out."
