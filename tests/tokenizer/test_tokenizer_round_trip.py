@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models, normalizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from weft.core.errors import DataError, UsageError
 from weft.tokenizer import Tokenizer, chat, train
@@ -165,6 +165,24 @@ def test_a_sentencepiece_style_tokenizer_loads(tmp_path: Path) -> None:
     for call in (lambda: loaded.token_bytes(5), lambda: loaded.encode_bytes(b"\xff")):
         with pytest.raises(DataError, match="byte"):
             call()
+
+
+def test_a_unigram_takes_no_spelling_for_a_special_token() -> None:
+    """Its model holds them as pieces and would find them in any text, as in Japanese Llamas and T5."""
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0), ("好", -3.0), ("<0x0A>", -9.0)]
+    pieces += [(chr(code), -5.0) for code in range(33, 127)]
+    unigram = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=0))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    unigram.decoder = decoders.Metaspace()
+    unigram.add_special_tokens(["<unk>", "<s>", "</s>", "<|last|>"])
+    unigram.add_tokens(["<think>"])
+    found = Tokenizer(unigram.to_str(), {"eos_token": "</s>"})
+    last, think = found.token_id("<|last|>"), found.token_id("<think>")
+    text = "a </s> 好<s><unk> <|last|> <think>"
+    ids = found.encode(text)
+    assert found.special_ids.isdisjoint(ids) and think in ids and found.decode(ids) == text
+    assert found.special_ids.issubset(found.encode(text, allow_special=True)) and last in found.special_ids
+    assert found.encode("猫") == [3, 0] and found.encode("好") == unigram.encode("好").ids
 
 
 def test_end_of_text_comes_from_the_configuration(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,14 @@ class Tokenizer:
         """``content`` is the text of a tokenizer.json, ``config`` what a tokenizer_config.json holds, and
         ``template`` a chat template that replaces those of ``config``."""
         self._special = _parse(content)
-        self._ordinary = _parse(content)
+        table = json.loads(content)
+        self._ordinary = _parse(_without_special_pieces(table) or content)
         self._ordinary.encode_special_tokens = True
         self._content = content
         added = self._special.get_added_tokens_decoder()
         self._added = {i: token.content for i, token in added.items()}
         self._hidden = frozenset(i for i, token in added.items() if token.special)
-        self.is_byte_level = _has_byte_level_decoder(json.loads(content).get("decoder"))
+        self.is_byte_level = _has_byte_level_decoder(table.get("decoder"))
         self.vocab_size = max(self._special.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.eos_token = self._find_eos(config or {})
         self.eos_id = self._special.token_to_id(self.eos_token)
@@ -301,6 +303,20 @@ def _parse(content: str) -> Any:
     parsed.no_padding()
     parsed.no_truncation()
     return parsed
+
+
+def _without_special_pieces(table: dict[str, Any]) -> str | None:
+    """A tokenizer.json of a Unigram, which finds the pieces of special tokens in any text that spells them,
+    without those; None for other kinds."""
+    model = table["model"]
+    if model.get("type") != "Unigram":
+        return None
+    special = {token["content"] for token in table["added_tokens"] if token["special"]}
+    held = {piece for piece, _ in model["vocab"]} & special
+    # Ids are places, so each keeps its own, under a name that nobody can guess.
+    vocab = [[secrets.token_hex(16) if piece in held else piece, score] for piece, score in model["vocab"]]
+    added = [token for token in table["added_tokens"] if token["content"] not in held]
+    return json.dumps({**table, "model": {**model, "vocab": vocab}, "added_tokens": added})
 
 
 def _has_byte_level_decoder(decoder: dict[str, Any] | None) -> bool:
