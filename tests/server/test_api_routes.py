@@ -9,6 +9,8 @@ import httpx
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
+from weft.server import long_list
+
 
 def events(text: str) -> list:
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
@@ -174,6 +176,25 @@ def test_many_at_once_equal_one_by_one(client):
 
     answers = [answer.json()["choices"] for answer in asyncio.run(together())]
     assert answers == [client.post("/v1/completions", body).json()["choices"] for body in bodies]
+
+
+def test_long_answers_are_written_beside_the_event_loop(client, monkeypatch):
+    """Answer by answer, vector by vector: else everybody waits for millions of numbers."""
+    write, loops = long_list._json, []
+
+    def seen(value):
+        loops.append(asyncio._get_running_loop())
+        return write(value)
+
+    monkeypatch.setattr(long_list, "_json", seen)
+    ask = {"prompt": "今天", "max_tokens": 4, "n": 3, "logprobs": 2, "echo": True}
+    answer = client.post("/v1/completions", ask)
+    assert answer.headers["content-type"] == "application/json"
+    assert [choice["index"] for choice in answer.json()["choices"]] == [0, 1, 2]
+    vectors = client.post("/v1/embeddings", {"input": ["a", "b"]}).json()
+    assert [one["index"] for one in vectors["data"]] == [0, 1] and vectors["object"] == "list"
+    # Beside each item, what stands around the list and its name.
+    assert loops == [None] * (3 + 2 + 2 + 2)
 
 
 def test_the_page_is_whole_and_asks_nobody_else(client):

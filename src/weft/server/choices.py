@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from starlette.responses import JSONResponse, Response
+
 from weft.server.answer import Answer, EngineFault, Piece
 from weft.server.errors import ApiError
 from weft.server.logprobs import Echo, Places, chat_logprobs, completion_logprobs
+from weft.server.long_list import written
 from weft.server.stream import DONE
 from weft.server.tools import Call, CallReader, Tools
 from weft.server.wire import Logprob
@@ -82,13 +85,15 @@ class Choices:
         ]
         self._created = int(time.time())
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> Response:
         """All of it at once. Raises EngineFault."""
         async for index, piece in self._pieces():
             self._take(self._choices[index], piece)
-        kept = self._chosen()
-        choices = [{"index": place, **self._whole(choice)} for place, choice in enumerate(kept)]
-        return {**self._head(False), "choices": choices, "usage": self.usage()}
+        head = {**self._head(False), "usage": self.usage()}
+        choices = ({"index": place, **self._whole(choice)} for place, choice in enumerate(self._chosen()))
+        if self._wants_logprobs:
+            return await written(head, "choices", choices)
+        return JSONResponse({**head, "choices": list(choices)})
 
     async def events(self, include_usage: bool, continuous: bool) -> AsyncIterator[dict[str, Any] | str]:
         """The events of a stream; a fault of the engine ends it with an ``error`` event and no [DONE].

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from weft.core.errors import UsageError
 from weft.server.account import Work
@@ -187,7 +187,7 @@ async def _answer(request: Request, job: _Job, front: Front) -> Response:
     finally:
         close()
     # 499 is what proxies log for a client that left; nobody reads this answer.
-    return Response(status_code=499) if whole is None else JSONResponse(whole)
+    return Response(status_code=499) if whole is None else whole
 
 
 def _asks(n: int, best_of: int) -> str:

@@ -22,6 +22,7 @@ from weft.server.backend import Backend
 from weft.server.errors import ApiError
 from weft.server.front import Front, key_of, owner_of
 from weft.server.inputs import EmbeddingRequest, RerankRequest
+from weft.server.long_list import written
 from weft.server.served import Served
 from weft.server.stream import unless_gone
 
@@ -40,21 +41,12 @@ def add(app: FastAPI, front: Front) -> None:
         if made is None:
             return Response(status_code=499)
         served, vectors, tokens = made
-        return JSONResponse(
-            {
-                "object": "list",
-                "data": [
-                    {
-                        "object": "embedding",
-                        "index": index,
-                        "embedding": _written(vector, body.encoding_format),
-                    }
-                    for index, vector in enumerate(vectors)
-                ],
-                "model": served.name,
-                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            }
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        data = (
+            {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
+            for index, vector in enumerate(vectors)
         )
+        return await written({"object": "list", "model": served.name, "usage": usage}, "data", data)
 
     @app.post("/v1/rerank")
     async def rerank(request: Request, body: RerankRequest) -> Response:
