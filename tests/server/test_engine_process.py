@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from servers import ENDLESS, running, until
 
+from metaspace import metaspace_tokenizer
 from weft.checkpoint.huggingface import save_model
-from weft.core.errors import CheckpointError, ResourceError
+from weft.core.errors import CheckpointError, ResourceError, UsageError
 from weft.engine import LLM, SamplingParams
 from weft.engine.params import Grammar
 from weft.server.engine import Engine, EngineOptions, Patience
@@ -35,6 +36,7 @@ from weft.server.seam import LlmWorker
 from weft.server.served import Served
 from weft.server.store import Store
 from weft.server.wire import LARGEST, Unpacker, pack
+from weft.tokenizer import Tokenizer
 
 
 def test_messages_survive_any_cut():
@@ -294,6 +296,17 @@ def test_an_engine_that_was_warmed_is_as_it_was(tiny_decoder, tiny_tokenizer):
     assert stats.free_blocks == stats.total_blocks
     assert "_words" in vars(llm._requests._grammars)
     assert llm.generate([[5, 6]], asked) == expected
+
+
+def test_a_model_whose_tokenizer_knows_no_grammars_is_served_without(tiny_decoder):
+    """The compiler cannot read a decoder that is a bare Metaspace, as converters of SentencePiece write."""
+    table = json.loads(metaspace_tokenizer().to_json())
+    table["decoder"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    llm = LLM(tiny_decoder(), Tokenizer(json.dumps(table), {"eos_token": "</s>"}))
+    LlmWorker(llm).warm()
+    with pytest.raises(UsageError, match="cannot read this model's tokenizer"):
+        llm.generate([[5]], SamplingParams(grammar=Grammar("json_object")))
+    assert llm.generate([[5]], SamplingParams(max_tokens=2, ignore_eos=True))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -37,6 +37,11 @@ class Grammars:
         return LlguidanceConstraint(matcher.deep_copy(), self._end_mask)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
+        if self._words is None:
+            raise UsageError(
+                f"The {_name(grammar)} cannot be used: the compiler of grammars cannot read this model's "
+                "tokenizer; ask for free text."
+            )
         try:
             source = source_of(grammar.kind, grammar.text)
         except WRONG as error:
@@ -51,10 +56,14 @@ class Grammars:
         return matcher
 
     @functools.cached_property
-    def _words(self) -> LLTokenizer:
-        return LLTokenizer(
-            self._tokenizer.to_json(), n_vocab=self._tokenizer.vocab_size, eos_token=self._ends
-        )
+    def _words(self) -> LLTokenizer | None:
+        """None for a tokenizer that the compiler cannot read: one whose decoder is a bare Metaspace, say."""
+        try:
+            return LLTokenizer(
+                self._tokenizer.to_json(), n_vocab=self._tokenizer.vocab_size, eos_token=self._ends
+            )
+        except ValueError:
+            return None
 
     @functools.cached_property
     def _end_mask(self) -> bytes:
