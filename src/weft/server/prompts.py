@@ -41,9 +41,8 @@ class Prompts:
     ):
         self.tokenizer, self.context, self._vocabulary = tokenizer, context, vocabulary
         self.start = list(tokenizer.start_ids if start is None else start)
-        self._spellings = sorted(
-            (tokenizer.decode([index]) for index in tokenizer.special_ids), key=len, reverse=True
-        )
+        special = [tokenizer.decode([index]) for index in tokenizer.special_ids]
+        self._spellings = sorted([*special, *tokenizer.undeclared], key=len, reverse=True)
 
     def text(self, prompt: str | Sequence[int], *, room: int = 1, param: str = "prompt") -> list[int]:
         """Token ids of a text (begun as documents began in training) or of ids, which stay as they are.
@@ -105,7 +104,7 @@ class Prompts:
         ids: list[int] = []
         for place, part in enumerate(_MARK.split(text)):
             if place % 2:
-                ids += self.tokenizer.encode(self._spellings[int(part)])
+                ids += self.tokenizer.encode_message(self._spellings[int(part)])
             else:
                 ids += self.tokenizer.encode(part, allow_special=True)
         return ids

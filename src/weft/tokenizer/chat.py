@@ -28,7 +28,7 @@ def encode(
         raise DataError(f"The tokenizer has no {TURN_START} and {TURN_END}, so it cannot write ChatML turns.")
     ids: list[int] = []
     for role, content in map(_checked, messages):
-        ids += [start, *tokenizer.encode(f"{role}\n{content}"), end, *tokenizer.encode("\n")]
+        ids += [start, *tokenizer.encode_message(f"{role}\n{content}"), end, *tokenizer.encode("\n")]
     return ids + ([start, *tokenizer.encode("assistant\n")] if add_generation_prompt else [])
 
 

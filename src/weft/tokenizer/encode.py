@@ -29,6 +29,7 @@ TEMPLATE_FILE = "chat_template.jinja"
 
 # An invalid byte decodes to a lone surrogate under "surrogateescape"; valid UTF-8 never holds one.
 _INVALID = re.compile("[\udc80-\udcff]+")
+_MARKUP = re.compile(r"<[|｜].+[|｜]>")
 
 
 class Tokenizer:
@@ -121,6 +122,12 @@ class Tokenizer:
                 "A text holds lone surrogates, which UTF-8 cannot spell; clean it first."
             ) from None
         return [encoding.ids for encoding in encodings]
+
+    def encode_message(self, text: str) -> list[int]:
+        """:meth:`encode` of what somebody says: of :attr:`undeclared` tokens none is found in it either."""
+        marks = [re.escape(name[1:]) for name in self.undeclared]
+        parts = re.split(f"(?<=<)(?={'|'.join(marks)})", text) if marks else [text]
+        return [token for part in parts for token in self.encode(part)]
 
     def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """:meth:`encode` of each text, and which characters [start, stop) of it each token stands for.
@@ -234,6 +241,13 @@ class Tokenizer:
         Added tokens that are text, such as Qwen's ``<tool_call>``, are not among them.
         """
         return self._hidden
+
+    @functools.cached_property
+    def undeclared(self) -> tuple[str, ...]:
+        """Added tokens that are markup by their look and no special ones, such as DeepSeek's ``<｜User｜>``:
+        :meth:`encode` finds them in any text that spells them."""
+        names = (name for token, name in self._added.items() if token not in self._hidden)
+        return tuple(name for name in names if _MARKUP.fullmatch(name))
 
     @property
     def chat_template(self) -> str | None:
