@@ -145,6 +145,16 @@ def test_a_call_that_the_length_cuts_off_has_the_arguments_so_far(text, argument
     assert (content, call.name, call.arguments) == ("", "add", arguments)
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize("wanting", ["</tool_call>", "\n</tool_call>", "_call>"])
+def test_a_whole_call_that_ends_without_its_mark_is_a_call(size, wanting):
+    """As small models end, and where the mark is a stop; what is not whole stays text."""
+    content, calls = read(f"{CALL}\n" + CALL.removesuffix(wanting), size)
+    assert (content, [json.loads(call.arguments) for call in calls]) == ("", [{"a": 1, "b": "今"}] * 2)
+    part = CALL[: CALL.index("}}") + 1]
+    assert read(part, size) == (part, [])
+
+
 @pytest.mark.parametrize("size", range(1, 26, 6))
 def test_a_forced_call_shows_no_markup_however_little_of_it_came(size):
     assert read(CALL[:size], 3, "length", forced=True) == ("", [])

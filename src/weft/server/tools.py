@@ -117,9 +117,10 @@ class CallReader:
         call = None
         if end >= 0:
             call = self._parse(self._held[len(OPEN) : end])
-        elif last == "length" or self._tools.forced:
+        else:
+            # A model may end, or be stopped, where only the mark is wanting.
             call = self._parse(begun[: len(begun) - _overlap(begun, CLOSE)])
-            if call is None:
+            if call is None and (last == "length" or self._tools.forced):
                 call = self._begun(begun)
                 self.cut = call is not None
         if call is None:
