@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 from servers import ENDLESS, running, until
 
-from metaspace import metaspace_tokenizer
 from weft.checkpoint.huggingface import save_model
 from weft.core.errors import CheckpointError, ResourceError, UsageError
 from weft.engine import LLM, SamplingParams
@@ -298,11 +297,11 @@ def test_an_engine_that_was_warmed_is_as_it_was(tiny_decoder, tiny_tokenizer):
     assert llm.generate([[5, 6]], asked) == expected
 
 
-def test_a_model_whose_tokenizer_knows_no_grammars_is_served_without(tiny_decoder):
+def test_a_model_whose_tokenizer_knows_no_grammars_is_served_without(tiny_decoder, tiny_tokenizer):
     """The compiler cannot read a decoder that is a bare Metaspace, as converters of SentencePiece write."""
-    table = json.loads(metaspace_tokenizer().to_json())
+    table = json.loads(tiny_tokenizer.to_json())
     table["decoder"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    llm = LLM(tiny_decoder(), Tokenizer(json.dumps(table), {"eos_token": "</s>"}))
+    llm = LLM(tiny_decoder(), Tokenizer(json.dumps(table)))
     LlmWorker(llm).warm()
     with pytest.raises(UsageError, match="cannot read this model's tokenizer"):
         llm.generate([[5]], SamplingParams(grammar=Grammar("json_object")))
