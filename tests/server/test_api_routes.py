@@ -167,6 +167,13 @@ def test_documents_may_be_objects_with_a_text(client):
         assert refused["message"].startswith("documents.1: ") and refused["param"] == "documents"
 
 
+def test_no_document_is_closer_than_its_own_text(client):
+    """In fp32 the product of a vector with itself is now and then more than 1, as of this one."""
+    ask = {"query": "今天", "documents": ["a", "今天", "b"]}
+    first, *_ = client.post("/v1/rerank", ask).json()["results"]
+    assert first["index"] == 1 and 0.999 < first["relevance_score"] <= 1
+
+
 def test_many_at_once_equal_one_by_one(client):
     bodies = [{"prompt": [i + 1, 5], "max_tokens": 20, "seed": i} for i in range(12)]
 

@@ -55,7 +55,8 @@ def add(app: FastAPI, front: Front) -> None:
         if made is None:
             return Response(status_code=499)
         served, vectors, tokens = made
-        scores = (vectors[1:] @ vectors[0]).tolist()
+        # Of equal texts rounding may give a little more than 1.
+        scores = np.clip(vectors[1:] @ vectors[0], -1, 1).tolist()
         # Equal scores keep the order in which the documents came.
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
         results: list[dict[str, Any]] = [
