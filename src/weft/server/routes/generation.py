@@ -228,10 +228,12 @@ def _settings(
 ) -> dict[str, Any]:
     """The engine's settings. Raises UsageError for lengths, ApiError 400 for biases of no tokens."""
     context = served.prompts.context
+    named = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
     if limit is not None and limit > context:
-        raise UsageError(f"max_tokens = {limit} is more than the context of {context} tokens can hold.")
+        raise UsageError(f"{named} = {limit} is more than the context of {context} tokens can hold.")
     if limit is not None and limit < least:
-        raise UsageError(f"max_tokens = {limit} must be at least 1; it may be 0 with echo.")
+        also = "; it may be 0 with echo" if isinstance(body, CompletionRequest) else ""
+        raise UsageError(f"{named} = {limit} must be at least 1{also}.")
     try:
         given = body.settings()
     except ValueError:
