@@ -233,6 +233,22 @@ def test_an_engine_that_does_not_end_to_load_is_killed(monkeypatch, tmp_path):
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_what_a_terminal_sends_to_the_server_is_not_for_engines(monkeypatch, tmp_path):
+    """One that is still importing its libraries would end with the traceback of a Ctrl-C."""
+    monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])
+
+    async def run():
+        engine = Engine(EngineOptions(str(tmp_path)))
+        engine.start()
+        while engine.pid is None:
+            await asyncio.sleep(0.01)
+        assert os.getpgid(engine.pid) != os.getpgrp()
+        os.kill(engine.pid, signal.SIGKILL)
+        await engine.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_an_engine_that_is_stuck_is_told_by_health_and_replaced(long_checkpoint):
     options = EngineOptions(str(long_checkpoint), "float32", max_sequences=2)
     patience = Patience(stall=2, backoff=0.05)

@@ -252,6 +252,8 @@ class Engine:
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
                     env=os.environ | more,
+                    # A terminal's Ctrl-C is for the server: it would break off imports with a traceback.
+                    start_new_session=True,
                 )
             except OSError as error:
                 ours.close()

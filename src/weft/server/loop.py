@@ -249,7 +249,7 @@ def _first_message(wire: socket.socket, unpacker: Unpacker) -> Message | None:
 
 
 def _prepare_process() -> None:
-    """The server ends an engine through the socket; a Ctrl-C meant for it reaches the whole group."""
+    """The server ends an engine through the socket; a signal meant for it may reach all its processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="weft engine: %(message)s")
