@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,22 @@ def test_who_stops_waiting_leaves_no_answer_to_the_next():
             await trials.check(schema(const=1), "", "response_format")
         finally:
             await trials.close()
+
+    asyncio.run(run())
+
+
+def test_the_end_comes_while_one_is_built_that_nobody_waits_for():
+    async def run():
+        trials = Trials()
+        await trials.check(GOOD, "", "response_format")
+        pid = trials._process.pid
+        waiting = asyncio.ensure_future(trials.check(TOO_MUCH, "", "response_format"))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await trials.close()
+        assert not Path(f"/proc/{pid}").exists()
+        with pytest.raises(ApiError):
+            await trials.check(schema(const=1), "", "response_format")
 
     asyncio.run(run())
 

@@ -80,7 +80,8 @@ class Trials:
         if process is not None:
             if process.returncode is None:
                 process.kill()
-            await process.communicate()
+            # And nothing is read here: somebody may be waiting for the answer.
+            await process.wait()
 
     async def _built(self, kind: str, text: str) -> bool:
         if self._closed:
