@@ -233,6 +233,24 @@ def test_an_engine_that_does_not_end_to_load_is_killed(monkeypatch, tmp_path):
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_an_engine_is_started_again_however_often_it_has_died(monkeypatch, tmp_path):
+    async def dies(engine):
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Engine, "_one_life", dies)
+
+    async def run():
+        engine = Engine(EngineOptions(str(tmp_path)), Patience(backoff=0.0))
+        engine.facts = {"context": 128}
+        engine.start()
+        while engine.restarts < 1100:
+            assert not engine._keeper.done()
+            await asyncio.sleep(0)
+        await engine.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_what_a_terminal_sends_to_the_server_is_not_for_engines(monkeypatch, tmp_path):
     """One that is still importing its libraries would end with the traceback of a Ctrl-C."""
     monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])

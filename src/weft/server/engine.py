@@ -225,7 +225,8 @@ class Engine:
                 return
             deaths = 1 if time.monotonic() - self._up_since > 60 else deaths + 1
             self.restarts += 1
-            pause = min(self.patience.backoff * 2 ** (deaths - 1), self.patience.backoff_most)
+            # Of a night of deaths the power would be no number that a float holds.
+            pause = min(self.patience.backoff * 2.0 ** min(deaths - 1, 100), self.patience.backoff_most)
             _log.error("The engine of %s ended; starting again in %.1f s", self.options.checkpoint, pause)
             if pause > _LONG_PAUSE:
                 self._down.set()
