@@ -251,6 +251,20 @@ def test_an_engine_is_started_again_however_often_it_has_died(monkeypatch, tmp_p
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_a_first_model_that_does_not_end_to_load_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])
+
+    async def run():
+        models = Models({"big": EngineOptions(str(tmp_path))}, patience=Patience(load=0.5))
+        try:
+            with pytest.raises(ResourceError, match="'big' has not loaded in"):
+                await models.start()
+        finally:
+            await models.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_what_a_terminal_sends_to_the_server_is_not_for_engines(monkeypatch, tmp_path):
     """One that is still importing its libraries would end with the traceback of a Ctrl-C."""
     monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from weft.core.errors import WeftError
+from weft.core.errors import ResourceError, WeftError
 from weft.core.registry import nearest
 from weft.server.answer import EngineFault
 from weft.server.backend import MakeBackend
@@ -98,7 +98,13 @@ class Models:
 
     async def start(self) -> None:
         """Load the first model. Raises WeftError when it cannot be loaded."""
-        await self.find(None).load()
+        first = self.find(None)
+        try:
+            await first.load()
+        except EngineFault:
+            seconds = first.engine.patience.load
+            message = f"The model {first.name!r} has not loaded in {seconds:.0f} s"
+            raise ResourceError(f"{message}; copy it to a faster disk, or serve a smaller one.") from None
         if self._idle_seconds is not None:
             self._sweeper = asyncio.ensure_future(self._sweep(self._idle_seconds))
 
