@@ -384,6 +384,21 @@ def test_a_checkpoint_that_is_damaged_is_one_sentence(tmp_path):
         asyncio.run(start())
 
 
+def test_a_folder_that_the_system_refuses_is_a_sentence_and_hides_no_other(checkpoint, capfd):
+    """A name that is too long is refused to everybody, a folder without permission not to root."""
+    options = {
+        "tiny": EngineOptions(str(checkpoint), "float32"),
+        "shut": EngineOptions("a" * 300),
+    }
+    with running(options) as server:
+        listed = server.get("/v1/models").json()["data"]
+        assert [(model["id"], model["kind"]) for model in listed] == [("tiny", "decoder"), ("shut", None)]
+        refused = server.post("/v1/completions", {"model": "shut", "prompt": "a"})
+        assert refused.status_code == 503
+        assert refused.json()["error"]["message"].endswith("aaa: File name too long.")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_several_models_load_on_demand(checkpoint, tmp_path):
     options = {
         "first": EngineOptions(str(checkpoint), "float32"),

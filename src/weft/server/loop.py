@@ -220,6 +220,10 @@ def work(descriptor: int, open_worker: Callable[[Message], tuple[Worker[Any], Fa
         except WeftError as error:
             _tell(wire, {"op": "failed", "error": str(error), "exit_code": error.exit_code})
             return
+        except OSError as error:  # a folder that this user may not enter, for instance
+            said = f"{error.filename or 'The system'}: {error.strerror or error}."
+            _tell(wire, {"op": "failed", "error": said, "exit_code": CheckpointError.exit_code})
+            return
         # What is loaded stays, and looking through it for garbage would hold up answers for 0.2 s at a time.
         gc.collect()
         gc.freeze()

@@ -96,8 +96,8 @@ class Served:
     def abilities(self) -> Abilities:
         """What it can do, loaded or not; nothing is known of a folder that Weft cannot read."""
         if self._abilities is None:
-            # It may be written yet, or be for another engine.
-            with contextlib.suppress(WeftError):
+            # It may be written yet, be for another engine, or be closed to this user.
+            with contextlib.suppress(WeftError, OSError):
                 self._abilities = abilities(self.engine.options.checkpoint)
         return self._abilities or Abilities()
 
