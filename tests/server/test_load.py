@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import math
+import resource
+import socket
 import statistics
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -99,6 +103,38 @@ def test_refusals_are_counted(checkpoint):
         record = json.loads(ended.stdout)
     assert record["statuses"]["429"] > 0 and record["answered"] >= 2
     assert sum(record["statuses"].values()) == 20
+
+
+def test_more_requests_at_once_than_files_are_usually_open():
+    """One that is not sent would be counted as one that the server did not answer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    body = f"data: {json.dumps(_TEXT)}\n\ndata: [DONE]\n\n".encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with socket.create_server(("127.0.0.1", 0), backlog=400) as listener:
+
+        def serve():
+            # Nobody is answered before all are there, or no more come.
+            with contextlib.ExitStack() as held:
+                opened: list[socket.socket] = []
+                with contextlib.suppress(OSError), listener:
+                    while len(opened) < 300:
+                        opened.append(held.enter_context(listener.accept()[0]))
+                for connection in opened:
+                    connection.recv(10_000)
+                    connection.sendall(answer)
+
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        listener.settimeout(10)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        # Half of what both sides of 300 connections need.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+        try:
+            arguments = ["--requests", "300", "--model", "m", "--prompt-tokens", "1", "--json", "-"]
+            ended = CliRunner().invoke(main, ["bench", "serve", address, *arguments])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert json.loads(ended.stdout)["statuses"] == {"200": 300}
 
 
 def test_servers_that_are_none():

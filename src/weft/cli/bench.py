@@ -62,11 +62,13 @@ def serve(
     from weft.core.errors import ResourceError, UsageError
     from weft.server.client import EventClient
     from weft.server.load import Target, arrivals, model_of, report, run
+    from weft.server.open_files import raise_open_files
 
     if not rate > 0 or requests < 1 or prompt_tokens < 1 or max_tokens < 1:
         raise UsageError("--rate, --requests, --prompt-tokens and --max-tokens must be greater than 0.")
     asks = _asks(prompts, requests, prompt_tokens, max_tokens, seed)
     client = EventClient(address, key)
+    raise_open_files()
 
     async def measure() -> Record:
         name = model or await model_of(client)

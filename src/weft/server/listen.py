@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import socket
 import ssl
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from weft.core.errors import ResourceError, UsageError
 from weft.server.limits import Limits
+from weft.server.open_files import raise_open_files
 
 _BACKLOG = 2048
 """Connections that the system keeps until they are accepted."""
@@ -128,7 +128,7 @@ class Tls:
 def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn.Server:
     """Serves ``app`` until SIGTERM or Ctrl-C; answers under way are finished first, within
     ``drain_seconds``, and what is not finished then is cancelled (:mod:`weft.server.drain` tells it)."""
-    _raise_open_files()
+    raise_open_files()
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -154,11 +154,3 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(_BACKLOG)
-
-
-def _raise_open_files() -> None:
-    """Every connection is an open file, and the usual soft limit is 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
