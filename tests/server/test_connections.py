@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from fastapi import FastAPI
 from servers import ENDLESS, running, until
+from starlette.responses import StreamingResponse
 
 from weft.cli.serve import command
 from weft.core.errors import ResourceError, UsageError
@@ -336,6 +337,41 @@ def test_a_second_interrupt_does_not_wait_and_says_nothing_odd(long_checkpoint):
         process.kill()
         process.communicate()
     assert process.returncode == 0 and "Traceback" not in errors
+
+
+def test_a_second_interrupt_does_not_wait_for_open_connections(monkeypatch):
+    async def wait_closed(server):
+        # As of Python 3.12.1.
+        while server._active_count:
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(asyncio.base_events.Server, "wait_closed", wait_closed)
+    app = FastAPI()
+
+    async def endless():
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    @app.get("/")
+    async def answer():
+        return StreamingResponse(endless())
+
+    async def run():
+        with bind("127.0.0.1", 0) as listener:
+            http = http_server(app, Limits(drain_seconds=600))
+            serving = asyncio.ensure_future(http._serve([listener]))
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            http.handle_exit(signal.SIGINT, None)
+            await asyncio.sleep(0.3)
+            assert not serving.done()
+            http.handle_exit(signal.SIGINT, None)
+            await asyncio.wait_for(serving, 60)
+            writer.close()
+
+    asyncio.run(run())
 
 
 def _refuses(address: str) -> bool:
