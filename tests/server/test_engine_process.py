@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from servers import ENDLESS, running, until
 
+import weft
 from weft.checkpoint.huggingface import save_model
 from weft.core.errors import CheckpointError, ResourceError, UsageError
 from weft.engine import LLM, SamplingParams
@@ -261,6 +262,28 @@ def test_a_first_model_that_does_not_end_to_load_is_one_sentence(monkeypatch, tm
                 await models.start()
         finally:
             await models.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_another_interpreter_finds_this_package_and_nothing_beside_it(tmp_path, monkeypatch):
+    """What is installed beside it is for this interpreter: another one has its own torch, say."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    (theirs / "vllm").mkdir(parents=True)
+    ours.mkdir()
+    (ours / "weft").symlink_to(Path(weft.__file__).parent)
+    for folder in (ours, theirs):
+        (folder / "shared.py").write_text(f"WHOSE = {folder.name!r}")
+    said = "raise RuntimeError(f\"{shared.WHOSE} and {sys.modules['weft'].__file__}\")"
+    (theirs / "vllm" / "__init__.py").write_text(f"import shared, sys\ndef LLM(**_): {said}")
+    monkeypatch.setattr("weft.server.engine._PACKAGE", str(ours))
+    monkeypatch.setenv("PYTHONPATH", str(theirs))
+
+    async def run():
+        engine = Engine(EngineOptions("x", kind="vllm", python=sys.executable))
+        engine.start()
+        with pytest.raises(CheckpointError, match=f"vLLM cannot load x: theirs and {ours}/weft/"):
+            await engine.ready()
 
     asyncio.run(asyncio.wait_for(run(), 60))
 

@@ -30,6 +30,17 @@ from weft.server.wire import Message, Unpacker, pack
 _log = logging.getLogger("weft.server")
 _CHUNK = 2**18
 _PACKAGE = str(Path(__file__).parents[2])
+# Another interpreter gets this package, and nothing that is installed beside it: it has its own of all else.
+_ELSEWHERE = """
+import importlib.util, runpy, sys
+package = {package!r}
+spec = importlib.util.spec_from_file_location(
+    "weft", package + "/__init__.py", submodule_search_locations=[package]
+)
+sys.modules["weft"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["weft"])
+runpy.run_module({module!r}, run_name="__main__")
+"""
 _ERRORS = {UsageError.exit_code: UsageError, ResourceError.exit_code: CheckpointError}
 
 
@@ -58,7 +69,9 @@ class EngineOptions:
     def command(self) -> list[str]:
         """The engine process, without the number of its socket."""
         module = "weft.server.host" if self.kind == "weft" else "weft.server.host_vllm"
-        return [self.python or sys.executable, "-m", module]
+        if self.python is not None:
+            return [self.python, "-c", _ELSEWHERE.format(package=f"{_PACKAGE}/weft", module=module)]
+        return [sys.executable, "-m", module]
 
 
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
@@ -243,7 +256,7 @@ class Engine:
             # No module in the folder that the server was started in, a checkpoint's say, is to be found; this
             # package is, where this process has it.
             more = {"PYTHONSAFEPATH": "1"}
-            if self.options.python is not None or _PACKAGE not in site.getsitepackages():
+            if self.options.python is None and _PACKAGE not in site.getsitepackages():
                 path = filter(None, (_PACKAGE, os.environ.get("PYTHONPATH")))
                 more["PYTHONPATH"] = os.pathsep.join(path)
             try:
