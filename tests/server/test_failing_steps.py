@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from weft.core.errors import CheckpointError
+from weft.core.errors import CheckpointError, ResourceError
 from weft.engine import LLM
 from weft.engine.scheduler import Work
-from weft.server import loop
+from weft.server import host, loop
 from weft.server.loop import Host
 from weft.server.seam import LlmWorker
 from weft.server.wire import Message, Unpacker, pack
@@ -157,3 +157,18 @@ def test_an_abort_that_fails_leaves_nobody_unanswered(
     served.host._obey([{"op": "abort", "id": 1}])
     errors = [message for message in served.said() if message["op"] == "error"]
     assert [message["ids"] for message in errors] == [[1, 2]]
+
+
+def test_want_of_memory_in_the_first_steps_is_a_sentence(checkpoint, monkeypatch):
+    def without_memory(worker: LlmWorker) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(LlmWorker, "warm", without_memory)
+    order = {
+        "checkpoint": str(checkpoint),
+        **dict.fromkeys(host.OPTIONS),
+        "max_sequences": 2,
+        "speculation": True,
+    }
+    with pytest.raises(ResourceError, match="cannot load: CUDA out of memory"):
+        host.open_worker(order)

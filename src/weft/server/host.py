@@ -25,11 +25,15 @@ OPTIONS = (
 def open_worker(order: Message) -> tuple[Worker[Any], Message]:
     """The checkpoint that the server names, ready for work. Raises WeftError."""
     try:
-        model: Model | ReadingModel | WritingModel
-        model = load(order["checkpoint"], **{key: order[key] for key in OPTIONS})
+        return _opened(order)
     except (MemoryError, RuntimeError) as error:
-        # RuntimeError is what torch says when there is no memory.
+        # RuntimeError is what torch says when there is no memory: for weights, or for the first steps.
         raise ResourceError(f"The model cannot load: {error}") from error
+
+
+def _opened(order: Message) -> tuple[Worker[Any], Message]:
+    model: Model | ReadingModel | WritingModel
+    model = load(order["checkpoint"], **{key: order[key] for key in OPTIONS})
     if isinstance(model, WritingModel):
         most, guesses = order["max_sequences"], order["speculation"]
         return WritingWorker(model, most, speculation=guesses), tasks.facts(model)
