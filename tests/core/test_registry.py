@@ -21,3 +21,9 @@ def test_nearest() -> None:
     assert nearest("trian", ["train", "test"]) == "train"
     assert nearest("zzz", ["train"]) is None
     assert nearest("", []) is None
+    assert nearest("traintrain", ["train"]) == "train"
+
+
+def test_a_name_of_megabytes_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("difflib.get_close_matches")
+    assert nearest("train" * 2**19, ["train", "test"]) is None

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import ValidationError
+
+from weft.server.inputs import DetokenizeRequest, EmbeddingRequest, RerankRequest
+from weft.server.schema import ChatRequest, CompletionRequest
+from weft.server.task_bodies import TextBody, TranslateBody
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -168,6 +173,39 @@ def test_a_field_is_compared_with_those_of_its_own_route(client, route, body, fi
 def test_what_is_wrong_and_where_is_said(client, route, body, said, param):
     record = error(client.post(f"/v1/{route}", body))
     assert said in record["message"] and record["param"] == param, record
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (EmbeddingRequest, {"input": [{}] * 1000}),
+        (EmbeddingRequest, {"input": [["a"] * 1000]}),
+        (RerankRequest, {"query": "a", "documents": [0] * 1000}),
+        (DetokenizeRequest, {"tokens": ["a"] * 1000}),
+        (CompletionRequest, {"prompt": [None] * 1000}),
+        (CompletionRequest, {"prompt": "a", "stop": [0] * 1000}),
+        (CompletionRequest, {"prompt": "a", "logit_bias": {str(n): "" for n in range(2000)}}),
+        (CompletionRequest, {"prompt": "a", **{f"x{n}": 1 for n in range(1000)}}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{"type": "text", "text": 0}] * 1000}]}),
+        (ChatRequest, {"messages": [{"role": "assistant", "tool_calls": [0] * 1000}]}),
+        (ChatRequest, {**CHAT, "modalities": [0] * 1000}),
+        (TextBody, {"input": [0] * 1000}),
+        (TranslateBody, {"input": "a", "glossary": {str(n): 0 for n in range(1000)}}),
+    ],
+)
+def test_of_many_mistakes_few_are_written_down(kind, body):
+    with pytest.raises(ValidationError) as found:
+        kind.model_validate(body)
+    assert found.value.error_count() < 10
+
+
+def test_the_first_of_many_mistakes_is_said(client):
+    bias = {str(token): "" for token in range(1025)}
+    found = error(client.post("/v1/completions", {"prompt": "a", "logit_bias": bias}))
+    assert found["message"].startswith("logit_bias: ") and "at most 1024" in found["message"]
+    unknown = {f"x{n}": n for n in range(100)}
+    found = error(client.post("/v1/completions", {**unknown, "prompt": "a"}))
+    assert found["param"] == "x0" and found["code"] == "unknown_field"
 
 
 @pytest.mark.parametrize("number", ["1e999", "NaN"])

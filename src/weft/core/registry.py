@@ -13,7 +13,9 @@ T = TypeVar("T")
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The known name most similar to ``name``, or None when nothing is close."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    # What is so much longer cannot be close, and to find that out takes seconds where it has megabytes.
+    known = [each for each in names if len(name) <= 3 * len(each)]
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5) if known else []
     return found[0] if found else None
 
 

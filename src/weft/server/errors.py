@@ -130,7 +130,7 @@ def _explain(error: RequestValidationError, known: Sequence[str]) -> ApiError:
         # The last one is the client's own name, which may look like a member's.
         field = ".".join([*(part for part in place[:-1] if part in named), place[-1]])
         # Closer than elsewhere: a real field of OpenAI's that is not supported here is no typing error.
-        near = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(field[:100], known, n=1, cutoff=0.8)
         hint = f"did you mean {near[0]}?" if near else "leave it out."
         return ApiError(400, f"The field {field} is not supported; {hint}", param=field, code="unknown_field")
     if not place:

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from weft.server.schema import ChatMessage, Strict
+from weft.server.schema import ChatMessage, Many, Strict
 
 
 class EmbeddingRequest(Strict):
     """POST /v1/embeddings."""
 
     model: str | None = None
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Many[str] | Many[int] | Many[Many[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = Field(default=None, max_length=512)
@@ -53,7 +53,7 @@ class RerankRequest(Strict):
 
     model: str | None = None
     query: str
-    documents: list[Document] = Field(min_length=1)
+    documents: Many[Document] = Field(min_length=1)
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool | None = None
     user: str | None = Field(default=None, max_length=512)
@@ -64,7 +64,7 @@ class TokenizeRequest(Strict):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    messages: Many[ChatMessage] | None = Field(default=None, min_length=1)
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
 
@@ -73,7 +73,7 @@ class DetokenizeRequest(Strict):
     """POST /detokenize."""
 
     model: str | None = None
-    tokens: list[int]
+    tokens: Many[int]
 
 
 class UnloadAdapter(Strict):

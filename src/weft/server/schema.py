@@ -10,9 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 _TOKEN = re.compile("0|[1-9][0-9]{0,9}")
 COMPLETION_TOKENS = 16
@@ -47,10 +56,38 @@ Absent = Annotated[Any, neutral(), WithJsonSchema({"type": "null"})]
 """A field of OpenAI's that this server has nothing for: null, which clients write for what they leave out."""
 
 
+T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list in which one wrong item is enough: a body of 4 MiB may hold a million, and to write down what is
+wrong with each took half a minute and gigabytes."""
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Refuses a larger object before its values are looked at, each of which may be wrong."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > count:
+            sizes = {"field_type": "Dictionary", "max_length": count, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", sizes)
+        return value
+
+    return BeforeValidator(check)
+
+
 class Strict(BaseModel):
     """Unknown fields, NaN, and numbers in the place of text are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_unknown(cls, given: Any) -> Any:
+        """One field that is not known is enough, too."""
+        if not isinstance(given, dict) or len(given) <= len(cls.model_fields):
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        first = next(name for name in given if name not in known)
+        return {name: value for name, value in given.items() if name in known or name == first}
 
 
 class StreamOptions(Strict):
@@ -77,11 +114,11 @@ class Sampling(Strict):
     repetition_penalty: float | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, at_most(1024)] = Field(
         default=None, max_length=1024
     )
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     stop_token_ids: list[int] | None = Field(default=None, max_length=64)
     ignore_eos: bool | None = None
     user: str | None = Field(default=None, max_length=512)
@@ -136,7 +173,7 @@ def _token(key: str) -> int:
 class CompletionRequest(Sampling):
     """POST /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Many[str] | Many[int] | Many[Many[int]]
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool | None = None
     suffix: Annotated[str | None, neutral("")] = None
@@ -220,9 +257,9 @@ class ChatMessage(Strict):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | list[TextPart] | None, BeforeValidator(_known_parts)] = None
+    content: Annotated[str | Many[TextPart] | None, BeforeValidator(_known_parts)] = None
     name: str | None = Field(default=None, pattern=r"^[^\s<|\\/>]{1,64}$")
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Many[ToolCall] | None = None
     tool_call_id: str | None = None
     refusal: Annotated[str | None, neutral("")] = None
     annotations: Annotated[list[Any] | None, neutral([])] = None
@@ -323,7 +360,7 @@ class ChatRequest(Sampling):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     store: Annotated[bool | None, neutral(False)] = None
-    modalities: Annotated[list[str] | None, neutral(["text"])] = None
+    modalities: Annotated[Many[str] | None, neutral(["text"])] = None
     verbosity: Annotated[str | None, neutral("medium")] = None
     audio: Absent = None
     function_call: Absent = None

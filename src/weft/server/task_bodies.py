@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from weft.api.ask import SETTINGS
 from weft.engine.search import WIDEST
-from weft.server.schema import Strict
+from weft.server.schema import Many, Strict, at_most
 
 MOST_TEXTS = 32
 """Texts of one request: as many as /v1/completions takes prompts."""
@@ -36,7 +36,7 @@ def _texts(given: str | list[str]) -> str | list[str]:
 
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 _SCHEMA = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_TEXTS}]}
-Texts = Annotated[str | list[str], AfterValidator(_texts), WithJsonSchema(_SCHEMA)]
+Texts = Annotated[str | Many[str], AfterValidator(_texts), WithJsonSchema(_SCHEMA)]
 """A text, or several."""
 
 
@@ -82,7 +82,9 @@ class TranslateBody(TextBody):
 
     target_language: str | None = Field(default=None, max_length=64)
     alternatives: int | None = Field(default=None, ge=1, le=MOST_BEAMS)
-    glossary: Annotated[dict[str, str] | None, AfterValidator(_terms)] = Field(default=None, max_length=256)
+    glossary: Annotated[dict[str, str] | None, AfterValidator(_terms), at_most(256)] = Field(
+        default=None, max_length=256
+    )
     beams: int | None = Field(default=None, ge=1, le=MOST_BEAMS)
     max_length: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
 
@@ -107,7 +109,7 @@ Word = str | Place
 class RolesBody(TextBody):
     """POST /v1/tasks/roles. ``predicate``: a word that occurs once, or its place; one, or one for a text."""
 
-    predicate: Word | list[Word]
+    predicate: Word | Many[Word]
 
     def items(self) -> list[dict[str, Any]]:
         """An item for each text."""
