@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+from functools import partial
 
 import pytest
 
+from weft.core.errors import ResourceError
 from weft.server import replicas
 from weft.server.answer import EngineFault
-from weft.server.engine import EngineOptions
+from weft.server.engine import EngineOptions, Patience
+from weft.server.models import Models
 from weft.server.replicas import Fleet
 
 
@@ -18,7 +22,7 @@ class Cluster:
 
     def __init__(self):
         self.deployed, self.go, self.replica = set(), threading.Event(), "one"
-        self.fault = None
+        self.fault, self.status = None, ("RUNNING", "")
 
     def deployment(self, *arguments, **how):
         return self
@@ -26,7 +30,7 @@ class Cluster:
     def bind(self, *arguments):
         return self
 
-    def run(self, application, name, route_prefix):
+    def _run(self, application, _blocking, name, route_prefix):
         assert self.go.wait(30)
         self.deployed.add(name)
         return self
@@ -58,6 +62,8 @@ def cluster(monkeypatch):
     found = Cluster()
     monkeypatch.setattr(replicas, "_connected", lambda address: found)
     monkeypatch.setattr(replicas, "_undeploy", found.deployed.discard)
+    monkeypatch.setattr(replicas, "_status", lambda name: found.status)
+    monkeypatch.setattr(replicas, "_LOOK_SECONDS", 0.01)
     return found
 
 
@@ -75,6 +81,40 @@ def test_who_stops_while_replicas_start_leaves_none_behind(cluster):
         cluster.go.set()
         await stopping
         assert not cluster.deployed and not fleet.up
+
+    asyncio.run(run())
+
+
+def test_replicas_that_no_node_has_room_for_are_told_and_hold_up_no_end(cluster, caplog):
+    cluster.status = "DEPLOYING", "6 replicas have taken more than 30s to be scheduled."
+
+    async def run():
+        cluster.go.set()
+        backend = partial(Fleet, replicas=8, address=None)
+        models = Models({"m": EngineOptions("x")}, patience=Patience(load=0.2), backend=backend)
+        with pytest.raises(ResourceError, match=r"'m' cannot be loaded: .* not loaded yet"):
+            await models.start()
+        assert cluster.deployed
+        await models.stop()
+        assert not cluster.deployed
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    told = [record.message for record in caplog.records if "taken more than 30s" in record.message]
+    assert len(told) == 1 and told[0].startswith("Not all 8 replicas have started")
+
+
+def test_replicas_that_ray_gives_up_are_one_sentence(cluster):
+    cluster.status = "DEPLOY_FAILED", "ModuleNotFoundError: No module named 'weft'\nTraceback"
+
+    async def run():
+        cluster.go.set()
+        fleet = Fleet(EngineOptions("x"), replicas=1, address=None)
+        fleet.start()
+        with pytest.raises(ResourceError, match=r"No module named 'weft'$"):
+            await fleet.ready()
+        await fleet.stop()
+        assert not cluster.deployed
 
     asyncio.run(run())
 

@@ -101,10 +101,8 @@ class Models:
         first = self.find(None)
         try:
             await first.load()
-        except EngineFault:
-            seconds = first.engine.patience.load
-            message = f"The model {first.name!r} has not loaded in {seconds:.0f} s"
-            raise ResourceError(f"{message}; copy it to a faster disk, or serve a smaller one.") from None
+        except EngineFault as fault:
+            raise ResourceError(f"The model {first.name!r} cannot be loaded: {fault}") from None
         if self._idle_seconds is not None:
             self._sweeper = asyncio.ensure_future(self._sweep(self._idle_seconds))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import time
 import uuid
@@ -23,6 +24,8 @@ from weft.server.wire import Message
 
 HEALTH_SECONDS = 10.0
 _SILENT = 3 * HEALTH_SECONDS
+_LOOK_SECONDS = 0.5
+_log = logging.getLogger("weft.server")
 
 
 class Replica:
@@ -246,6 +249,7 @@ class Fleet:
         try:
             self._deploying = asyncio.ensure_future(asyncio.to_thread(self._deploy))
             self._handle = await asyncio.shield(self._deploying)
+            await self._placed()
             facts = await self._handle.facts.remote()
         except WeftError as error:
             self.failure = error
@@ -257,6 +261,21 @@ class Fleet:
             self.failure = ResourceError(facts["failed"])
             return
         self.facts = {**facts, "sequences": facts["sequences"] * self._replicas}
+
+    async def _placed(self) -> None:
+        """Wait until Ray has started all replicas, however long it takes; what it waits for is logged once.
+        Raises RuntimeError when it has given up."""
+        told = ""
+        while True:
+            status, message = await asyncio.to_thread(_status, self._name)
+            if status == "RUNNING":
+                return
+            if status == "DEPLOY_FAILED":
+                raise RuntimeError(message)
+            if message and not told:
+                _log.warning("Not all %d replicas have started: %s", self._replicas, message)
+            told = told or message
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _deploy(self) -> Any:
         serve = _connected(self._address)
@@ -270,7 +289,8 @@ class Fleet:
             ray_actor_options={"num_gpus": 1} if gpu else {"num_cpus": 1},
         )
         application = deployment.bind(self.options, self.patience)
-        return serve.run(application, name=self._name, route_prefix=None)
+        # What waits here for replicas that no node has room for could not be told to end.
+        return serve._run(application, _blocking=False, name=self._name, route_prefix=None)
 
 
 def _connected(address: str | None) -> Any:
@@ -289,6 +309,17 @@ def _connected(address: str | None) -> Any:
             raise ResourceError(f"There is no Ray cluster at {address}: {error}.") from None
     serve.start(proxy_location="Disabled")
     return serve
+
+
+def _status(name: str) -> tuple[str, str]:
+    """What Ray Serve says of an application: its state, and what it waits for."""
+    from ray import serve
+
+    found = serve.status().applications.get(name)
+    if found is None:
+        return "NOT_STARTED", ""
+    said = (found.message, *(each.message for each in found.deployments.values()))
+    return found.status.value, next(filter(None, said), "")
 
 
 def _undeploy(name: str) -> None:
