@@ -51,7 +51,7 @@ class Cluster:
         return {"context": 10, "vocabulary": 100, "sequences": 4}
 
     async def answer(self):
-        stats = {"running": 0, "total_blocks": 100, "restarts": 1}
+        stats = {"running": 0, "total_blocks": 100, "steps": 7, "restarts": 1}
         said = {"replica": self.replica, "stats": stats}
         yield {"taken": True, **said}
         yield {"piece": {"text": "x", "tokens": 1, "finish": "stop"}, **said}
@@ -136,10 +136,10 @@ def test_counts_of_replicas_that_are_gone_are_told_no_more(cluster, monkeypatch)
         for name in ("left", "right"):
             cluster.replica = name
             await asked(fleet)
-        assert fleet.stats["total_blocks"] == 200
+        assert fleet.stats["total_blocks"] == 200 and fleet.stats["steps"] == 14
         monkeypatch.setattr(replicas, "_SILENT", 0.0)
         await asked(fleet)
-        assert fleet.stats["total_blocks"] == 100
+        assert fleet.stats["total_blocks"] == 100 and fleet.stats["steps"] == 14
         await fleet.stop()
 
     asyncio.run(run())

@@ -24,6 +24,8 @@ from weft.server.wire import Message
 
 HEALTH_SECONDS = 10.0
 _SILENT = 3 * HEALTH_SECONDS
+_STATE = ("running", "waiting", "free_blocks", "total_blocks")
+"""Statistics that say how it is now, not what has been done."""
 _LOOK_SECONDS = 0.5
 _log = logging.getLogger("weft.server")
 
@@ -123,12 +125,13 @@ class Fleet:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts of all replicas, as each said last; one that is silent while others answer may be gone."""
+        """Counts of all replicas, as each said last. One that is silent while others answer may be gone: of
+        it what has been done counts, and no state, or counts that only grow would fall."""
         total: Counter[str] = Counter()
         latest = max((at for at, _ in self._told.values()), default=0.0)
         for at, counts in self._told.values():
-            if at >= latest - _SILENT:
-                total.update({name: count for name, count in counts.items() if name != "restarts"})
+            left_out = ("restarts",) if at >= latest - _SILENT else ("restarts", *_STATE)
+            total.update({name: count for name, count in counts.items() if name not in left_out})
         return dict(total)
 
     @property
