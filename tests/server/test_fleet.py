@@ -43,7 +43,7 @@ class Cluster:
         return self
 
     def remote(self, *message):
-        if message and self.fault is not None:
+        if self.fault is not None:
             raise self.fault
         return self.answer() if message else self.told()
 
@@ -64,6 +64,7 @@ def cluster(monkeypatch):
     monkeypatch.setattr(replicas, "_undeploy", found.deployed.discard)
     monkeypatch.setattr(replicas, "_status", lambda name: found.status)
     monkeypatch.setattr(replicas, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(replicas, "_SEEK_SECONDS", 0.01)
     return found
 
 
@@ -161,6 +162,26 @@ def test_a_call_that_fails_is_told_and_health_with_it(cluster):
         fleet.start()
         await fleet.ready()
         assert await asked(fleet) == ["x"] and fleet.up
+        await fleet.stop()
+
+    asyncio.run(run())
+
+
+def test_health_comes_back_though_nobody_asks(cluster):
+    async def run():
+        cluster.go.set()
+        fleet = Fleet(EngineOptions("x"), replicas=1, address=None)
+        fleet.start()
+        await fleet.ready()
+        cluster.fault = RuntimeError("The actor died")
+        with pytest.raises(EngineFault, match="is gone"):
+            await asked(fleet)
+        await asyncio.sleep(0.05)
+        assert not fleet.up
+        cluster.fault = None
+        async with asyncio.timeout(30):
+            while not fleet.up:
+                await asyncio.sleep(0.01)
         await fleet.stop()
 
     asyncio.run(run())

@@ -27,6 +27,7 @@ _SILENT = 3 * HEALTH_SECONDS
 _STATE = ("running", "waiting", "free_blocks", "total_blocks")
 """Statistics that say how it is now, not what has been done."""
 _LOOK_SECONDS = 0.5
+_SEEK_SECONDS = 1.0
 _log = logging.getLogger("weft.server")
 
 
@@ -109,6 +110,7 @@ class Fleet:
         self._open: dict[int, tuple[Answer, asyncio.Task[None]]] = {}
         self._deploying: asyncio.Future[Any] | None = None
         self._gone = False
+        self._seeking: asyncio.Task[None] | None = None
         self._restarts = 0
         self._told: dict[str, tuple[float, dict[str, int]]] = {}
         self._moved = time.monotonic()
@@ -167,6 +169,10 @@ class Fleet:
         """End the replicas; answers still open get an EngineFault."""
         for answer, _ in list(self._open.values()):
             self.abort(answer)
+        if self._seeking is not None:
+            self._seeking.cancel()
+            await asyncio.gather(self._seeking, return_exceptions=True)
+            self._seeking = None
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -232,9 +238,19 @@ class Fleet:
         except Exception:
             # Ray says by many exceptions that a replica or its node is gone.
             self._gone = True
+            if self._seeking is None or self._seeking.done():
+                self._seeking = asyncio.ensure_future(self._seek())
             answer.put(EngineFault("The replica that worked on this request is gone; try again.", 503))
         finally:
             self._open.pop(answer.name, None)
+
+    async def _seek(self) -> None:
+        """Ask until a replica is there again: a balancer that reads /health sends no request that would show
+        it."""
+        while self._gone:
+            await asyncio.sleep(_SEEK_SECONDS)
+            with contextlib.suppress(Exception):
+                self._gone = "failed" in await self._handle.facts.remote()
 
     def _receive(self, answer: Answer, item: Message) -> None:
         if "piece" in item:
