@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from servers import running, until
@@ -310,3 +311,23 @@ def test_a_read_of_keys_that_hangs_is_waited_for_once(tmp_path, monkeypatch):
 
     asyncio.run(ask())
     assert len(waited) == 1
+
+
+def test_keys_are_read_while_all_threads_encode(tmp_path, monkeypatch):
+    place = str(tmp_path / "weft.db")
+    mine, other = Keys(Store(place)), Keys(Store(place))
+    _, text = other.add("ann")
+    monkeypatch.setattr("weft.server.fresh_keys._RELOAD_SECONDS", -1.0)
+    monkeypatch.setattr("weft.server.fresh_keys._WAIT_SECONDS", 30.0)
+    fresh, released = FreshKeys(mine), threading.Event()
+
+    async def ask():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        busy = asyncio.ensure_future(asyncio.to_thread(released.wait, 10))
+        await asyncio.sleep(0)
+        known = (await fresh.now()).recognise(text)
+        assert not busy.done() and known is not None
+        released.set()
+        await busy
+
+    asyncio.run(ask())
