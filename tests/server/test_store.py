@@ -331,3 +331,31 @@ def test_keys_are_read_while_all_threads_encode(tmp_path, monkeypatch):
         await busy
 
     asyncio.run(ask())
+
+
+def test_a_statement_that_hangs_holds_up_no_other_thread_and_no_end(driver, monkeypatch):
+    monkeypatch.setattr(store_module, "_BUSY", 0.05)
+    store, asked, released = Store(ADDRESS), threading.Event(), threading.Event()
+
+    def hang(*arguments):
+        asked.set()
+        assert released.wait(30)
+
+    monkeypatch.setattr(driver.connections[0], "_use", hang)
+    thread = threading.Thread(target=store.change, args=("DELETE FROM requests", [()]), daemon=True)
+    thread.start()
+    assert asked.wait(30)
+    ended = []
+
+    def end():
+        with pytest.raises(Unavailable, match="does not answer"):
+            store.read("SELECT 1")
+        store.close()
+        ended.append(True)
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(10)
+    assert ended and thread.is_alive()
+    released.set()
+    thread.join(30)

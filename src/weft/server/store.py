@@ -38,6 +38,9 @@ _PASSING_CODES = (
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
 )
 
+_BUSY = 10.0
+"""Seconds to wait for another thread's statement, which waits for a lock in the database, say."""
+
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -113,23 +116,30 @@ class Store:
         return self._run(work)
 
     def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
+        """Close the connection; one on which a statement hangs is left to the end of the process."""
+        if not self._lock.acquire(timeout=_BUSY):
+            return
+        try:
             if self._connection is not None:
                 self._connection.close()
+        finally:
+            self._lock.release()
 
     def _run(self, work: Callable[[Any], T]) -> T:
         """What ``work`` makes with a cursor, in one transaction. Raises ResourceError, Unavailable."""
-        with self._lock:
-            try:
-                found = self._work(work)
-                self._connection.commit()
-                return found
-            except self._errors as error:
-                passing = self._lost or (isinstance(error, self._passing) and _may_pass(error))
-                self._clear()
-                kind = Unavailable if passing else ResourceError
-                raise kind(f"The database {self.place} failed ({_line(error)}).") from None
+        if not self._lock.acquire(timeout=_BUSY):
+            raise Unavailable(f"The database {self.place} does not answer what it was asked before.")
+        try:
+            found = self._work(work)
+            self._connection.commit()
+            return found
+        except self._errors as error:
+            passing = self._lost or (isinstance(error, self._passing) and _may_pass(error))
+            self._clear()
+            kind = Unavailable if passing else ResourceError
+            raise kind(f"The database {self.place} failed ({_line(error)}).") from None
+        finally:
+            self._lock.release()
 
     def _work(self, work: Callable[[Any], T]) -> T:
         held = self._connection is not None
