@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from weft.core.errors import ResourceError
-from weft.server import replicas
+from weft.server import host_vllm, replicas
 from weft.server.answer import EngineFault
 from weft.server.engine import EngineOptions, Patience
 from weft.server.models import Models
@@ -105,14 +108,21 @@ def test_replicas_that_no_node_has_room_for_are_told_and_hold_up_no_end(cluster,
     assert len(told) == 1 and told[0].startswith("Not all 8 replicas have started")
 
 
-def test_replicas_that_ray_gives_up_are_one_sentence(cluster):
-    cluster.status = "DEPLOY_FAILED", "ModuleNotFoundError: No module named 'weft'\nTraceback"
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("ModuleNotFoundError: No module named 'weft'\nTraceback", "No module named 'weft'"),
+        ("", "cannot start the replicas: RuntimeError"),
+    ],
+)
+def test_replicas_that_ray_gives_up_are_one_sentence(cluster, message, said):
+    cluster.status = "DEPLOY_FAILED", message
 
     async def run():
         cluster.go.set()
         fleet = Fleet(EngineOptions("x"), replicas=1, address=None)
         fleet.start()
-        with pytest.raises(ResourceError, match=r"No module named 'weft'$"):
+        with pytest.raises(ResourceError, match=f"{said}$"):
             await fleet.ready()
         await fleet.stop()
         assert not cluster.deployed
@@ -165,6 +175,17 @@ def test_a_call_that_fails_is_told_and_health_with_it(cluster):
         await fleet.stop()
 
     asyncio.run(run())
+
+
+def test_a_reason_without_words_is_named_by_its_kind(monkeypatch):
+    def refuse(**settings):
+        raise NotImplementedError
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
+    order = {"checkpoint": "x", "dtype": None, "max_sequences": 1, "settings": {}}
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    with pytest.raises(ResourceError, match="vLLM cannot load x: NotImplementedError"):
+        host_vllm.open_worker(order)
 
 
 def test_health_comes_back_though_nobody_asks(cluster):

@@ -143,9 +143,8 @@ def open_worker(order: Message) -> tuple[VllmWorker, Message]:
         ).llm_engine
     except Exception as error:
         # Whatever a foreign engine raises is why it cannot load.
-        raise ResourceError(
-            f"vLLM cannot load {order['checkpoint']}: {str(error).splitlines()[0]}"
-        ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResourceError(f"vLLM cannot load {order['checkpoint']}: {reason}") from error
     shape = engine.model_config
     return VllmWorker(vllm, engine, shape.max_model_len), {
         "context": shape.max_model_len,

@@ -274,7 +274,8 @@ class Fleet:
             self.failure = error
             return
         except Exception as error:
-            self.failure = ResourceError(f"Ray Serve cannot start the replicas: {str(error).splitlines()[0]}")
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self.failure = ResourceError(f"Ray Serve cannot start the replicas: {reason}")
             return
         if "failed" in facts:
             self.failure = ResourceError(facts["failed"])
