@@ -258,7 +258,7 @@ def test_a_first_model_that_does_not_end_to_load_is_one_sentence(monkeypatch, tm
     async def run():
         models = Models({"big": EngineOptions(str(tmp_path))}, patience=Patience(load=0.5))
         try:
-            with pytest.raises(ResourceError, match="'big' has not loaded in"):
+            with pytest.raises(ResourceError, match="'big' has not loaded within"):
                 await models.start()
         finally:
             await models.stop()

@@ -96,7 +96,7 @@ def test_replicas_that_no_node_has_room_for_are_told_and_hold_up_no_end(cluster,
         cluster.go.set()
         backend = partial(Fleet, replicas=8, address=None)
         models = Models({"m": EngineOptions("x")}, patience=Patience(load=0.2), backend=backend)
-        with pytest.raises(ResourceError, match=r"'m' cannot be loaded: .* not loaded yet"):
+        with pytest.raises(ResourceError, match=r"'m' has not loaded within .* not loaded yet"):
             await models.start()
         assert cluster.deployed
         await models.stop()

@@ -102,7 +102,9 @@ class Models:
         try:
             await first.load()
         except EngineFault as fault:
-            raise ResourceError(f"The model {first.name!r} cannot be loaded: {fault}") from None
+            seconds = first.engine.patience.load
+            message = f"The model {first.name!r} has not loaded within {seconds:.0f} s: {fault}"
+            raise ResourceError(message) from None
         if self._idle_seconds is not None:
             self._sweeper = asyncio.ensure_future(self._sweep(self._idle_seconds))
 
