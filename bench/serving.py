@@ -1,13 +1,14 @@
 """What the server adds to the engine, and what 1,000 connections at once do to it.
 
-    python bench/serving.py [--folder CHECKPOINT] [--connections 1000] [--json FILE]
+    python bench/serving.py [--folder CHECKPOINT] [--connections 1000] [--waiting 8] [--json FILE]
 
 Without a checkpoint a random Llama-shaped decoder of 34 M parameters with a small tokenizer is made. In turn:
 
 1. the engine alone, in this process: 16 prompts of 32 tokens, 64 new tokens each;
 2. the same through `weft serve`: HTTP, the engine in its own process, streams read to the end;
 3. requests one wave after another, as many at once as the engine works on: the unloaded latency;
-4. all connections at once, each with one such request; the queue holds half as many as the engine works on.
+4. all connections at once, each with one such request; the queue holds half as many as the engine works on
+   (`--waiting`).
 
 The latencies of 3 and of the admitted of 4 stand side by side; the rest of 4 must have been told 429. Time of
 a shared machine says little: run it when nothing else runs.
@@ -71,11 +72,11 @@ def wave(client: EventClient, count: int, seed: int) -> tuple[list[Outcome], flo
     return asyncio.run(run(client, asks, [0.0] * count, body))
 
 
-def measure(folder: Path, connections: int) -> dict[str, Any]:
+def measure(folder: Path, connections: int, waiting: int) -> dict[str, Any]:
     """All four."""
     found: dict[str, Any] = {"engine_tokens_per_second": alone(folder)}
     command = [sys.executable, "-m", "weft", "serve", str(folder), "--port", "0"]
-    command += ["--max-sequences", str(AT_ONCE), "--max-waiting", str(AT_ONCE // 2)]
+    command += ["--max-sequences", str(AT_ONCE), "--max-waiting", str(waiting)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
     try:
         assert server.stderr is not None
@@ -111,13 +112,14 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--waiting", type=int, default=AT_ONCE // 2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = arguments.folder or Path(made) / "model"
         if arguments.folder is None:
             make(folder)
-        found = measure(folder, arguments.connections)
+        found = measure(folder, arguments.connections, arguments.waiting)
     share = found["served_tokens_per_second"] / found["engine_tokens_per_second"]
     ratio = found["admitted_seconds"]["p95"] / found["unloaded_seconds"]["p95"]
     print(

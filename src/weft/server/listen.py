@@ -132,6 +132,7 @@ def http_server(app: FastAPI, limits: Limits, tls: Tls | None = None) -> uvicorn
     config = uvicorn.Config(
         app,
         log_level="warning",
+        access_log=False,
         http=type("Protocol", (_Protocol,), {"head_seconds": limits.head_seconds}),
         ws="none",
         # Whoever runs the server stops the models, and a second Ctrl-C broke this off with a traceback.
