@@ -125,6 +125,42 @@ def test_the_cache_of_a_draft_model_takes_no_more_than_is_free(tiny_decoder, mon
     assert DraftModel(tiny_decoder(), **given)._pool.total == 4 * 9
 
 
+def test_a_draft_model_reads_long_prompts_by_and_by(tiny_decoder, tiny_tokenizer, always, monkeypatch):
+    """All of them in one step would hold up everybody else for as long."""
+    monkeypatch.setattr("weft.engine.draft._READ_ON", 40)
+    model = tiny_decoder(max_position_embeddings=512)
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    prompts = [(REPEATING * 20)[:n] for n in (300, 90, 5)]
+    plain = LLM(model, tiny_tokenizer, speculation=False).generate(prompts, params)
+    engine = LLM(model, tiny_tokenizer, draft=model)
+    draft = engine._speculator._proposer
+    read: list[int] = []
+    run = draft._runner.run
+    monkeypatch.setattr(
+        draft._runner, "run", lambda work: (read.append(sum(w.tokens for w in work)), run(work))[1]
+    )
+    assert [a.tokens for a in engine.generate(prompts, params)] == [a.tokens for a in plain]
+    # What guesses have been wrong about is read beside that: at most twice as many as are guessed, of each.
+    assert 40 <= max(read) <= 40 + 3 * 2 * 16 and sum(read) > 395
+    stats = engine.stats()
+    assert stats.accepted == stats.proposed > 60 and not draft.reading
+
+
+def test_a_probe_goes_on_until_prompts_are_read(tiny_decoder):
+    """Else a draft model that is seldom tried would never get to guess for a long one."""
+    proposer = Fixed(free=False, cost=10.0)
+    speculator = Speculator(proposer)
+    tried: list[int] = []
+    proposer.propose = lambda sequences, count: (tried.append(step), [(1,) * count])[1]
+    one = sequence([0])
+    for step in range(200):
+        proposer.reading = 100 <= step < 110
+        speculator.propose([one])
+        speculator.observe([Work(one, 1, one.drafts)], [[2]], 1.0)
+        one.drafts = ()
+    assert [step for step in tried if 95 <= step < 115] == list(range(100, 110))
+
+
 @pytest.mark.parametrize("blocks", [1, 8, 11])
 def test_sequences_that_find_no_room_in_the_draft_model_get_no_guesses(
     tiny_decoder, tiny_tokenizer, always, blocks
@@ -166,6 +202,8 @@ def test_lookup_finds_what_followed_the_longest_match():
 
 class Fixed:
     """Guesses that are right with a given share, at a cost."""
+
+    reading = False
 
     def __init__(self, free: bool, cost: float = 0.0):
         self.free, self.cost = free, cost

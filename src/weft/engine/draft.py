@@ -19,6 +19,9 @@ from weft.engine.speculative import MOST
 from weft.engine.text import TextStream
 from weft.models import Decoder
 
+_READ_ON = 512
+"""Tokens of prompts that it reads in a step: a long one would hold up everybody else."""
+
 
 class DraftModel:
     """Draws guesses from a decoder of the same vocabulary (a :class:`weft.engine.speculative.Proposer`).
@@ -30,6 +33,7 @@ class DraftModel:
     """
 
     free = False
+    reading = False
 
     def __init__(self, model: Decoder, *, vocabulary: int, slots: int, context: int, largest: int):
         if model.config.vocab_size < vocabulary:
@@ -54,7 +58,8 @@ class DraftModel:
     def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
         """As the protocol says: one step of the small model for each guess of all sequences."""
         able = self._with_room([sequence for sequence in sequences if self._knows(sequence, count)])
-        shadows = [self._shadow(sequence, count) for sequence in able]
+        able = self._read_on({sequence: self._shadow(sequence, count) for sequence in able})
+        shadows = [self._shadows[sequence] for sequence in able]
         if not shadows:
             return [()] * len(sequences)
         settled = all(shadow.uncached <= 2 * MOST for shadow in shadows)
@@ -93,6 +98,25 @@ class DraftModel:
     def check(self) -> None:
         """As the protocol says."""
         self._pool.check(0)
+
+    def _read_on(self, shadows: dict[Sequence, Sequence]) -> list[Sequence]:
+        """Those of whose prompts little enough is unread for the first guess to read it; some of the rest is
+        read now."""
+        left, able, work = _READ_ON, [], []
+        for sequence, shadow in shadows.items():
+            if shadow.uncached > 2 * MOST:
+                part = min(left, shadow.uncached)
+                left -= part
+                if part < shadow.uncached:
+                    work += [Work(shadow, part)] if part else []
+                    continue
+            able.append(sequence)
+        self.reading = len(able) < len(shadows)
+        if work:
+            self._runner.run(work)
+            for item in work:
+                item.sequence.cached += item.tokens
+        return able
 
     def _knows(self, sequence: Sequence, count: int) -> bool:
         """Whether it is short enough, and of tokens that the small model has: a prompt may hold others."""

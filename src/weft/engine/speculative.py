@@ -30,9 +30,11 @@ _LONGEST, _LOOKED_AT = 4, 32
 
 
 class Proposer(Protocol):
-    """Where guesses come from. ``free``: they cost nothing, so they can be judged without being used."""
+    """Where guesses come from. ``free``: they cost nothing, so they can be judged without being used;
+    ``reading``: some were not guessed for, since their prompts are being read."""
 
     free: bool
+    reading: bool
 
     def propose(self, sequences: Items[Sequence], count: int) -> list[tuple[int, ...]]:
         """At most ``count`` guesses of what follows the tokens of each sequence."""
@@ -64,6 +66,7 @@ class PromptLookup:
     """
 
     free = True
+    reading = False
 
     def __init__(self) -> None:
         self._indexes: dict[Sequence, _Index] = {}
@@ -285,6 +288,8 @@ class Speculator:
 
     def _probe(self) -> int:
         """Now and then a few guesses, to learn whether they have become good."""
+        if self._proposer.reading:
+            return 2  # one has begun
         self._rest -= 1
         if self._rest > 0:
             return 0
