@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -173,6 +174,39 @@ def test_health_stays_bad_while_an_engine_cannot_come_back(checkpoint, tmp_path)
         (tmp_path / "away").rename(folder)
         assert server.post("/v1/completions", ask).status_code == 200
         assert server.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_model_that_was_lost_comes_back_though_nobody_asks(checkpoint, tmp_path, asked):
+    """Behind a balancer that reads /health no request comes while it is bad."""
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    patience = Patience(backoff=0.05, lost=0.3)
+    with running({"m": EngineOptions(str(folder), "float32")}, patience=patience) as server:
+        folder.rename(tmp_path / "away")
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: server.engine().failure is not None)
+        if asked:
+            assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 503
+        assert server.get("/health").status_code == 503
+        (tmp_path / "away").rename(folder)
+        until(lambda: server.get("/health").status_code == 200)
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+def test_a_lost_model_takes_no_place_from_others(checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    options = {"m": EngineOptions(str(folder), "float32"), "n": EngineOptions(str(checkpoint), "float32")}
+    with running(options, patience=Patience(backoff=0.05, lost=0.1), most=1) as server:
+        folder.rename(tmp_path / "away")
+        os.kill(server.engine().pid, signal.SIGKILL)
+        until(lambda: server.engine().failure is not None)
+        ask = {"model": "n", "prompt": "a", "max_tokens": 2}
+        until(lambda: server.post("/v1/completions", ask).status_code == 200)
+        pid = server.engine("n").pid
+        time.sleep(1)
+        assert server.engine("n").pid == pid
 
 
 def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoint, monkeypatch):

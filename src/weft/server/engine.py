@@ -84,12 +84,14 @@ _LONG_PAUSE = 5.0
 @dataclass(frozen=True)
 class Patience:
     """Seconds: an engine with work may do nothing for ``stall``, loading may take ``load``, and after a
-    death the next start waits ``backoff``, twice as long after each death in a row up to ``backoff_most``."""
+    death the next start waits ``backoff``, twice as long after each death in a row up to ``backoff_most``.
+    A model that could not be loaded again is tried once more every ``lost``."""
 
     stall: float = 120.0
     load: float = 900.0
     backoff: float = 0.5
     backoff_most: float = 30.0
+    lost: float = 30.0
 
 
 class Engine:

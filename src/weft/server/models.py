@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,14 +34,13 @@ class Models:
     ):
         """``adapter_root``: the folder below which adapters that are loaded over HTTP must lie; ``backend``:
         what makes the engine of each model."""
-        self._served = {
-            name: Served(name, backend(each, patience or Patience())) for name, each in options.items()
-        }
+        self._patience = patience or Patience()
+        self._served = {name: Served(name, backend(each, self._patience)) for name, each in options.items()}
         self.trials = Trials()
         self._most, self._idle_seconds = most, idle_seconds
         self._adapter_root = adapter_root
         self._room, self._naming = asyncio.Lock(), asyncio.Lock()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def all(self) -> list[Served]:
         """Every model, loaded or not."""
@@ -105,8 +105,9 @@ class Models:
             seconds = first.engine.patience.load
             message = f"The model {first.name!r} has not loaded within {seconds:.0f} s: {fault}"
             raise ResourceError(message) from None
+        self._tasks = [asyncio.ensure_future(self._bring_back())]
         if self._idle_seconds is not None:
-            self._sweeper = asyncio.ensure_future(self._sweep(self._idle_seconds))
+            self._tasks.append(asyncio.ensure_future(self._sweep(self._idle_seconds)))
 
     async def get(self, name: str | None) -> Served:
         """A model that can be asked now, loaded first if need be. Raises ApiError 404, 503, EngineFault."""
@@ -146,8 +147,8 @@ class Models:
 
     async def stop(self) -> None:
         """Unload all, and end what grammars are tried in."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(self.trials.close(), *(served.unload() for served in self._served.values()))
 
     async def _make_room(self, wanted: Served) -> None:
@@ -162,6 +163,22 @@ class Models:
                 raise EngineFault(f"The {self._most} models that may be loaded at once are all in use.", 503)
             # Now, since others look for room before it is loaded.
             wanted.here = True
+
+    async def _bring_back(self) -> None:
+        """Load again what was loaded and could not be loaded again: where a balancer reads /health no request
+        comes that would ask for it."""
+        while True:
+            await asyncio.sleep(self._patience.lost)
+            for one in self._served.values():
+                gone = one.lost or (one.loaded and one.engine.failure is not None)
+                # Others have come into its place where there is none.
+                if gone and (one.here or not self._full):
+                    with contextlib.suppress(Exception):  # whoever asks for it is told
+                        await self.get(one.name)
+
+    @property
+    def _full(self) -> bool:
+        return self._most is not None and sum(one.here for one in self._served.values()) >= self._most
 
     async def _sweep(self, idle_seconds: float) -> None:
         while True:
