@@ -9,6 +9,7 @@ import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, replace
 
 import pytest
 from servers import running, until
@@ -18,7 +19,7 @@ from weft.server import store as store_module
 from weft.server.engine import EngineOptions
 from weft.server.fresh_keys import FreshKeys
 from weft.server.keys import Keys
-from weft.server.ledger import Ledger, Use
+from weft.server.ledger import DAY, Ledger, Use
 from weft.server.store import Store, Unavailable
 
 
@@ -208,6 +209,51 @@ def place(request, tmp_path) -> str:
         request.getfixturevalue("driver")
         return ADDRESS
     return request.getfixturevalue("postgres").address
+
+
+def test_usage_is_kept_by_day(place):
+    """A month's requests are too many to add up when somebody asks."""
+    now = time.time()
+
+    def use(at: float, key: str, model: str, tokens: int) -> Use:
+        return Use(at, key, None, "/v1/completions", model, 200, tokens, 1, None, 0.1)
+
+    store = Store(place)
+    ledger = Ledger(store)
+    # 86,400.9 s are the second day, not the third: to cast is to round in PostgreSQL.
+    for at in (now, now, now - DAY, now - 40 * DAY, 86_400.9):
+        ledger.use(use(at, "a", "m", 10))
+    ledger.use(use(now, "b", "m", 5))
+    ledger.close()
+    days = [(day,) for day in sorted({1, int(now) // DAY - 40, int(now) // DAY - 1, int(now) // DAY})]
+    whole = store.read("SELECT * FROM usage_by_day ORDER BY day, key_id")
+    assert store.read("SELECT DISTINCT day FROM usage_by_day ORDER BY day") == days
+    for _ in range(2):
+        ledger = Ledger(store)
+        assert ledger.tokens_today("a") == 22 and ledger.tokens_today("b") == 6
+        counts = {days: [row["requests"] for row in ledger.summary(days)] for days in (1, 2, 30, 41)}
+        assert counts == {1: [2, 1], 2: [3, 1], 30: [3, 1], 41: [4, 1]}
+        ledger.close()
+        store.change("DROP TABLE usage_by_day", [()])
+        store.close()
+        store = Store(place)  # as one that was made before there was this table
+        assert store.read("SELECT * FROM usage_by_day ORDER BY day, key_id") == whole
+    store.close()
+
+
+def test_a_record_that_is_refused_is_not_counted(place):
+    """The sums go with the rows, or not at all."""
+    if place == ADDRESS:
+        pytest.skip("what it refuses is SQLite's")
+    store = Store(place)
+    ledger = Ledger(store)
+    good = Use(time.time(), "a", None, "/v1/completions", "m", 200, 10, 1, None, 0.1)
+    rows = [good, replace(good, route=None), good]
+    ledger._keep(Use, [astuple(row) for row in rows])
+    assert ledger.lost == 1 and [row["requests"] for row in ledger.summary()] == [2]
+    assert store.read("SELECT COUNT(*) FROM requests") == [(2,)]
+    ledger.close()
+    store.close()
 
 
 def test_a_client_that_sends_nul_loses_no_record(checkpoint, place):

@@ -49,6 +49,10 @@ class Event:
 
 
 _USE = "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DAY = """INSERT INTO usage_by_day VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (day, key_id, model) DO UPDATE SET
+    requests = usage_by_day.requests + excluded.requests,
+    prompt_tokens = usage_by_day.prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = usage_by_day.completion_tokens + excluded.completion_tokens"""
 _EVENT = "INSERT INTO audit VALUES (?, ?, ?, ?)"
 
 
@@ -65,9 +69,9 @@ class Ledger:
         self._reader = ThreadPoolExecutor(1, "weft-usage")
         self.lost = 0
         for key_id, tokens in store.read(
-            "SELECT key_id, SUM(prompt_tokens + completion_tokens) FROM requests"
-            " WHERE at >= ? GROUP BY key_id",
-            (self._today * DAY,),
+            "SELECT key_id, SUM(prompt_tokens + completion_tokens) FROM usage_by_day"
+            " WHERE day = ? GROUP BY key_id",
+            (self._today,),
         ):
             self._tokens[key_id] = int(tokens)
         self._thread = threading.Thread(target=self._write, name="weft-ledger", daemon=True)
@@ -93,11 +97,12 @@ class Ledger:
         return DAY - int(time.time()) % DAY
 
     def summary(self, days: int = 30) -> list[dict[str, object]]:
-        """Requests and tokens of each key and model in the last ``days``."""
+        """Requests and tokens of each key and model in the last ``days``, which end with today in UTC."""
+        # Sums are kept by day, since to add up a month's requests takes a minute.
         rows = self._store.read(
-            "SELECT key_id, model, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM requests"
-            " WHERE at >= ? GROUP BY key_id, model ORDER BY key_id, model",
-            (time.time() - days * DAY,),
+            "SELECT key_id, model, SUM(requests), SUM(prompt_tokens), SUM(completion_tokens)"
+            " FROM usage_by_day WHERE day > ? GROUP BY key_id, model ORDER BY key_id, model",
+            (int(time.time()) // DAY - days,),
         )
         names = ("key", "model", "requests", "prompt_tokens", "completion_tokens")
         return [dict(zip(names, (row[0], row[1], *map(int, row[2:])), strict=True)) for row in rows]
@@ -133,31 +138,31 @@ class Ledger:
             while len(batch) < _BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             ended = None in batch
-            for statement, kind in ((_USE, Use), (_EVENT, Event)):
+            for kind in (Use, Event):
                 rows = [_row(record) for record in batch if isinstance(record, kind)]
                 if rows:
-                    self._keep(statement, rows)
+                    self._keep(kind, rows)
 
-    def _keep(self, statement: str, rows: list[Row]) -> None:
+    def _keep(self, kind: type[Use | Event], rows: list[Row]) -> None:
         """Write ``rows``; what the database does not take is counted as lost, and the others are not."""
         try:
-            self._change(statement, rows)
+            self._change(kind, rows)
             return
         except ResourceError as error:
             reason = error
         lost = len(rows)
         if lost > 1 and not isinstance(reason, Unavailable):
-            lost -= sum(self._fits(statement, row) for row in rows)
+            lost -= sum(self._fits(kind, row) for row in rows)
         self.lost += lost
         _log.error("%s %d records are lost.", reason, lost)
 
-    def _fits(self, statement: str, row: Row) -> bool:
+    def _fits(self, kind: type[Use | Event], row: Row) -> bool:
         with contextlib.suppress(ResourceError):
-            self._change(statement, [row])
+            self._change(kind, [row])
             return True
         return False
 
-    def _change(self, statement: str, rows: list[Row]) -> None:
+    def _change(self, kind: type[Use | Event], rows: list[Row]) -> None:
         """Write ``rows``; while the database is away they wait, and behind them the queue.
 
         Raises ResourceError for what cannot be written, Unavailable when the ledger is closed meanwhile.
@@ -166,7 +171,9 @@ class Ledger:
         while True:
             last = self._closing.is_set()
             try:
-                self._store.change(statement, rows)
+                self._store.change_all(
+                    [(_USE, rows), (_DAY, _by_day(rows))] if kind is Use else [(_EVENT, rows)]
+                )
             except Unavailable as error:
                 if last:
                     raise
@@ -178,6 +185,15 @@ class Ledger:
                 if told:
                     _log.warning("The database is back; %d records are lost in all.", self.lost)
                 return
+
+
+def _by_day(rows: list[Row]) -> list[Row]:
+    """Sums of rows of :class:`Use` by day, key and model; sorted, or servers would lock them crosswise."""
+    sums: defaultdict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for at, key_id, _, _, model, _, prompt, completion, *_ in rows:
+        for place, count in enumerate((1, prompt, completion)):
+            sums[int(at) // DAY, key_id, model][place] += count
+    return [(*place, *counts) for place, counts in sorted(sums.items())]
 
 
 def _row(record: Use | Event) -> Row:

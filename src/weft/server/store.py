@@ -27,9 +27,18 @@ _TABLES = (
         model TEXT NOT NULL, status BIGINT NOT NULL, prompt_tokens BIGINT NOT NULL,
         completion_tokens BIGINT NOT NULL, first_token_seconds DOUBLE PRECISION, seconds DOUBLE PRECISION)""",
     "CREATE INDEX IF NOT EXISTS requests_by_key ON requests (key_id, at)",
+    """CREATE TABLE IF NOT EXISTS usage_by_day (
+        day BIGINT NOT NULL, key_id TEXT NOT NULL, model TEXT NOT NULL, requests BIGINT NOT NULL,
+        prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL,
+        PRIMARY KEY (day, key_id, model))""",
+    """INSERT INTO usage_by_day SELECT {day}, key_id, model, COUNT(*), SUM(prompt_tokens),
+        SUM(completion_tokens) FROM requests WHERE NOT EXISTS (SELECT 1 FROM usage_by_day)
+        GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING""",
     """CREATE TABLE IF NOT EXISTS audit (
         at DOUBLE PRECISION NOT NULL, key_id TEXT NOT NULL, event TEXT NOT NULL, detail TEXT NOT NULL)""",
 )
+_DAY = {False: "CAST(at / 86400 AS INTEGER)", True: "CAST(FLOOR(at / 86400) AS BIGINT)"}
+"""Days since 1970, in UTC, for SQLite and for PostgreSQL, which rounds where the other cuts off."""
 _PAUSE = 1.0
 """Seconds after a failed try to connect in which none is made: those who wait for it are told at once."""
 
@@ -70,7 +79,7 @@ class Store:
         try:
             self._connection = self._open(place)
             for statement in _TABLES:
-                self._connection.cursor().execute(statement)
+                self._connection.cursor().execute(statement.format(day=_DAY[self._postgres]))
             self._connection.commit()
         except self._errors as error:
             raise ResourceError(f"The database {self.place} cannot be opened ({_line(error)}).") from None
@@ -98,11 +107,17 @@ class Store:
 
     def change(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run ``statement`` (with ``?`` for values) for each row in one transaction; rows changed."""
-        given = list(rows)
+        return self.change_all([(statement, list(rows))])[0]
 
-        def work(cursor: Any) -> int:
-            cursor.executemany(self._own(statement), given)
-            return int(cursor.rowcount)
+    def change_all(self, changes: Sequence[tuple[str, Sequence[Sequence[Any]]]]) -> list[int]:
+        """:meth:`change` of several statements, in one transaction for all."""
+
+        def work(cursor: Any) -> list[int]:
+            changed = []
+            for statement, rows in changes:
+                cursor.executemany(self._own(statement), rows)
+                changed.append(int(cursor.rowcount))
+            return changed
 
         return self._run(work)
 
