@@ -146,19 +146,23 @@ def test_a_draft_model_reads_long_prompts_by_and_by(tiny_decoder, tiny_tokenizer
     assert stats.accepted == stats.proposed > 60 and not draft.reading
 
 
-def test_a_probe_goes_on_until_prompts_are_read(tiny_decoder):
-    """Else a draft model that is seldom tried would never get to guess for a long one."""
+@pytest.mark.parametrize("reads", [10, 1000])
+def test_a_probe_goes_on_until_prompts_are_read_but_not_for_ever(reads):
+    """Else a draft model that is seldom tried would never guess for a long one, or would not rest where
+    one comes after another."""
     proposer = Fixed(free=False, cost=10.0)
     speculator = Speculator(proposer)
     tried: list[int] = []
     proposer.propose = lambda sequences, count: (tried.append(step), [(1,) * count])[1]
     one = sequence([0])
+    began = lambda steps: next(s for s in steps if s > 50)  # noqa: E731 (what comes before is not known to lose)
     for step in range(200):
-        proposer.reading = 100 <= step < 110
         speculator.propose([one])
         speculator.observe([Work(one, 1, one.drafts)], [[2]], 1.0)
         one.drafts = ()
-    assert [step for step in tried if 95 <= step < 115] == list(range(100, 110))
+        proposer.reading = bool(tried) and tried[-1] == step and step - began(tried) < reads
+    first = began(tried)
+    assert tried[tried.index(first) :] == list(range(first, first + min(reads, 64) + 1))
 
 
 @pytest.mark.parametrize("blocks", [1, 8, 11])

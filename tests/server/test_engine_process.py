@@ -205,6 +205,7 @@ def test_a_lost_model_takes_no_place_from_others(checkpoint, tmp_path):
         ask = {"model": "n", "prompt": "a", "max_tokens": 2}
         until(lambda: server.post("/v1/completions", ask).status_code == 200)
         pid = server.engine("n").pid
+        assert server.get("/health").status_code == 200
         time.sleep(1)
         assert server.engine("n").pid == pid
 

@@ -156,6 +156,10 @@ def test_a_conversation_is_streamed_edited_and_asked_again(open_page):
     saved = json.loads(Path(got.value.path()).read_text())
     assert saved["conversation"][0] == {"role": "user", "content": "Goodbye"}
     assert saved["system"] == "Be brief." and saved["models"] == ["small"]
+    page.click("#mode-completion")
+    with page.expect_download() as got:
+        page.click("#export-json")
+    assert json.loads(Path(got.value.path()).read_text())["conversation"] == []
 
 
 def test_a_conversation_stays_where_no_model_answers(open_page):

@@ -230,6 +230,7 @@ def test_usage_is_kept_by_day(place):
     assert store.read("SELECT DISTINCT day FROM usage_by_day ORDER BY day") == days
     for _ in range(2):
         ledger = Ledger(store)
+        assert store.read("SELECT * FROM usage_by_day ORDER BY day, key_id") == whole
         assert ledger.tokens_today("a") == 22 and ledger.tokens_today("b") == 6
         counts = {days: [row["requests"] for row in ledger.summary(days)] for days in (1, 2, 30, 41)}
         assert counts == {1: [2, 1], 2: [3, 1], 30: [3, 1], 41: [4, 1]}
@@ -237,7 +238,6 @@ def test_usage_is_kept_by_day(place):
         store.change("DROP TABLE usage_by_day", [()])
         store.close()
         store = Store(place)  # as one that was made before there was this table
-        assert store.read("SELECT * FROM usage_by_day ORDER BY day, key_id") == whole
     store.close()
 
 

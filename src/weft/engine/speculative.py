@@ -161,6 +161,7 @@ class Speculator:
         self._usual = 0.6
         self._guesses: dict[Sequence, tuple[int, ...]] = {}
         self._pause = self._rest = _LEAST_PROBE
+        self._read_on = 0
         self._unwatched = self._watch_in = 0
         self._watched = False
 
@@ -288,13 +289,15 @@ class Speculator:
 
     def _probe(self) -> int:
         """Now and then a few guesses, to learn whether they have become good."""
-        if self._proposer.reading:
-            return 2  # one has begun
+        if self._proposer.reading and self._read_on:
+            # One has begun; but where long prompts come one after another there is always one to be read.
+            self._read_on -= 1
+            return 2
         self._rest -= 1
         if self._rest > 0:
             return 0
         self._pause = min(2 * self._pause, _MOST_PROBE)
-        self._rest = self._pause
+        self._rest, self._read_on = self._pause, _LEAST_PROBE
         return 2
 
 

@@ -53,6 +53,9 @@ _DAY = """INSERT INTO usage_by_day VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (day, k
     requests = usage_by_day.requests + excluded.requests,
     prompt_tokens = usage_by_day.prompt_tokens + excluded.prompt_tokens,
     completion_tokens = usage_by_day.completion_tokens + excluded.completion_tokens"""
+_FILL = """INSERT INTO usage_by_day
+    SELECT {day}, key_id, model, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM requests
+    WHERE TRUE GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING"""
 _EVENT = "INSERT INTO audit VALUES (?, ?, ?, ?)"
 
 
@@ -68,6 +71,8 @@ class Ledger:
         self._closing = threading.Event()
         self._reader = ThreadPoolExecutor(1, "weft-usage")
         self.lost = 0
+        if not store.read("SELECT 1 FROM usage_by_day LIMIT 1"):
+            store.change(_FILL.format(day=store.day), [()])
         for key_id, tokens in store.read(
             "SELECT key_id, SUM(prompt_tokens + completion_tokens) FROM usage_by_day"
             " WHERE day = ? GROUP BY key_id",

@@ -163,6 +163,9 @@ class Models:
                 raise EngineFault(f"The {self._most} models that may be loaded at once are all in use.", 503)
             # Now, since others look for room before it is loaded.
             wanted.here = True
+            for one in self._served.values():
+                # What was lost and has no place any more is as any other that is not loaded.
+                one.lost = one.lost and (one.here or not self._full)
 
     async def _bring_back(self) -> None:
         """Load again what was loaded and could not be loaded again: where a balancer reads /health no request

@@ -31,14 +31,9 @@ _TABLES = (
         day BIGINT NOT NULL, key_id TEXT NOT NULL, model TEXT NOT NULL, requests BIGINT NOT NULL,
         prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL,
         PRIMARY KEY (day, key_id, model))""",
-    """INSERT INTO usage_by_day SELECT {day}, key_id, model, COUNT(*), SUM(prompt_tokens),
-        SUM(completion_tokens) FROM requests WHERE NOT EXISTS (SELECT 1 FROM usage_by_day)
-        GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING""",
     """CREATE TABLE IF NOT EXISTS audit (
         at DOUBLE PRECISION NOT NULL, key_id TEXT NOT NULL, event TEXT NOT NULL, detail TEXT NOT NULL)""",
 )
-_DAY = {False: "CAST(at / 86400 AS INTEGER)", True: "CAST(FLOOR(at / 86400) AS BIGINT)"}
-"""Days since 1970, in UTC, for SQLite and for PostgreSQL, which rounds where the other cuts off."""
 _PAUSE = 1.0
 """Seconds after a failed try to connect in which none is made: those who wait for it are told at once."""
 
@@ -79,7 +74,7 @@ class Store:
         try:
             self._connection = self._open(place)
             for statement in _TABLES:
-                self._connection.cursor().execute(statement.format(day=_DAY[self._postgres]))
+                self._connection.cursor().execute(statement)
             self._connection.commit()
         except self._errors as error:
             raise ResourceError(f"The database {self.place} cannot be opened ({_line(error)}).") from None
@@ -130,8 +125,13 @@ class Store:
 
         return self._run(work)
 
+    @property
+    def day(self) -> str:
+        """SQL for the day since 1970, in UTC, of a column ``at``; PostgreSQL rounds where SQLite cuts off."""
+        return "CAST(FLOOR(at / 86400) AS BIGINT)" if self._postgres else "CAST(at / 86400 AS INTEGER)"
+
     def close(self) -> None:
-        """Close the connection; one on which a statement hangs is left to the end of the process."""
+        """Close the connection; one on which a statement hangs is left alone."""
         if not self._lock.acquire(timeout=_BUSY):
             return
         try:

@@ -325,11 +325,12 @@ def _without_special_pieces(table: dict[str, Any]) -> str | None:
     model = table["model"]
     if model.get("type") != "Unigram":
         return None
-    special = {token["content"] for token in table["added_tokens"] if token["special"]}
+    tokens = table.get("added_tokens") or []
+    special = {token["content"] for token in tokens if token["special"]}
     held = {piece for piece, _ in model["vocab"]} & special
     # Ids are places, so each keeps its own, under a name that nobody can guess.
     vocab = [[secrets.token_hex(16) if piece in held else piece, score] for piece, score in model["vocab"]]
-    added = [token for token in table["added_tokens"] if token["content"] not in held]
+    added = [token for token in tokens if token["content"] not in held]
     return json.dumps({**table, "model": {**model, "vocab": vocab}, "added_tokens": added})
 
 

@@ -355,7 +355,7 @@ export function exportMarkdown() {
 }
 
 export function exportJson() {
-  const conversation = turns.map(({ places, ...turn }) => turn);
+  const conversation = chat ? turns.map(({ places, ...turn }) => turn) : [];
   const record = { models: chosen(), settings: settings(), system: at("system").value, conversation, text: chat ? null : at("transcript").innerText };
   download("weft.json", "application/json", JSON.stringify(record, null, 1));
 }

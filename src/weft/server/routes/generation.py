@@ -228,7 +228,8 @@ def _settings(
 ) -> dict[str, Any]:
     """The engine's settings. Raises UsageError for lengths, ApiError 400 for biases of no tokens."""
     context = served.prompts.context
-    named = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+    other = body.max_tokens is None and isinstance(body, ChatRequest)
+    named = "max_completion_tokens" if other else "max_tokens"
     if limit is not None and limit > context:
         raise UsageError(f"{named} = {limit} is more than the context of {context} tokens can hold.")
     if limit is not None and limit < least:
