@@ -67,7 +67,10 @@ class Connection:
         if self.lost:
             self.closed = True
             raise self.driver.OperationalError("terminating connection due to administrator command")
-        self._cursor = getattr(self._real, method)(statement.replace("%s", "?"), *values)
+        try:
+            self._cursor = getattr(self._real, method)(statement.replace("%s", "?"), *values)
+        except sqlite3.Error as error:
+            raise self.driver.Error(str(error)) from None
         self.rowcount = self._cursor.rowcount
 
     def execute(self, statement: str, values=()):
@@ -89,6 +92,8 @@ class Connection:
 
     def close(self) -> None:
         self.closed = True
+        # SQLite keeps a closed connection's transaction, and its lock, as long as there is a cursor.
+        self._real.rollback()
         self._real.close()
 
 
@@ -122,6 +127,25 @@ def test_a_connection_that_was_lost_is_opened_again(driver):
     driver.start()
     keys.add("bob")
     assert len(store.read("SELECT * FROM keys")) == 2
+
+
+def test_a_transaction_whose_connection_goes_in_the_middle_is_done_once(driver, monkeypatch):
+    store, other = Store(ADDRESS), Store(ADDRESS)
+    own, asked = store._own, []
+
+    def going(statement):
+        asked.append(statement)
+        if len(asked) == 2:
+            driver.stop()
+            driver.start()
+        return own(statement)
+
+    monkeypatch.setattr(store, "_own", going)
+    insert = "INSERT INTO audit VALUES (?, ?, ?, ?)"
+    store.change_all([(insert, [(1.0, "", "first", "")]), (insert, [(1.0, "", "second", "")])])
+    other.change(insert, [(1.0, "", "third", "")])
+    assert len(asked) == 4
+    assert other.read("SELECT event FROM audit") == [("first",), ("second",), ("third",)]
 
 
 def test_while_it_is_gone_it_is_one_sentence_and_nobody_waits_for_each_other(driver, monkeypatch):
