@@ -323,6 +323,28 @@ def test_another_interpreter_finds_this_package_and_nothing_beside_it(tmp_path, 
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_who_stops_an_engine_before_it_was_spoken_to_leaves_no_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr("weft.server.engine._GRACE", 0.1)
+
+    async def run():
+        async def never(sock):
+            with sock:
+                await asyncio.sleep(600)
+
+        monkeypatch.setattr(asyncio, "open_unix_connection", never)
+        engine = Engine(EngineOptions(str(tmp_path)))
+        engine.start()
+        while engine.pid is None:
+            await asyncio.sleep(0.01)
+        pid = engine.pid
+        await engine.stop()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_what_a_terminal_sends_to_the_server_is_not_for_engines(monkeypatch, tmp_path):
     """One that is still importing its libraries would end with the traceback of a Ctrl-C."""
     monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])

@@ -253,39 +253,18 @@ class Engine:
     async def _one_life(self) -> None:
         """Run a process until it ends. Raises WeftError when it says that it cannot load."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            os.set_inheritable(theirs.fileno(), True)
-            # No module in the folder that the server was started in, a checkpoint's say, is to be found; this
-            # package is, where this process has it.
-            more = {"PYTHONSAFEPATH": "1"}
-            if self.options.python is None and _PACKAGE not in site.getsitepackages():
-                path = filter(None, (_PACKAGE, os.environ.get("PYTHONPATH")))
-                more["PYTHONPATH"] = os.pathsep.join(path)
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *self.options.command,
-                    str(theirs.fileno()),
-                    pass_fds=[theirs.fileno()],
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env=os.environ | more,
-                    # A terminal's Ctrl-C is for the server: it would break off imports with a traceback.
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                if self.options.python is None or error.errno not in _NO_PROGRAM:
-                    raise
-                message = (
-                    f"{self.options.python} cannot be run ({error.strerror}); give a Python interpreter."
-                )
-                raise UsageError(message) from None
-        self.pid = process.pid
-        if self.facts:
-            self._leave_out_lost_adapters()
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        self._send({"op": "load", **asdict(self.options)})
-        watch = asyncio.ensure_future(self._watch(process))
         try:
+            with theirs:
+                process = await self._spawned(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        self.pid, watch = process.pid, asyncio.ensure_future(self._watch(process))
+        try:
+            if self.facts:
+                self._leave_out_lost_adapters()
+            reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+            self._send({"op": "load", **asdict(self.options)})
             await self._read(reader)
         except (ValueError, ConnectionError, KeyError) as error:
             _log.error("The engine sent what cannot be read (%s)", error)
@@ -295,6 +274,31 @@ class Engine:
             watch.cancel()
             self._fail("The engine stopped while it worked on this request; try again.", 503)
             await self._end(process)
+
+    async def _spawned(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        """A process that has the other end of the socket. UsageError when its interpreter cannot be run."""
+        os.set_inheritable(theirs.fileno(), True)
+        # No module in the folder that the server was started in, a checkpoint's say, is to be found; this
+        # package is, where this process has it.
+        more = {"PYTHONSAFEPATH": "1"}
+        if self.options.python is None and _PACKAGE not in site.getsitepackages():
+            path = filter(None, (_PACKAGE, os.environ.get("PYTHONPATH")))
+            more["PYTHONPATH"] = os.pathsep.join(path)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self.options.command,
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                env=os.environ | more,
+                # A terminal's Ctrl-C is for the server: it would break off imports with a traceback.
+                start_new_session=True,
+            )
+        except OSError as error:
+            if self.options.python is None or error.errno not in _NO_PROGRAM:
+                raise
+            message = f"{self.options.python} cannot be run ({error.strerror}); give a Python interpreter."
+            raise UsageError(message) from None
 
     def _leave_out_lost_adapters(self) -> None:
         """An adapter whose folder went away after it was loaded does not keep the model from coming back."""
