@@ -165,23 +165,23 @@ class LLM:
         fresh = iter(drawn)
         for item in work:
             reason: FinishReason | None = None
+            sequence = item.sequence
             new = next(fresh) if item.last else []
-            if item.last and not item.sequence.limit:
+            if item.last and not sequence.limit:
                 reason, new = "length", []  # only the prompt was asked about
             kept = 0
-            if new and item.sequence.failure is None:
-                kept, reason = self._take_up(item.sequence, new)
-            if item.sequence.failure is not None:
+            if new and sequence.failure is None:
+                kept, reason = self._take_up(sequence, new)
+            if sequence.failure is not None:
                 # What it has in the cache may be damaged: none of it is to be found by others.
-                self._finish(item.sequence, "abort")
+                self._finish(sequence, "abort")
                 self._settling = None
                 continue
-            search = item.sequence.search if item.last else None
-            self.scheduler.advance(item, max(0, kept - 1))
-            if search is not None:
-                reason = self._searched(item.sequence, search)
+            self.scheduler.advance(item, kept - 1 if kept else 0)
+            if item.last and sequence.search is not None:
+                reason = self._searched(sequence, sequence.search)
             if reason:
-                self._finish(item.sequence, reason)
+                self._finish(sequence, reason)
                 self._settling = None
 
     def _take_up(self, sequence: Sequence, new: list[int]) -> tuple[int, FinishReason | None]:
@@ -237,7 +237,7 @@ class LLM:
             sequence.publish(sequence.text.push(token))
         if ended or complete or sequence.text.stopped:
             return "stop"
-        return "length" if sequence.generated_length == sequence.limit else None
+        return "length" if len(sequence.tokens) - sequence.prompt_length == sequence.limit else None
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         with _own_failure(sequence):

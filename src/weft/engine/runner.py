@@ -68,7 +68,7 @@ class Runner:
         of all beams of a search together. Sequences
         whose prompt's log probabilities are wanted get those of the tokens in ``work``.
         """
-        self.pages.copy([pair for item in work for pair in item.copies])
+        self.pages.copy([pair for item in work if item.sequence.beams for pair in item.copies])
         adapted = [item for item in work if item.sequence.adapter is not None]
         with row_invariant():
             if not adapted:
@@ -144,12 +144,13 @@ def step_tokens(work: Items[Work]) -> tuple[list[int], list[int]]:
     tokens: list[int] = []
     wanted: list[int] = []
     for item in work:
-        past = item.sequence.cached
+        past, drafts = item.sequence.cached, item.drafts
         for line in item.sequence.lines:
             tokens += line.tokens[past : past + item.tokens]
-            tokens += item.drafts
+            if drafts:
+                tokens += drafts
             if item.last:
-                wanted += range(len(tokens) - 1 - len(item.drafts), len(tokens))
+                wanted += range(len(tokens) - 1 - len(drafts), len(tokens))
     return tokens, wanted
 
 

@@ -86,7 +86,8 @@ def _search(scores_KV: Tensor, sequence: Sequence, search: Search) -> None:
         for tokens, scores, total in zip(places.tolist(), best.tolist(), totals, strict=True)
     )
     lines, first = sequence.lines, sequence.prompt_length
-    grown = likeliest([line.total for line in lines], rows, search.candidates)
+    sums = [beam.total for beam in sequence.beams] or [0.0]
+    grown = likeliest(sums, rows, search.candidates)
     search.take(len(sequence.tokens) - first + 1, grown, lambda beam: lines[beam].tokens[first:])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from weft.engine.blocks import BLOCK, BlockPool
@@ -11,32 +11,30 @@ from weft.engine.fair_queue import FairQueue, degree
 from weft.engine.sequence import Beam, Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """Feed the next ``tokens`` uncached tokens of ``sequence`` to the model, then guessed ``drafts``.
 
-    Before that the encoder reads its source, ``source`` tokens, where it is not read yet.
+    Before that the encoder reads its source, ``source`` tokens, where it is not read yet. ``last``: whether
+    the newest token is among them, so that a new one can be drawn; ``rows`` of a decoder's step that it
+    takes, and those of them that are ``scored``: wanted by whoever draws.
     """
 
     sequence: Sequence
     tokens: int
     drafts: tuple[int, ...] = ()
     source: int = 0
+    last: bool = field(init=False, compare=False)
+    rows: int = field(init=False, compare=False)
+    scored: int = field(init=False, compare=False)
 
-    @property
-    def last(self) -> bool:
-        """Whether the sequence's newest token is among them, so that a new one can be drawn."""
-        return self.tokens == self.sequence.uncached
-
-    @property
-    def rows(self) -> int:
-        """Rows of a decoder's step that it takes."""
-        return self.tokens * (len(self.sequence.beams) or 1) + len(self.drafts)
-
-    @property
-    def scored(self) -> int:
-        """Rows among them whose scores are wanted."""
-        return (len(self.sequence.beams) or 1) + len(self.drafts) if self.last else 0
+    def __post_init__(self) -> None:
+        # Once, since every part of a step asks for them.
+        sequence = self.sequence
+        beams, drafts = len(sequence.beams) or 1, len(self.drafts)
+        self.last = self.tokens == len(sequence.tokens) - sequence.cached
+        self.rows = self.tokens * beams + drafts
+        self.scored = beams + drafts if self.last else 0
 
     @property
     def copies(self) -> list[tuple[int, int]]:
@@ -126,13 +124,15 @@ class Scheduler:
         self._step += 1
         ranked = self._ranked()
         decodes = self._decodes(ranked)
-        rows = sum(work.rows for work in decodes)
+        rows = sum([work.rows for work in decodes])
         budget = self._token_budget - rows
         # A prompt takes what is left; a source cannot, and with all others behind it would wait for searches.
         beams = rows - len(decodes)
         chunks: list[Work] = []
-        begun = [s for s in ranked if not s.decodes and s in self.running]
-        begun.sort(key=lambda s: self._queue.turn(s, self._step))
+        begun: list[Sequence] = []
+        if len(decodes) < len(self.running):
+            begun = [s for s in ranked if not s.decodes and s in self.running]
+            begun.sort(key=lambda s: self._queue.turn(s, self._step))
         while budget > 0:
             sequence = self._next_prompt(begun, budget + beams)
             if sequence is None or sequence.unread > budget + beams:
@@ -152,17 +152,20 @@ class Scheduler:
                 self.pool.seal(block, sequence.source_digest(place))
         sequence.cached += work.tokens + accepted
         sequence.drafts = ()
-        sequence.prompt_computed |= sequence.cached >= (sequence.prompt_length - 1) // BLOCK * BLOCK
+        if not sequence.prompt_computed:
+            sequence.prompt_computed = sequence.cached >= (sequence.prompt_length - 1) // BLOCK * BLOCK
         # What a search writes is mostly given up again: only its prompt can be found.
         final = sequence.cached if sequence.search is None else sequence.prompt_length
         full = min(sequence.cached, final) // BLOCK
-        for place in range(sequence.sealed, full):
-            self.pool.seal(sequence.blocks[place], sequence.digest(place))
-        sequence.sealed = max(sequence.sealed, full)
+        if full > sequence.sealed:
+            for place in range(sequence.sealed, full):
+                self.pool.seal(sequence.blocks[place], sequence.digest(place))
+            sequence.sealed = full
         needed = _blocks(len(sequence.tokens))
-        self.pool.release(sequence.blocks[needed:])
-        del sequence.blocks[needed:]
-        self._queue.serve(sequence.owner, work.cost)
+        if len(sequence.blocks) > needed:
+            self.pool.release(sequence.blocks[needed:])
+            del sequence.blocks[needed:]
+        self._queue.serve(sequence.owner, work.rows + work.source)
 
     def fork(self, sequence: Sequence) -> None:
         """Go on with the beams that its search has chosen, each a token further; call :meth:`advance` before.
@@ -213,6 +216,7 @@ class Scheduler:
     def _decodes(self, ranked: list[Sequence]) -> list[Work]:
         work: list[Work] = []
         for sequence in ranked:
+            # Those behind it may make way for one that grows.
             if sequence.decodes and sequence in self.running and self._grow(sequence):
                 work.append(Work(sequence, 1))
         return work
@@ -253,6 +257,8 @@ class Scheduler:
 
         A source that is to be read must fit into ``room``, and its turn must come before that of ``rival``.
         """
+        if not self.waiting:
+            return None
         writers = [sequence for sequence in self.running if sequence.pooled is None]
         texts, rows = len(self.running) - len(writers), sum(sequence.width for sequence in writers)
         full = len(writers) == self.slots

@@ -45,6 +45,13 @@ class Constraint(Protocol):
         ...
 
 
+class Line(Protocol):
+    """Tokens, and the blocks that hold what is cached of them."""
+
+    tokens: list[int]
+    blocks: list[int]
+
+
 @dataclass(slots=True)
 class Beam:
     """One of the texts that a search goes on with: its tokens, their blocks, the sum of logarithms so far.
@@ -153,12 +160,12 @@ class Sequence:
     @property
     def decodes(self) -> bool:
         """Whether its next step is its newest token alone, for the one after it; a text is only read."""
-        return self.encoded and self.uncached == 1 and self.pooled is None
+        return self.encoded and len(self.tokens) - self.cached == 1 and self.pooled is None
 
     @property
-    def lines(self) -> list[Beam]:
+    def lines(self) -> Tokens[Line]:
         """What a step goes on with: its tokens, or those of all its beams."""
-        return self.beams or [Beam(self.tokens, self.blocks)]
+        return self.beams or (self,)
 
     @property
     def width(self) -> int:

@@ -29,14 +29,12 @@ class ByteDetokenizer:
     """For byte-level vocabularies: exact, and constant work per token."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
+        self._bytes, self._special = tokenizer.token_bytes, tokenizer.special_ids
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
         """As the protocol says; special tokens have no text."""
-        if token in self._tokenizer.special_ids:
-            return ""
-        return self._decoder.decode(self._tokenizer.token_bytes(token))
+        return "" if token in self._special else self._decoder.decode(self._bytes(token))
 
     def flush(self) -> str:
         """As the protocol says."""
@@ -102,6 +100,8 @@ class TextStream:
         return piece
 
     def _release(self, new: str) -> str:
+        if not self._stop:
+            return new
         text = self._held + new
         places = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
         if places:

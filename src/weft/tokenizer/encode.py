@@ -199,8 +199,11 @@ class Tokenizer:
         return b"".join([table[i] for i in ids])
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes one token stands for."""
-        return self.decode_bytes([token])
+        """The bytes one token stands for; raises as :meth:`decode_bytes`."""
+        table = self._bytes_table
+        if not 0 <= token < len(table):
+            self._check([token])
+        return table[token]
 
     def token_id(self, token: str) -> int | None:
         """The id of a token by its exact name, such as ``<|im_end|>``; None when it has none."""
