@@ -335,8 +335,20 @@ def test_hours_of_fresh_text_do_not_make_it_forget_how_long_steps_take():
     speculator = Speculator(Fixed(True))
     cost = lambda rows: 1 + 0.1 * rows  # noqa: E731
     simulate(speculator, 0.95, cost, 300)
+    copied = speculator._times._faded
     simulate(speculator, 0.0, cost, 2000)
-    assert speculator._times._faded < 100
+    assert speculator._times._faded - copied < 100
+
+
+@pytest.mark.parametrize("many", [1, 8])
+def test_a_first_step_that_was_held_up_does_not_make_guesses_pay_for_ever(many):
+    """While guesses are used nothing else is timed: what steps without take is believed less and less."""
+    speculator = Speculator(Fixed(True))
+    cost = lambda rows: 0.2 + rows  # noqa: E731
+    speculator._times.observe(many, 5 * cost(many))
+    simulate(speculator, 0.6, cost, 3000, many)
+    fast, plain = simulate(speculator, 0.6, cost, 1000, many)
+    assert fast > 0.97 * plain
 
 
 def test_no_guess_goes_beyond_the_limit():

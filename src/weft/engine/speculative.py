@@ -283,8 +283,7 @@ class Speculator:
             seconds = self._times.expected(fewest + rows) + self._proposer.seconds(count)
             if (speed := (many + tokens) / seconds) > _GAIN * fastest:
                 best, fastest = count, speed
-        if not best:
-            self._times.fade()
+        self._times.fade()
         return best
 
     def _probe(self) -> int:
