@@ -359,6 +359,18 @@ def test_over_long_prompts_have_the_code_that_clients_look_for(client, route, bo
     assert "prompt is too long" in record["message"]
 
 
+def test_what_a_text_or_a_conversation_has_no_use_for_is_not_ignored(client):
+    for body, field in (
+        ({"messages": CHAT["messages"], "add_special_tokens": True}, "add_special_tokens"),
+        ({"prompt": "a", "add_generation_prompt": True}, "add_generation_prompt"),
+    ):
+        record = error(client.post("/tokenize", body))
+        assert record["param"] == field and record["message"].endswith("leave it out.")
+    # As vLLM's clients ask for a conversation.
+    ask = {"messages": CHAT["messages"], "add_special_tokens": False, "add_generation_prompt": True}
+    assert client.post("/tokenize", ask).status_code == 200
+
+
 def test_bodies_that_are_too_large(client):
     error(client.post("/v1/completions", {"prompt": "a" * (5 * 2**20)}), 413)
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -210,6 +211,29 @@ def test_slow_heads_and_bodies_are_let_go(checkpoint):
                 with contextlib.suppress(ConnectionResetError):
                     assert connection.recv(100) == b""
         assert server.get("/health").status_code == 200
+
+
+def test_large_bodies_of_many_are_held_within_a_bound(checkpoint):
+    options, limits = EngineOptions(str(checkpoint), "float32"), Limits(bodies_bytes=250_000)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with running({"tiny": options}, limits) as server, contextlib.ExitStack() as stack:
+
+        def begun(size: int) -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.settimeout(30)
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % (size + 1) + b" " * size)
+            return connection
+
+        slow = [begun(100_000) for _ in range(3)]
+        refused = select.select(slow, [], [], 20)[0]
+        assert [connection.recv(1000)[:12] for connection in refused] == [b"HTTP/1.1 429"]
+        # Small ones are read whatever the others hold.
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
+        for connection in slow:
+            connection.close()
+        padded = json.dumps({"prompt": "a", "max_tokens": 2}).encode() + b" " * 100_000
+        form = {"content-type": "application/json"}
+        until(lambda: server.http.post("/v1/completions", content=padded, headers=form).status_code == 200)
 
 
 def dribble(connection: socket.socket, data: bytes) -> bool:

@@ -39,6 +39,7 @@ class Driver(types.ModuleType):
 
     def connect(self, place: str, **options) -> Connection:
         self.tries += 1
+        self.options = options
         if not self.there:
             raise self.OperationalError("connection refused\nIs the server running?")
         self.connections.append(Connection(self))
@@ -346,6 +347,13 @@ def test_a_server_outlives_its_database(checkpoint, driver, monkeypatch, caplog)
 
 def test_a_server_outlives_a_real_postgresql(checkpoint, postgres, caplog):
     served(checkpoint, postgres.address, postgres.stop, postgres.start, caplog)
+
+
+def test_a_host_that_vanished_while_it_was_asked_is_noticed(driver):
+    """It sends nothing, and the system would wait two hours before it asks whether it is there."""
+    Store(ADDRESS)
+    assert driver.options["keepalives_idle"] + 2 * driver.options["keepalives_interval"] <= 20
+    assert driver.options["keepalives_count"] == 2 and driver.options["tcp_user_timeout"] == 10_000
 
 
 def test_a_table_that_is_missing_does_not_hold_up_the_other(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,10 +16,11 @@ class Limits:
     that it does not work on yet; ``owner_share`` the part of the places that one key may hold when there are
     keys. ``send_seconds``: a reader that takes nothing for so long is let go. ``drain_seconds``: answers may
     take so long to finish after SIGTERM or Ctrl-C. ``documents`` bounds the texts of one embedding or rerank
-    request.
+    request, ``bodies_bytes`` the bodies of all requests together that are under way.
     """
 
     body_bytes: int = 4 * 2**20
+    bodies_bytes: int = 512 * 2**20
     body_seconds: float = 30.0
     head_seconds: float = 15.0
     send_seconds: float = 60.0
@@ -36,47 +37,74 @@ class Limits:
     retry_after_seconds: int = 5
 
 
+_SMALL = 2**16
+"""Bytes of a body that is read whatever the others hold: with all connections that makes 256 MiB."""
+
+
+@dataclass
+class _Body:
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def whole(self) -> bytes:
+        content, self.parts = b"".join(self.parts), []
+        return content
+
+
 class BodyLimit:
     """ASGI middleware: reads a request's body up to a size and within a time, then passes it on whole."""
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self._app, self._limits = app, limits
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """413 for a body too large, 408 for one too slow."""
+        """413 for a body too large, 408 for one too slow, 429 while others hold all the memory there is."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        body = _Body()
+        try:
+            await self._pass_on(scope, receive, send, body)
+        finally:
+            self._held -= body.size
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, body: _Body) -> None:
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                body = await self._read(scope, receive)
+                complete = await self._read(scope, receive, body)
         except TimeoutError:
             error = ApiError(408, f"The body did not arrive within {self._limits.body_seconds:g} seconds.")
             await error.response()(scope, receive, send)
         except ApiError as error:
             await error.response()(scope, receive, send)
         else:
-            if body is not None:
-                await self._app(scope, _replay(body, receive), send)
+            if complete:
+                await self._app(scope, _replay(body.whole(), receive), send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> bool:
+        """Whether all of it has come; the client may have gone before."""
         limit = self._limits.body_bytes
         too_large = ApiError(413, f"The body is larger than the {limit} bytes that this server accepts.")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared[:20]) > limit:
             raise too_large
-        parts: list[bytes] = []
-        size = 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
+                return False
+            part = message.get("body", b"")
+            body.parts.append(part)
+            body.size += len(part)
+            self._held += len(part)
+            if body.size > limit:
                 raise too_large
+            if body.size > _SMALL and self._held > self._limits.bodies_bytes:
+                after = str(self._limits.retry_after_seconds)
+                said = "The server holds as many large requests as it can; try again later."
+                raise ApiError(429, said, code="queue_full", headers={"Retry-After": after})
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return True
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -88,8 +88,10 @@ class Store:
                 raise ResourceError(message) from None
             self._errors = (psycopg.Error, OSError)
             self._passing = (psycopg.OperationalError, OSError)
-            # A machine that vanished sends nothing: unacknowledged data is given up after that many ms.
-            return psycopg.connect(place, connect_timeout=10, tcp_user_timeout=10_000)
+            # A machine that vanished sends nothing: unacknowledged data is given up after that many ms, and
+            # who waits for an answer asks after as many seconds whether anybody is there.
+            signs = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
+            return psycopg.connect(place, connect_timeout=10, tcp_user_timeout=10_000, **signs)
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         if not Path(place).exists():
             Path(place).touch(mode=0o600)

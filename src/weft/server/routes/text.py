@@ -20,6 +20,12 @@ def add(app: FastAPI, front: Front) -> None:
         front.begin(request, body.model)
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "Give prompt or messages, one of them.", param="prompt")
+        if body.prompt is None and body.add_special_tokens:
+            message = "add_special_tokens: the chat template says what stands around messages; leave it out."
+            raise ApiError(400, message, param="add_special_tokens")
+        if body.messages is None and body.add_generation_prompt is not None:
+            message = "add_generation_prompt: it is for messages; leave it out."
+            raise ApiError(400, message, param="add_generation_prompt")
         try:
             messages = [message.plain() for message in body.messages or ()]
         except ValueError as error:
