@@ -245,6 +245,39 @@ def test_conversations_and_continuations_outlast_a_look_at_the_others(open_page)
     assert page.locator(".text").text_content() == continued
 
 
+def test_a_reload_keeps_the_conversation_of_its_tab(open_page):
+    page = open_page()
+    page.check("#models input[value='长模型']")
+    page.click("#mode-chat")
+    page.fill("#system", "简短")
+    before = talk(page, "你好", "again")
+    assert len(before) == 6
+
+    def reload() -> None:
+        page.reload()
+        page.wait_for_selector("#models input")
+
+    reload()
+    assert shown(page) == before
+    assert page.input_value("#system") == "简短" and page.input_value("#input") == ""
+    with page.expect_request("**/v1/chat/completions") as asked:
+        assert talk(page, "third")[:6] == before
+    roles = [message["role"] for message in json.loads(asked.value.post_data)["messages"]]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    # A question without its answer is there to be asked again.
+    page.fill("#max_tokens", "7000")
+    page.check("#models input[value='长模型']")
+    page.fill("#input", "fourth")
+    page.press("#input", "Enter")
+    page.wait_for_selector(".writing")
+    reload()
+    assert page.input_value("#input") == "fourth" and page.locator(".turn").count() == 6
+    page.click("#clear")
+    reload()
+    assert page.locator(".turn").count() == 0
+    assert page.input_value("#system") == "简短"
+
+
 def test_of_several_models_each_fails_alone(open_page):
     page = open_page()
     page.check("#models input[value='长模型']")

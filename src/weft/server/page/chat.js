@@ -5,6 +5,7 @@
 
 import { stream } from "./api.js";
 import { sentence } from "./complaint.js";
+import { keep, kept } from "./conversation.js";
 import { at, button, composing, copier, download, element } from "./elements.js";
 import { words } from "./language.js";
 import { chosen, settings, unread, writeModels } from "./settings.js";
@@ -284,6 +285,7 @@ async function converse(front, text) {
   const models = chosen();
   const before = turns;
   turns = [...front, { role: "user", content: text }];
+  keep(turns, at("system").value);
   draw();
   const places = {};
   const box = element("div", "turn assistant");
@@ -298,6 +300,7 @@ async function converse(front, text) {
   } else {
     turns = before;
   }
+  keep(turns, at("system").value);
   draw();
   busy(false);
   // Who writes elsewhere meanwhile, in the system prompt say, goes on there.
@@ -324,6 +327,7 @@ function clear() {
   if (chat) {
     turns = [];
     editing.clear();
+    keep(turns, at("system").value);
   } else {
     lastPrompt = null;
   }
@@ -360,6 +364,16 @@ export function exportJson() {
   download("weft.json", "application/json", JSON.stringify(record, null, 1));
 }
 
+// Answers come back as text, without the probabilities of their tokens.
+function bringBack() {
+  const before = kept();
+  const places = (answers) => Object.fromEntries(
+    Object.entries(answers).map(([model, text]) => [model, element("span", "said", text)]));
+  turns = before.turns.map((turn) => turn.role === "user" ? turn : { ...turn, places: places(turn.answers) });
+  at("system").value = before.system;
+  at("input").value ||= before.question;
+}
+
 export function install(whenFinished) {
   finished = whenFinished;
   at("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
@@ -375,6 +389,8 @@ export function install(whenFinished) {
   at("stop").addEventListener("click", stop);
   at("again").addEventListener("click", again);
   at("clear").addEventListener("click", clear);
+  at("system").addEventListener("change", () => keep(turns, at("system").value));
+  bringBack();
   busy(false);
 }
 
