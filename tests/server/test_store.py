@@ -403,6 +403,30 @@ def test_keys_are_read_while_all_threads_encode(tmp_path, monkeypatch):
     asyncio.run(ask())
 
 
+def test_a_full_queue_behind_a_statement_that_hangs_holds_up_no_end(driver, monkeypatch):
+    monkeypatch.setattr("weft.server.ledger._END_SECONDS", 0.05)
+    store, asked, released = Store(ADDRESS), threading.Event(), threading.Event()
+
+    def hang(changes):
+        asked.set()
+        assert released.wait(30)
+
+    ledger = Ledger(store, pending=2)
+    monkeypatch.setattr(store, "change_all", hang)
+    ledger.event("k", "refused")
+    assert asked.wait(30)
+    for _ in range(3):
+        ledger.event("k", "refused")
+    assert ledger.lost == 1
+    ending = threading.Thread(target=ledger.close, daemon=True)
+    ending.start()
+    ending.join(10)
+    ended = not ending.is_alive()
+    released.set()
+    ending.join(30)
+    assert ended
+
+
 def test_a_statement_that_hangs_holds_up_no_other_thread_and_no_end(driver, monkeypatch):
     monkeypatch.setattr(store_module, "_BUSY", 0.05)
     store, asked, released = Store(ADDRESS), threading.Event(), threading.Event()

@@ -19,6 +19,7 @@ DAY = 86_400
 _BATCH = 500
 _AGAIN_SECONDS = 1.0
 _READ_SECONDS = 10.0
+_END_SECONDS = 10.0
 _log = logging.getLogger("weft.server")
 
 
@@ -121,8 +122,10 @@ class Ledger:
         """Write what is left, unless the database is away."""
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._closing.set()
-        self._queue.put(None)
-        self._thread.join(timeout=10)
+        # Behind a statement that hangs, the queue stays as full as it is.
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=_END_SECONDS)
+            self._thread.join(timeout=_END_SECONDS)
 
     def _turn_day(self) -> None:
         today = int(time.time()) // DAY
