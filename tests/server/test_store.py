@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -453,3 +454,31 @@ def test_a_statement_that_hangs_holds_up_no_other_thread_and_no_end(driver, monk
     assert ended and thread.is_alive()
     released.set()
     thread.join(30)
+
+
+def test_reads_that_hang_hold_up_no_end_of_the_process(tmp_path):
+    script = """
+import asyncio, sys, threading
+from weft.server import fresh_keys, ledger
+from weft.server.keys import Keys
+from weft.server.store import Store
+
+fresh_keys._RELOAD_SECONDS, fresh_keys._WAIT_SECONDS, ledger._READ_SECONDS = -1.0, 0.01, 0.01
+store = Store(sys.argv[1])
+keys, usage, hanging = Keys(store), ledger.Ledger(store), []
+keys.reload = usage.summary = lambda *days: hanging.append(1) or threading.Event().wait()
+
+async def ask():
+    await fresh_keys.FreshKeys(keys).now()
+    try:
+        await usage.asked(30)
+    except TimeoutError:
+        print(len(hanging))
+
+asyncio.run(ask())
+usage.close()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "weft.db")], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "2\n", "")
