@@ -202,6 +202,31 @@ def test_records_that_wait_are_bounded_and_an_end_does_not_wait_for_the_database
     assert Store(ADDRESS).read("SELECT * FROM requests") == []
 
 
+def test_records_wait_until_there_is_memory_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("weft.server.ledger._AGAIN_SECONDS", 0.01)
+    store, tries = Store(str(tmp_path / "weft.db")), []
+    ledger = Ledger(store)
+
+    class Short:
+        def __getattr__(self, name):
+            return getattr(connection, name)
+
+        def cursor(self):
+            tries.append(1)
+            if len(tries) <= 3:
+                raise MemoryError
+            return connection.cursor()
+
+    connection, store._connection = store._connection, Short()
+    ledger.use(use("a"))
+    ledger.use(use("b"))
+    until(lambda: len(tries) > 3)
+    ledger.close()
+    assert ledger.lost == 0
+    assert store.read("SELECT COUNT(*) FROM requests") == [(2,)]
+    store.close()
+
+
 def test_what_the_database_cannot_hold_is_replaced(driver):
     ledger = Ledger(Store(ADDRESS))
     ledger.use(use("a", end_user="a\0b\ud800"))
