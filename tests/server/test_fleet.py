@@ -188,6 +188,29 @@ def test_a_reason_without_words_is_named_by_its_kind(monkeypatch):
         host_vllm.open_worker(order)
 
 
+@pytest.mark.parametrize(
+    ("ray", "said"), [(None, "needs the ray package"), ("away", "There is no Ray cluster at here:1")]
+)
+def test_without_ray_or_its_cluster_it_is_one_sentence_and_none_is_started(monkeypatch, ray, said):
+    deleted = []
+
+    def away(**settings):
+        raise ConnectionError("nobody there")
+
+    serve = SimpleNamespace(delete=deleted.append)
+    module = ray and SimpleNamespace(is_initialized=lambda: False, init=away, serve=serve)
+    monkeypatch.setitem(sys.modules, "ray", module)
+
+    async def run():
+        models = Models({"m": EngineOptions("x")}, backend=partial(Fleet, replicas=1, address="here:1"))
+        with pytest.raises(ResourceError, match=said):
+            await models.start()
+        await models.stop()
+
+    asyncio.run(run())
+    assert not deleted
+
+
 def test_health_comes_back_though_nobody_asks(cluster):
     async def run():
         cluster.go.set()

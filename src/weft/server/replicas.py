@@ -343,8 +343,11 @@ def _status(name: str) -> tuple[str, str]:
 
 
 def _undeploy(name: str) -> None:
-    from ray import serve
-
-    # The cluster may be gone already.
+    # The cluster may be gone already, and Ray may not be installed at all.
     with contextlib.suppress(Exception):
-        serve.delete(name)
+        import ray
+        from ray import serve
+
+        # Ray would start a cluster to look for it.
+        if ray.is_initialized():
+            serve.delete(name)
