@@ -210,13 +210,16 @@ def test_a_lost_model_takes_no_place_from_others(checkpoint, tmp_path):
         assert server.engine("n").pid == pid
 
 
-def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoint, monkeypatch):
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't start new thread")]
+)
+def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoint, monkeypatch, failure):
     start, left = asyncio.create_subprocess_exec, [2]
 
     async def fails(*arguments, **how):
         left[0] -= 1
         if left[0] >= 0:
-            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            raise failure
         return await start(*arguments, **how)
 
     options = {"tiny": EngineOptions(str(checkpoint), "float32")}
@@ -226,7 +229,7 @@ def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoi
         until(lambda: server.engine().restarts == 3 and server.engine().up)
         assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
     left[0] = 1
-    with pytest.raises(ResourceError, match="Cannot allocate memory"):
+    with pytest.raises(ResourceError, match=getattr(failure, "strerror", None) or str(failure)):
         asyncio.run(Models({"x": EngineOptions(str(checkpoint))}).start())
 
 

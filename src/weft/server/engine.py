@@ -230,10 +230,16 @@ class Engine:
             except WeftError as error:
                 self.failure = error
                 return
-            except OSError as error:  # no files or no memory of the moment, for instance
-                _log.error("The engine process cannot be started (%s)", error.strerror)
+            except Exception as error:  # no files, threads or memory of the moment, for instance
+                # Whatever it is: nobody else brings the model back.
+                reason = error.strerror if isinstance(error, OSError) else repr(error)
+                _log.error(
+                    "The engine process cannot be started (%s)",
+                    reason,
+                    exc_info=not isinstance(error, OSError),
+                )
                 if not self.facts:
-                    self.failure = ResourceError(f"No engine process can be started ({error.strerror}).")
+                    self.failure = ResourceError(f"No engine process can be started ({reason}).")
                     return
             if not self.facts:
                 self.failure = ResourceError("The engine process ended before the model was loaded.")
