@@ -309,7 +309,7 @@ class Engine:
     def _leave_out_lost_adapters(self) -> None:
         """An adapter whose folder went away after it was loaded does not keep the model from coming back."""
         adapters = self.options.adapters or {}
-        there = {name: folder for name, folder in adapters.items() if Path(folder).is_dir()}
+        there = {name: folder for name, folder in adapters.items() if _is_folder(folder)}
         for name in adapters.keys() - there.keys():
             _log.error("The adapter %r is left out: %s is no folder any more", name, adapters[name])
         if len(there) < len(adapters):
@@ -390,6 +390,13 @@ class Engine:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGKILL)
                 return
+
+
+def _is_folder(path: str) -> bool:
+    """Not what the system does not show either: it is closed to this user, or its disk is away."""
+    with contextlib.suppress(OSError):
+        return Path(path).is_dir()
+    return False
 
 
 def folder_name(checkpoint: str) -> str:
