@@ -79,6 +79,28 @@ def test_the_end_comes_while_one_is_built_that_nobody_waits_for():
     asyncio.run(run())
 
 
+def test_the_end_comes_while_the_process_starts(monkeypatch):
+    start, started = asyncio.create_subprocess_exec, []
+
+    async def slow(*arguments, **how):
+        started.append(await start(*arguments, **how))
+        await asyncio.sleep(0.1)
+        return started[0]
+
+    async def run():
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", slow)
+        trials = Trials()
+        waiting = asyncio.ensure_future(trials.check(GOOD, "", "response_format"))
+        while not started:
+            await asyncio.sleep(0.01)
+        await trials.close()
+        assert started[0].returncode is not None
+        with pytest.raises(ApiError):
+            await waiting
+
+    asyncio.run(run())
+
+
 def test_a_line_of_grammars_is_bounded_and_no_key_fills_it():
     async def run():
         trials = Trials()

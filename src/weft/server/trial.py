@@ -74,6 +74,9 @@ class Trials:
         """End the process, if there is one; whatever waits is built no more."""
         self._closed = True
         await self._stop()
+        # A process that is being started now is ended by whoever starts it.
+        async with self._turn:
+            pass
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
@@ -84,9 +87,10 @@ class Trials:
             await process.wait()
 
     async def _built(self, kind: str, text: str) -> bool:
-        if self._closed:
+        process = None if self._closed else await self._started()
+        if self._closed or process is None:
+            await self._stop()
             return False
-        process = await self._started()
         assert process.stdin is not None and process.stdout is not None
         answer = b""
         try:
