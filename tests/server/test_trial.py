@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,23 @@ def test_the_end_comes_while_one_is_built_that_nobody_waits_for():
             await trials.check(schema(const=1), "", "response_format")
 
     asyncio.run(run())
+
+
+def test_a_process_that_stands_still_is_given_up(monkeypatch):
+    async def run():
+        trials = Trials()
+        try:
+            await trials.check(GOOD, "", "response_format")
+            os.kill(trials._process.pid, signal.SIGSTOP)
+            monkeypatch.setattr("weft.server.trial._SECONDS", 0.1)
+            with pytest.raises(ApiError, match="too long"):
+                await trials.check(schema(const=1), "", "response_format")
+            monkeypatch.undo()
+            await trials.check(schema(const=1), "", "response_format")
+        finally:
+            await trials.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_the_end_comes_while_the_process_starts(monkeypatch):

@@ -22,6 +22,8 @@ from weft.server.errors import ApiError
 _HOST = Path(__file__).with_name("trial_host.py")
 _MOST, _MOST_OF_ONE = 8, 4
 """Grammars that may wait to be built, or are; and those of one key, where there are keys."""
+_SECONDS = 60.0
+"""For a process that stands still, whose processor time does not run out: all others wait behind it."""
 _KEPT = 1000
 """Grammars that are remembered to be harmless, by their hashes."""
 
@@ -94,11 +96,12 @@ class Trials:
         assert process.stdin is not None and process.stdout is not None
         answer = b""
         try:
-            process.stdin.write(json.dumps([kind, text]).encode() + b"\n")
-            await process.stdin.drain()
-            answer = await process.stdout.readline()
-        except ConnectionError:
-            pass  # it ended before it had read all
+            async with asyncio.timeout(_SECONDS):
+                process.stdin.write(json.dumps([kind, text]).encode() + b"\n")
+                await process.stdin.drain()
+                answer = await process.stdout.readline()
+        except (ConnectionError, TimeoutError):
+            pass  # it ended before it had read all, or stands still
         finally:
             # An answer that nobody waits for any more must not be taken for that to the next.
             if not answer:
