@@ -348,6 +348,25 @@ def test_who_stops_an_engine_before_it_was_spoken_to_leaves_no_process(monkeypat
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_an_engine_ends_with_all_that_it_started(monkeypatch, tmp_path):
+    script = "import os, sys, time\nif child := os.fork():\n    print(child, file=open(sys.argv[1], 'w'))\n"
+    script += "else:\n    time.sleep(600)"
+    started = tmp_path / "child"
+    monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", script, str(started)])
+
+    async def run():
+        engine = Engine(EngineOptions(str(tmp_path)))
+        engine.start()
+        with pytest.raises(ResourceError, match="ended before"):
+            await engine.ready()
+        await engine.stop()
+        status = Path(f"/proc/{started.read_text().strip()}/status")
+        while status.exists() and "State:\tZ" not in status.read_text():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
 def test_what_a_terminal_sends_to_the_server_is_not_for_engines(monkeypatch, tmp_path):
     """One that is still importing its libraries would end with the traceback of a Ctrl-C."""
     monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", "import time; time.sleep(600)"])
