@@ -210,13 +210,16 @@ def test_a_lost_model_takes_no_place_from_others(checkpoint, tmp_path):
         assert server.engine("n").pid == pid
 
 
-def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoint, monkeypatch):
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't start new thread")]
+)
+def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoint, monkeypatch, failure):
     start, left = asyncio.create_subprocess_exec, [2]
 
     async def fails(*arguments, **how):
         left[0] -= 1
         if left[0] >= 0:
-            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            raise failure
         return await start(*arguments, **how)
 
     options = {"tiny": EngineOptions(str(checkpoint), "float32")}
@@ -226,7 +229,7 @@ def test_an_engine_that_cannot_be_started_for_the_moment_is_tried_again(checkpoi
         until(lambda: server.engine().restarts == 3 and server.engine().up)
         assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
     left[0] = 1
-    with pytest.raises(ResourceError, match="Cannot allocate memory"):
+    with pytest.raises(ResourceError, match=getattr(failure, "strerror", None) or str(failure)):
         asyncio.run(Models({"x": EngineOptions(str(checkpoint))}).start())
 
 
@@ -343,6 +346,25 @@ def test_who_stops_an_engine_before_it_was_spoken_to_leaves_no_process(monkeypat
             os.kill(pid, 0)
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_an_engine_ends_with_all_that_it_started(monkeypatch, tmp_path):
+    script = "import os, sys, time\nif child := os.fork():\n    print(child, file=open(sys.argv[1], 'w'))\n"
+    script += "else:\n    time.sleep(600)"
+    started = tmp_path / "child"
+    monkeypatch.setattr(EngineOptions, "command", [sys.executable, "-c", script, str(started)])
+
+    async def run():
+        engine = Engine(EngineOptions(str(tmp_path)))
+        engine.start()
+        with pytest.raises(ResourceError, match="ended before"):
+            await engine.ready()
+        await engine.stop()
+        status = Path(f"/proc/{started.read_text().strip()}/status")
+        while status.exists() and "State:\tZ" not in status.read_text():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_what_a_terminal_sends_to_the_server_is_not_for_engines(monkeypatch, tmp_path):

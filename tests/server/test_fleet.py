@@ -14,8 +14,10 @@ import pytest
 
 from weft.core.errors import ResourceError
 from weft.server import host_vllm, replicas
+from weft.server.admission import Admission
 from weft.server.answer import EngineFault
 from weft.server.engine import EngineOptions, Patience
+from weft.server.limits import Limits
 from weft.server.models import Models
 from weft.server.replicas import Fleet
 
@@ -186,6 +188,51 @@ def test_a_reason_without_words_is_named_by_its_kind(monkeypatch):
     monkeypatch.setattr("os.environ", dict(os.environ))
     with pytest.raises(ResourceError, match="vLLM cannot load x: NotImplementedError"):
         host_vllm.open_worker(order)
+
+
+@pytest.mark.parametrize(
+    ("ray", "said"), [(None, "needs the ray package"), ("away", "There is no Ray cluster at here:1")]
+)
+def test_without_ray_or_its_cluster_it_is_one_sentence_and_none_is_started(monkeypatch, ray, said):
+    deleted = []
+
+    def away(**settings):
+        raise ConnectionError("nobody there")
+
+    serve = SimpleNamespace(delete=deleted.append)
+    module = ray and SimpleNamespace(is_initialized=lambda: False, init=away, serve=serve)
+    monkeypatch.setitem(sys.modules, "ray", module)
+
+    async def run():
+        models = Models({"m": EngineOptions("x")}, backend=partial(Fleet, replicas=1, address="here:1"))
+        with pytest.raises(ResourceError, match=said):
+            await models.start()
+        await models.stop()
+
+    asyncio.run(run())
+    assert not deleted
+
+
+def test_who_came_before_replicas_were_unloaded_is_told_to_come_again(cluster):
+    """While its text was encoded an operator unloaded them: what comes next is the look for a place."""
+
+    async def run():
+        cluster.go.set()
+        fleet = Fleet(EngineOptions("x"), replicas=2, address=None)
+        fleet.start()
+        await fleet.ready()
+        await fleet.stop()
+        assert not fleet.up
+        Admission(Limits(), None).answers(fleet, 1, None)
+        with pytest.raises(EngineFault) as refused:
+            fleet.submit([1], {})
+        assert refused.value.status == 503
+        fleet.start()
+        await fleet.ready()
+        assert fleet.up and await asked(fleet) == ["x"]
+        await fleet.stop()
+
+    asyncio.run(run())
 
 
 def test_health_comes_back_though_nobody_asks(cluster):

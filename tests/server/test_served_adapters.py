@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from servers import running, until
@@ -93,17 +95,26 @@ def test_the_name_of_an_adapter_unloads_no_model(adapted):
     assert reply.status_code == 400 and "unload_lora_adapter" in reply.text and adapted.engine().up
 
 
-def test_a_model_comes_back_without_an_adapter_whose_folder_is_gone(adapted, root):
-    write(root / "passing", 3)
-    loaded = adapted.post("/v1/load_lora_adapter", {"lora_name": "passing", "lora_path": "passing"})
+@pytest.mark.parametrize("name", ["removed", "closed"])
+def test_a_model_comes_back_without_an_adapter_whose_folder_is_gone(adapted, root, monkeypatch, name):
+    write(root / name, 3)
+    loaded = adapted.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": name})
     assert loaded.status_code == 200
-    shutil.rmtree(root / "passing")
+    shutil.rmtree(root / name)
+    is_folder = Path.is_dir
+
+    def refused(path):
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_folder(path)
+
+    monkeypatch.setattr(Path, "is_dir", refused)
     engine = adapted.engine()
     before = engine.restarts
     os.kill(engine.pid, signal.SIGKILL)
     until(lambda: engine.restarts > before and engine.up)
     answer(adapted, "one")
-    assert adapted.post("/v1/completions", {"model": "passing", **ASKED}).status_code == 404
+    assert adapted.post("/v1/completions", {"model": name, **ASKED}).status_code == 404
 
 
 def test_vectors_do_not_come_from_adapters(adapted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -200,6 +201,31 @@ def test_records_that_wait_are_bounded_and_an_end_does_not_wait_for_the_database
     assert ledger.lost == 21
     driver.start()
     assert Store(ADDRESS).read("SELECT * FROM requests") == []
+
+
+def test_records_wait_until_there_is_memory_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("weft.server.ledger._AGAIN_SECONDS", 0.01)
+    store, tries = Store(str(tmp_path / "weft.db")), []
+    ledger = Ledger(store)
+
+    class Short:
+        def __getattr__(self, name):
+            return getattr(connection, name)
+
+        def cursor(self):
+            tries.append(1)
+            if len(tries) <= 3:
+                raise MemoryError
+            return connection.cursor()
+
+    connection, store._connection = store._connection, Short()
+    ledger.use(use("a"))
+    ledger.use(use("b"))
+    until(lambda: len(tries) > 3)
+    ledger.close()
+    assert ledger.lost == 0
+    assert store.read("SELECT COUNT(*) FROM requests") == [(2,)]
+    store.close()
 
 
 def test_what_the_database_cannot_hold_is_replaced(driver):
@@ -411,6 +437,30 @@ def test_keys_are_read_while_all_threads_encode(tmp_path, monkeypatch):
     asyncio.run(ask())
 
 
+def test_a_full_queue_behind_a_statement_that_hangs_holds_up_no_end(driver, monkeypatch):
+    monkeypatch.setattr("weft.server.ledger._END_SECONDS", 0.05)
+    store, asked, released = Store(ADDRESS), threading.Event(), threading.Event()
+
+    def hang(changes):
+        asked.set()
+        assert released.wait(30)
+
+    ledger = Ledger(store, pending=2)
+    monkeypatch.setattr(store, "change_all", hang)
+    ledger.event("k", "refused")
+    assert asked.wait(30)
+    for _ in range(3):
+        ledger.event("k", "refused")
+    assert ledger.lost == 1
+    ending = threading.Thread(target=ledger.close, daemon=True)
+    ending.start()
+    ending.join(10)
+    ended = not ending.is_alive()
+    released.set()
+    ending.join(30)
+    assert ended
+
+
 def test_a_statement_that_hangs_holds_up_no_other_thread_and_no_end(driver, monkeypatch):
     monkeypatch.setattr(store_module, "_BUSY", 0.05)
     store, asked, released = Store(ADDRESS), threading.Event(), threading.Event()
@@ -437,3 +487,31 @@ def test_a_statement_that_hangs_holds_up_no_other_thread_and_no_end(driver, monk
     assert ended and thread.is_alive()
     released.set()
     thread.join(30)
+
+
+def test_reads_that_hang_hold_up_no_end_of_the_process(tmp_path):
+    script = """
+import asyncio, sys, threading
+from weft.server import fresh_keys, ledger
+from weft.server.keys import Keys
+from weft.server.store import Store
+
+fresh_keys._RELOAD_SECONDS, fresh_keys._WAIT_SECONDS, ledger._READ_SECONDS = -1.0, 0.01, 0.01
+store = Store(sys.argv[1])
+keys, usage, hanging = Keys(store), ledger.Ledger(store), []
+keys.reload = usage.summary = lambda *days: hanging.append(1) or threading.Event().wait()
+
+async def ask():
+    await fresh_keys.FreshKeys(keys).now()
+    try:
+        await usage.asked(30)
+    except TimeoutError:
+        print(len(hanging))
+
+asyncio.run(ask())
+usage.close()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "weft.db")], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "2\n", "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,45 @@ def test_the_end_comes_while_one_is_built_that_nobody_waits_for():
         assert not Path(f"/proc/{pid}").exists()
         with pytest.raises(ApiError):
             await trials.check(schema(const=1), "", "response_format")
+
+    asyncio.run(run())
+
+
+def test_a_process_that_stands_still_is_given_up(monkeypatch):
+    async def run():
+        trials = Trials()
+        try:
+            await trials.check(GOOD, "", "response_format")
+            os.kill(trials._process.pid, signal.SIGSTOP)
+            monkeypatch.setattr("weft.server.trial._SECONDS", 0.1)
+            with pytest.raises(ApiError, match="too long"):
+                await trials.check(schema(const=1), "", "response_format")
+            monkeypatch.undo()
+            await trials.check(schema(const=1), "", "response_format")
+        finally:
+            await trials.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_the_end_comes_while_the_process_starts(monkeypatch):
+    start, started = asyncio.create_subprocess_exec, []
+
+    async def slow(*arguments, **how):
+        started.append(await start(*arguments, **how))
+        await asyncio.sleep(0.1)
+        return started[0]
+
+    async def run():
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", slow)
+        trials = Trials()
+        waiting = asyncio.ensure_future(trials.check(GOOD, "", "response_format"))
+        while not started:
+            await asyncio.sleep(0.01)
+        await trials.close()
+        assert started[0].returncode is not None
+        with pytest.raises(ApiError):
+            await waiting
 
     asyncio.run(run())
 

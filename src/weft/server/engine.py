@@ -77,6 +77,8 @@ class EngineOptions:
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 _GRACE = 5.0
 """Seconds for an engine to end by itself."""
+_LAST_WORDS = 0.5
+"""Seconds in which what an engine has sent before its end is read."""
 _LONG_PAUSE = 5.0
 """Seconds before the next start from which on nobody is kept waiting for it."""
 
@@ -230,10 +232,16 @@ class Engine:
             except WeftError as error:
                 self.failure = error
                 return
-            except OSError as error:  # no files or no memory of the moment, for instance
-                _log.error("The engine process cannot be started (%s)", error.strerror)
+            except Exception as error:  # no files, threads or memory of the moment, for instance
+                # Whatever it is: nobody else brings the model back.
+                reason = error.strerror if isinstance(error, OSError) else repr(error)
+                _log.error(
+                    "The engine process cannot be started (%s)",
+                    reason,
+                    exc_info=not isinstance(error, OSError),
+                )
                 if not self.facts:
-                    self.failure = ResourceError(f"No engine process can be started ({error.strerror}).")
+                    self.failure = ResourceError(f"No engine process can be started ({reason}).")
                     return
             if not self.facts:
                 self.failure = ResourceError("The engine process ended before the model was loaded.")
@@ -260,10 +268,12 @@ class Engine:
             ours.close()
             raise
         self.pid, watch = process.pid, asyncio.ensure_future(self._watch(process))
+        hang_up: asyncio.Task[None] | None = None
         try:
             if self.facts:
                 self._leave_out_lost_adapters()
             reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+            hang_up = asyncio.ensure_future(_hang_up_after(process, self._writer))
             self._send({"op": "load", **asdict(self.options)})
             await self._read(reader)
         except (ValueError, ConnectionError, KeyError) as error:
@@ -272,6 +282,8 @@ class Engine:
             self._ready.clear()
             self.stats = {}
             watch.cancel()
+            if hang_up is not None:
+                hang_up.cancel()
             self._fail("The engine stopped while it worked on this request; try again.", 503)
             await self._end(process)
 
@@ -303,7 +315,7 @@ class Engine:
     def _leave_out_lost_adapters(self) -> None:
         """An adapter whose folder went away after it was loaded does not keep the model from coming back."""
         adapters = self.options.adapters or {}
-        there = {name: folder for name, folder in adapters.items() if Path(folder).is_dir()}
+        there = {name: folder for name, folder in adapters.items() if _is_folder(folder)}
         for name in adapters.keys() - there.keys():
             _log.error("The adapter %r is left out: %s is no folder any more", name, adapters[name])
         if len(there) < len(adapters):
@@ -322,6 +334,9 @@ class Engine:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+            # What it started itself would keep the memory of a GPU from the next one.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
             self.pid = None
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -384,6 +399,20 @@ class Engine:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGKILL)
                 return
+
+
+async def _hang_up_after(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter) -> None:
+    """What a process started itself may hold its socket open: then nobody would hear that it has ended."""
+    await process.wait()
+    await asyncio.sleep(_LAST_WORDS)
+    writer.transport.abort()
+
+
+def _is_folder(path: str) -> bool:
+    """Not what the system does not show either: it is closed to this user, or its disk is away."""
+    with contextlib.suppress(OSError):
+        return Path(path).is_dir()
+    return False
 
 
 def folder_name(checkpoint: str) -> str:

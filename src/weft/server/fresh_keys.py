@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 
+from weft.server.aside import aside
 from weft.server.keys import Keys
 
 _RELOAD_SECONDS = 2.0
@@ -20,8 +20,6 @@ class FreshKeys:
 
     def __init__(self, keys: Keys):
         self._keys = keys
-        # Of its own: in the others texts are encoded, and a flood of them would put a revocation off.
-        self._reader = ThreadPoolExecutor(1, "weft-keys")
         self._read_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
         self._away = self._slow = False
@@ -40,7 +38,8 @@ class FreshKeys:
 
     async def _read(self) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._reader, self._keys.reload)
+            # In the pool's threads texts are encoded, and a flood of them would put a revocation off.
+            await aside(self._keys.reload, "weft-keys")
         except Exception as error:
             if not self._away:
                 _log.error("%s Until it is back, keys stay as they were last read.", error)

@@ -9,16 +9,18 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import partial
 
 from weft.core.errors import ResourceError
+from weft.server.aside import aside
 from weft.server.store import Row, Store, Unavailable
 
 DAY = 86_400
 _BATCH = 500
 _AGAIN_SECONDS = 1.0
 _READ_SECONDS = 10.0
+_END_SECONDS = 10.0
 _log = logging.getLogger("weft.server")
 
 
@@ -69,7 +71,6 @@ class Ledger:
         self._today = int(time.time()) // DAY
         self._tokens: defaultdict[str, int] = defaultdict(int)
         self._closing = threading.Event()
-        self._reader = ThreadPoolExecutor(1, "weft-usage")
         self.lost = 0
         if not store.read("SELECT 1 FROM usage_by_day LIMIT 1"):
             store.change(_FILL.format(day=store.day), [()])
@@ -114,15 +115,15 @@ class Ledger:
 
     async def asked(self, days: int) -> list[dict[str, object]]:
         """:meth:`summary`, in a thread of its own: texts are encoded in the others. Raises TimeoutError."""
-        reading = asyncio.get_running_loop().run_in_executor(self._reader, self.summary, days)
-        return await asyncio.wait_for(reading, _READ_SECONDS)
+        return await asyncio.wait_for(aside(partial(self.summary, days), "weft-usage"), _READ_SECONDS)
 
     def close(self) -> None:
         """Write what is left, unless the database is away."""
-        self._reader.shutdown(wait=False, cancel_futures=True)
         self._closing.set()
-        self._queue.put(None)
-        self._thread.join(timeout=10)
+        # Behind a statement that hangs, the queue stays as full as it is.
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=_END_SECONDS)
+            self._thread.join(timeout=_END_SECONDS)
 
     def _turn_day(self) -> None:
         today = int(time.time()) // DAY

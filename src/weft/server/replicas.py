@@ -109,7 +109,7 @@ class Fleet:
         self._names = itertools.count(1)
         self._open: dict[int, tuple[Answer, asyncio.Task[None]]] = {}
         self._deploying: asyncio.Future[Any] | None = None
-        self._gone = False
+        self._loaded = self._gone = False
         self._seeking: asyncio.Task[None] | None = None
         self._restarts = 0
         self._told: dict[str, tuple[float, dict[str, int]]] = {}
@@ -118,7 +118,7 @@ class Fleet:
     @property
     def up(self) -> bool:
         """Whether a replica has loaded the model, and the last one that was asked was there."""
-        return bool(self.facts) and not self._gone
+        return self._loaded and not self._gone
 
     @property
     def active(self) -> int:
@@ -152,7 +152,7 @@ class Fleet:
 
     def start(self) -> None:
         """Ask Ray Serve for the replicas."""
-        if self._starting is None or (self._starting.done() and not self.facts):
+        if self._starting is None or (self._starting.done() and not self._loaded):
             self.failure = None
             self._starting = asyncio.ensure_future(self._start())
 
@@ -162,7 +162,7 @@ class Fleet:
         await asyncio.wait({self._starting}, timeout=self.patience.load)
         if self.failure is not None:
             raise self.failure
-        if not self.facts:
+        if not self._loaded:
             raise EngineFault("The model is not loaded yet; try again later.", 503)
 
     async def stop(self) -> None:
@@ -182,7 +182,8 @@ class Fleet:
             await asyncio.gather(self._deploying, return_exceptions=True)
             self._deploying = self._handle = None
             await asyncio.to_thread(_undeploy, self._name)
-        self.facts, self._gone = {}, False
+        # Facts stay: requests that came before go on with them to where they are refused.
+        self._loaded = self._gone = False
         self._restarts, self._told = self.restarts, {}
 
     def submit(
@@ -281,6 +282,7 @@ class Fleet:
             self.failure = ResourceError(facts["failed"])
             return
         self.facts = {**facts, "sequences": facts["sequences"] * self._replicas}
+        self._loaded = True
 
     async def _placed(self) -> None:
         """Wait until Ray has started all replicas, however long it takes; what it waits for is logged once.
@@ -343,8 +345,11 @@ def _status(name: str) -> tuple[str, str]:
 
 
 def _undeploy(name: str) -> None:
-    from ray import serve
-
-    # The cluster may be gone already.
+    # The cluster may be gone already, and Ray may not be installed at all.
     with contextlib.suppress(Exception):
-        serve.delete(name)
+        import ray
+        from ray import serve
+
+        # Ray would start a cluster to look for it.
+        if ray.is_initialized():
+            serve.delete(name)

@@ -64,8 +64,9 @@ class Store:
     def __init__(self, place: str):
         self._lock = threading.Lock()
         self._postgres = not in_file(place)
-        self._errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
-        self._passing: tuple[type[Exception], ...] = (sqlite3.OperationalError, OSError)
+        # SQLite that gets no memory says so by Python's own error.
+        self._errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError, MemoryError)
+        self._passing: tuple[type[Exception], ...] = (sqlite3.OperationalError, OSError, MemoryError)
         # Passwords stand before the @ or behind the question mark.
         self.place = place.rsplit("@", 1)[-1].partition("?")[0] if self._postgres else place
         self._address = place
@@ -86,8 +87,8 @@ class Store:
             except ImportError:
                 message = "PostgreSQL needs a driver; install it with: pip install 'weft[postgres]'."
                 raise ResourceError(message) from None
-            self._errors = (psycopg.Error, OSError)
-            self._passing = (psycopg.OperationalError, OSError)
+            self._errors = (psycopg.Error, OSError, MemoryError)
+            self._passing = (psycopg.OperationalError, OSError, MemoryError)
             # A machine that vanished sends nothing: unacknowledged data is given up after that many ms, and
             # who waits for an answer asks after as many seconds whether anybody is there.
             signs = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}

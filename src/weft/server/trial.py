@@ -22,6 +22,8 @@ from weft.server.errors import ApiError
 _HOST = Path(__file__).with_name("trial_host.py")
 _MOST, _MOST_OF_ONE = 8, 4
 """Grammars that may wait to be built, or are; and those of one key, where there are keys."""
+_SECONDS = 60.0
+"""For a process that stands still, whose processor time does not run out: all others wait behind it."""
 _KEPT = 1000
 """Grammars that are remembered to be harmless, by their hashes."""
 
@@ -74,6 +76,9 @@ class Trials:
         """End the process, if there is one; whatever waits is built no more."""
         self._closed = True
         await self._stop()
+        # A process that is being started now is ended by whoever starts it.
+        async with self._turn:
+            pass
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
@@ -84,17 +89,19 @@ class Trials:
             await process.wait()
 
     async def _built(self, kind: str, text: str) -> bool:
-        if self._closed:
+        process = None if self._closed else await self._started()
+        if self._closed or process is None:
+            await self._stop()
             return False
-        process = await self._started()
         assert process.stdin is not None and process.stdout is not None
         answer = b""
         try:
-            process.stdin.write(json.dumps([kind, text]).encode() + b"\n")
-            await process.stdin.drain()
-            answer = await process.stdout.readline()
-        except ConnectionError:
-            pass  # it ended before it had read all
+            async with asyncio.timeout(_SECONDS):
+                process.stdin.write(json.dumps([kind, text]).encode() + b"\n")
+                await process.stdin.drain()
+                answer = await process.stdout.readline()
+        except (ConnectionError, TimeoutError):
+            pass  # it ended before it had read all, or stands still
         finally:
             # An answer that nobody waits for any more must not be taken for that to the next.
             if not answer:
