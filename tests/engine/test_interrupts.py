@@ -7,10 +7,13 @@ import itertools
 import random
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import weft.engine.draft
+import weft.engine.llm
 from weft.engine import LLM, SamplingParams
 from weft.engine.early_exit import early_exit
 from weft.engine.llm import _LEFT
@@ -48,6 +51,16 @@ class Interrupter:
                 sys.settrace(None)
                 raise KeyboardInterrupt
         return self
+
+
+@pytest.fixture(autouse=True)
+def readings(monkeypatch):
+    """How much is guessed depends on measured times, and the number of instructions on how much is guessed:
+    the clock goes on with each reading, on every machine alike."""
+    moments = map(float, itertools.count())
+    clock = SimpleNamespace(perf_counter=lambda: next(moments))
+    for module in (weft.engine.llm, weft.engine.draft):
+        monkeypatch.setattr(module, "time", clock)
 
 
 def asked(model, tokenizer, kind):
@@ -98,7 +111,7 @@ def check_interrupts(model, tokenizer, kind, tries):
     left = interrupted = 0
     for at in sorted(random.Random(3).sample(range(1, counted.count), tries)):
         engine, requests = asked(model, tokenizer, kind)
-        # How much is guessed depends on measured times, so the number of instructions varies a little.
+        # What the engine does for the first time takes some instructions more.
         with contextlib.suppress(KeyboardInterrupt), Interrupter(at) as interrupter:
             finish(engine)
         interrupted += interrupter.count == at

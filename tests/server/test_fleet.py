@@ -97,7 +97,7 @@ def test_replicas_that_no_node_has_room_for_are_told_and_hold_up_no_end(cluster,
     async def run():
         cluster.go.set()
         backend = partial(Fleet, replicas=8, address=None)
-        models = Models({"m": EngineOptions("x")}, patience=Patience(load=0.2), backend=backend)
+        models = Models({"m": EngineOptions("x")}, patience=Patience(load=2), backend=backend)
         with pytest.raises(ResourceError, match=r"'m' has not loaded within .* not loaded yet"):
             await models.start()
         assert cluster.deployed

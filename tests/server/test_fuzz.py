@@ -174,11 +174,12 @@ def send(server: Server, chance: random.Random) -> str:
             connection.sendall(whole[: chance.randrange(len(whole))])
             return "hung up before the end"
         received, ended = b"", False
+        # Before anything is sent: how a connection ends must not change what is drawn after it.
+        most = chance.choice([1, 200, *[10**7] * 6])
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             connection.sendall(whole)
             if waits:
                 connection.shutdown(socket.SHUT_WR)
-            most = chance.choice([1, 200, *[10**7] * 6])
             while len(received) < most and not ended:
                 data = connection.recv(65536)
                 received += data

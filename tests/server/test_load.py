@@ -94,7 +94,7 @@ def test_refusals_are_counted(checkpoint):
             "--prompt-tokens",
             "5",
             "--max-tokens",
-            "40",
+            "120",
             "--ignore-eos",
             "--json",
             "-",
@@ -124,7 +124,7 @@ def test_more_requests_at_once_than_files_are_usually_open():
                     connection.sendall(answer)
 
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        listener.settimeout(10)
+        listener.settimeout(30)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         # Half of what both sides of 300 connections need.

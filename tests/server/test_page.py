@@ -114,6 +114,8 @@ def talk(page: Any, *texts: str) -> list[str]:
     """A conversation with an answer to each of ``texts``; what is shown of it."""
     page.click("#mode-chat")
     page.fill("#max_tokens", "4")
+    # Drawn anew each time, four tokens are now and then no text at all.
+    page.fill("#seed", "1")
     for text in texts:
         page.fill("#input", text)
         page.press("#input", "Enter")
@@ -164,8 +166,6 @@ def test_a_conversation_is_streamed_edited_and_asked_again(open_page):
 
 def test_a_conversation_stays_where_no_model_answers(open_page):
     page = open_page()
-    # Drawn anew each time, four answers are now and then more than the context holds.
-    page.fill("#seed", "1")
     before = talk(page, "one", "two", "three")
     assert len(before) == 6
     refuse(page, True)
@@ -213,6 +213,7 @@ def test_without_a_chosen_model_nothing_is_cut(open_page):
 def test_a_continuation_stays_where_no_model_answers(open_page):
     page = open_page()
     page.fill("#max_tokens", "4")
+    page.fill("#seed", "1")
     page.fill("#input", "def")
     page.click("#send")
     until(lambda: page.wait_for_timeout(20) or len(page.input_value("#input")) > 3)
@@ -230,6 +231,7 @@ def test_a_continuation_stays_where_no_model_answers(open_page):
 def test_conversations_and_continuations_outlast_a_look_at_the_others(open_page):
     page = open_page()
     page.fill("#max_tokens", "4")
+    page.fill("#seed", "1")
     page.fill("#input", "def")
     page.click("#send")
     until(lambda: page.wait_for_timeout(20) or len(page.input_value("#input")) > 3)
@@ -328,12 +330,14 @@ def test_stopping_a_long_answer(open_page, site):
     began = time.monotonic()
     page.press("#input", "Control+Enter")
     until(lambda: page.wait_for_timeout(20) or len(page.locator(".new").text_content()) > 20)
-    until(lambda: page.wait_for_timeout(20) or "tokens/s" in page.inner_text("#status"))
-    tokens, rate = map(
-        float, re.match(r"(\d+) tokens, ([\d.]+) tokens/s", page.inner_text("#status")).groups()
-    )
-    # Without a clock it would be a thousand times that.
-    assert rate < 30 * tokens / (time.monotonic() - began)
+
+    def is_measured() -> bool:
+        """Without a clock it would be a thousand times that, and stay so."""
+        found = re.match(r"(\d+) tokens, ([\d.]+) tokens/s", page.inner_text("#status"))
+        return found is not None and float(found[2]) < 30 * float(found[1]) / (time.monotonic() - began)
+
+    # A model that is loaded first, or a busy machine, makes the beginning of an answer late.
+    until(lambda: page.wait_for_timeout(20) or is_measured())
     page.keyboard.press("Escape")
     idle(page)
     assert page.inner_text("#status").startswith("Stopped")
