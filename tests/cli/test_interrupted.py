@@ -79,6 +79,39 @@ def test_measuring_and_generating_stop_with_one_sentence(trained: Path, verb: st
     assert not (trained.parent / "eval.json").exists()
 
 
+SWALLOWING = """
+try:
+    import time
+    print("importing", flush=True)
+    time.sleep(60)
+except:
+    pass
+"""
+
+
+def test_libraries_that_swallow_an_interrupt_while_they_are_imported_hold_up_nobody(tmp_path: Path) -> None:
+    """As a bare `except:` in one of them did: the work went on as if nobody had asked for its end."""
+    (tmp_path / "swallowing.py").write_text(SWALLOWING)
+    (tmp_path / "verb.py").write_text(
+        "from weft.cli.command import weft_command\n"
+        "@weft_command('verb')\n"
+        "def command():\n"
+        "    import swallowing\n"
+        "    print('it went on')\n"
+        "command()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "verb.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None and process.stdout.readline() == "importing\n"
+    time.sleep(0.1)
+    assert interrupt(process) == "weft: Interrupted; run the same command again to continue.\n"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_demo_interrupted_in_each_stage_goes_on_and_ends(tmp_path: Path) -> None:

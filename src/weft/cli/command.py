@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NoReturn
 
 import click
@@ -20,6 +20,8 @@ from weft.core.errors import Interrupted, WeftError
 from weft.core.files import write_text_atomic
 
 Record = dict[str, Any]
+
+_INTERRUPTED = "Interrupted; run the same command again to continue."
 
 
 def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Command]:
@@ -33,6 +35,8 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
         @functools.wraps(function)
         def run(json_file: str | None, **arguments: Any) -> None:
             signal.signal(signal.SIGTERM, _interrupt)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, functools.partial(_interrupt_imports, function.__code__))
             _open_what_is_closed()
             _spell_what_is_unknown()
             try:
@@ -42,7 +46,7 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
             except WeftError as error:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
-                _fail("Interrupted; run the same command again to continue.", Interrupted.exit_code)
+                _fail(_INTERRUPTED, Interrupted.exit_code)
             except OSError as error:
                 refused_by_the_system(error)
             except MemoryError:
@@ -71,6 +75,17 @@ def run_file_or_setting(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _interrupt_imports(verb: CodeType, number: int, frame: FrameType | None) -> NoReturn:
+    """Ctrl-C. While a verb imports what it needs, some libraries swallow it; nothing is begun then, so the
+    process just ends."""
+    while frame is not None and frame.f_back is not None:
+        if frame.f_back.f_code is verb and frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"weft: {_INTERRUPTED}\n".encode())
+            os._exit(Interrupted.exit_code)
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 
