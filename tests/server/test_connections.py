@@ -28,6 +28,7 @@ from starlette.responses import StreamingResponse
 from weft.cli.serve import command
 from weft.core.errors import ResourceError, UsageError
 from weft.server.engine import Engine, EngineOptions
+from weft.server.keys import Keys
 from weft.server.ledger import Ledger
 from weft.server.limits import Limits
 from weft.server.listen import Tls, bind, http_server
@@ -233,6 +234,32 @@ def test_large_bodies_of_many_are_held_within_a_bound(checkpoint):
         padded = json.dumps({"prompt": "a", "max_tokens": 2}).encode() + b" " * 100_000
         form = {"content-type": "application/json"}
         until(lambda: server.http.post("/v1/completions", content=padded, headers=form).status_code == 200)
+
+
+def test_large_bodies_of_strangers_and_of_one_key_refuse_no_other_key(checkpoint, tmp_path):
+    options, limits = EngineOptions(str(checkpoint), "float32"), Limits(bodies_bytes=400_000)
+    keys = Keys(Store(str(tmp_path / "weft.db")))
+    ann, bob = (f"Authorization: Bearer {keys.add(name)[1]}\r\n".encode() for name in ("ann", "bob"))
+    with running({"tiny": options}, limits, keys) as server, contextlib.ExitStack() as stack:
+
+        def begun(path: bytes, key: bytes = b"") -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.settimeout(60)
+            head = b"POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Type: application/json\r\n" % (path, key)
+            connection.sendall(head + b"Content-Length: 150001\r\n\r\n" + b" " * 150_000)
+            return connection
+
+        for _ in range(4):
+            # Answered at once, whatever else would come.
+            assert begun(b"/health").recv(12) == b"HTTP/1.1 405"
+        slow = [begun(b"/v1/completions", ann) for _ in range(2)]
+        refused = select.select(slow, [], [], 60)[0]
+        assert [connection.recv(12) for connection in refused] == [b"HTTP/1.1 429"]
+        whole = b"POST /tokenize HTTP/1.1\r\nHost: x\r\n" + bob + b"Content-Type: application/json\r\n"
+        body = json.dumps({"prompt": "a"}).encode() + b" " * 150_000
+        other = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        other.sendall(whole + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert other.recv(12) == b"HTTP/1.1 200"
 
 
 def dribble(connection: socket.socket, data: bytes) -> bool:

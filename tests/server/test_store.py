@@ -16,6 +16,7 @@ import pytest
 from servers import running, until
 
 from weft.core.errors import ResourceError
+from weft.server import ledger as ledger_module
 from weft.server import store as store_module
 from weft.server.engine import EngineOptions
 from weft.server.fresh_keys import FreshKeys
@@ -186,6 +187,27 @@ def test_records_wait_until_the_database_is_back(driver, monkeypatch, caplog):
     assert len(Store(ADDRESS).read("SELECT * FROM requests")) == 11
     told = [record.message for record in caplog.records if "Records wait" in record.message]
     assert len(told) == 1
+
+
+def test_records_that_there_is_no_memory_for_are_lost_alone(tmp_path, monkeypatch):
+    row, tries = ledger_module._row, []
+
+    def short(record):
+        tries.append(record)
+        if len(tries) == 1:
+            raise MemoryError
+        return row(record)
+
+    monkeypatch.setattr(ledger_module, "_row", short)
+    store = Store(str(tmp_path / "weft.db"))
+    ledger = Ledger(store)
+    ledger.use(use("a"))
+    until(lambda: ledger.lost == 1)
+    ledger.use(use("b"))
+    ledger.close()
+    assert ledger.lost == 1
+    assert store.read("SELECT key_id FROM requests") == [("b",)]
+    store.close()
 
 
 def test_records_that_wait_are_bounded_and_an_end_does_not_wait_for_the_database(driver, monkeypatch):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
+import itertools
 import json
 import os
 import signal
@@ -34,9 +36,10 @@ def weft_command(name: str) -> Callable[[Callable[..., Record | None]], click.Co
     def decorate(function: Callable[..., Record | None]) -> click.Command:
         @functools.wraps(function)
         def run(json_file: str | None, **arguments: Any) -> None:
-            signal.signal(signal.SIGTERM, _interrupt)
+            interrupt = functools.partial(_interrupt, function.__code__)
+            signal.signal(signal.SIGTERM, interrupt)
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                signal.signal(signal.SIGINT, functools.partial(_interrupt_imports, function.__code__))
+                signal.signal(signal.SIGINT, interrupt)
             _open_what_is_closed()
             _spell_what_is_unknown()
             try:
@@ -74,19 +77,28 @@ def run_file_or_setting(
     return run_file, overrides
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _interrupt_imports(verb: CodeType, number: int, frame: FrameType | None) -> NoReturn:
-    """Ctrl-C. While a verb imports what it needs, some libraries swallow it; nothing is begun then, so the
-    process just ends."""
-    while frame is not None and frame.f_back is not None:
-        if frame.f_back.f_code is verb and frame.f_code.co_filename.startswith("<frozen importlib"):
-            os.write(2, f"weft: {_INTERRUPTED}\n".encode())
-            os._exit(Interrupted.exit_code)
+def _interrupt(verb: CodeType, number: int, frame: FrameType | None) -> NoReturn:
+    """Ctrl-C or SIGTERM. While a verb imports what it needs, some libraries swallow an exception; nothing is
+    begun then, so the process just ends."""
+    called: list[FrameType] = []
+    while frame is not None and frame.f_code is not verb:
+        called.append(frame)
         frame = frame.f_back
+    # What the verb calls first comes last. Its helpers are of this package, and have begun nothing either.
+    below = itertools.dropwhile(_of_the_command_line, reversed(called))
+    if frame is not None and next(map(_imports, below), False):
+        with contextlib.suppress(OSError):
+            os.write(2, f"weft: {_INTERRUPTED}\n".encode())
+        os._exit(Interrupted.exit_code)
     raise KeyboardInterrupt
+
+
+def _of_the_command_line(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("weft.cli.")
+
+
+def _imports(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith("<frozen importlib")
 
 
 def _open_what_is_closed() -> None:

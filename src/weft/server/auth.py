@@ -10,6 +10,7 @@ from weft.server.errors import ApiError
 from weft.server.fresh_keys import FreshKeys
 from weft.server.keys import Keys
 from weft.server.ledger import Ledger
+from weft.server.limits import replay
 
 _OPEN = ("/", "/health", "/page/index.html")
 _ADMIN = ("/metrics", "/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
@@ -45,15 +46,15 @@ class Gate:
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        # Bodies there are of no use, and strangers' would be held beside those of keys.
+        await self._app(scope, replay(b"", receive) if _is_open(scope["path"]) else receive, send)
 
     def _admit(self, keys: Keys, scope: Scope) -> None:
         path = scope["path"]
         presented = _presented(scope)
         key = keys.recognise(presented) if presented is not None else None
         scope["state"]["key"] = key
-        open_ = path in _OPEN or (path.startswith("/page/") and path.endswith((".js", ".css")))
-        if open_ or not keys.any:
+        if _is_open(path) or not keys.any:
             return
         if key is None:
             if presented is not None:
@@ -76,6 +77,10 @@ class Gate:
         self._noted += 1
         if self._ledger is not None and self._noted <= _NOTED_A_MINUTE:
             self._ledger.event("", "refused", f"{scope['method']} {scope['path']}")
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN or (path.startswith("/page/") and path.endswith((".js", ".css")))
 
 
 def _presented(scope: Scope) -> str | None:

@@ -236,7 +236,7 @@ class Engine:
                 # Whatever it is: nobody else brings the model back.
                 reason = error.strerror if isinstance(error, OSError) else repr(error)
                 _log.error(
-                    "The engine process cannot be started (%s)",
+                    "The engine process cannot be started or spoken to (%s)",
                     reason,
                     exc_info=not isinstance(error, OSError),
                 )
@@ -334,10 +334,8 @@ class Engine:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            # What it started itself would keep the memory of a GPU from the next one.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
             self.pid = None
+            await _end_group(process.pid)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         unpacker = Unpacker()
@@ -399,6 +397,19 @@ class Engine:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGKILL)
                 return
+
+
+async def _end_group(group: int) -> None:
+    """What a process started itself would keep the memory of a GPU from the next one.
+
+    Python's tracker of shared memory ignores SIGTERM, and takes away what those leave who do not.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+        for _ in range(10):
+            await asyncio.sleep(_LAST_WORDS / 10)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
 
 
 async def _hang_up_after(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter) -> None:

@@ -145,9 +145,13 @@ class Ledger:
                 batch.append(self._queue.get_nowait())
             ended = None in batch
             for kind in (Use, Event):
-                rows = [_row(record) for record in batch if isinstance(record, kind)]
-                if rows:
-                    self._keep(kind, rows)
+                records = [record for record in batch if isinstance(record, kind)]
+                try:
+                    if records:
+                        self._keep(kind, [_row(record) for record in records])
+                except Exception:  # no memory of the moment, for instance: later records are still written
+                    self.lost += len(records)
+                    _log.exception("%d records are lost.", len(records))
 
     def _keep(self, kind: type[Use | Event], rows: list[Row]) -> None:
         """Write ``rows``; what the database does not take is counted as lost, and the others are not."""

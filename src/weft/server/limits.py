@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,6 +44,7 @@ _SMALL = 2**16
 
 @dataclass
 class _Body:
+    key_id: str | None
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
 
@@ -56,18 +58,20 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self._app, self._limits = app, limits
-        self._held = 0
+        self._held: Counter[str | None] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """413 for a body too large, 408 for one too slow, 429 while others hold all the memory there is."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body()
+        key = scope["state"]["key"]
+        body = _Body(None if key is None else key.id)
         try:
             await self._pass_on(scope, receive, send, body)
         finally:
-            self._held -= body.size
+            self._held[body.key_id] -= body.size
+            self._held += Counter()  # drops those who hold nothing any more
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, body: _Body) -> None:
         try:
@@ -80,7 +84,7 @@ class BodyLimit:
             await error.response()(scope, receive, send)
         else:
             if complete:
-                await self._app(scope, _replay(body.whole(), receive), send)
+                await self._app(scope, replay(body.whole(), receive), send)
 
     async def _read(self, scope: Scope, receive: Receive, body: _Body) -> bool:
         """Whether all of it has come; the client may have gone before."""
@@ -96,23 +100,30 @@ class BodyLimit:
             part = message.get("body", b"")
             body.parts.append(part)
             body.size += len(part)
-            self._held += len(part)
+            self._held[body.key_id] += len(part)
             if body.size > limit:
                 raise too_large
-            if body.size > _SMALL and self._held > self._limits.bodies_bytes:
+            if body.size > _SMALL and self._full(body.key_id):
                 after = str(self._limits.retry_after_seconds)
                 said = "The server holds as many large requests as it can; try again later."
                 raise ApiError(429, said, code="queue_full", headers={"Retry-After": after})
             if not message.get("more_body", False):
                 return True
 
+    def _full(self, key_id: str | None) -> bool:
+        """Whether all together hold too much, or one key does."""
+        most = self._limits.bodies_bytes
+        share = 1.0 if key_id is None else self._limits.owner_share
+        return self._held.total() > most or self._held[key_id] > share * most
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """What gives ``body`` first, then what ``receive`` does."""
     unread = [body]
 
-    async def replay() -> Message:
+    async def given() -> Message:
         if unread:
             return {"type": "http.request", "body": unread.pop(), "more_body": False}
         return await receive()
 
-    return replay
+    return given

@@ -25,6 +25,8 @@ let editing = new Map();
 let filled = null;
 let controller = null;
 let finished = () => {};
+// What was asked when the page was left.
+let unanswered = "";
 
 export const working = () => controller !== null;
 
@@ -285,7 +287,8 @@ async function converse(front, text) {
   const models = chosen();
   const before = turns;
   turns = [...front, { role: "user", content: text }];
-  keep(turns, at("system").value);
+  // Where turns are to be replaced, a reload before the answer brings them back.
+  if (front.length === before.length) keep(turns, at("system").value);
   draw();
   const places = {};
   const box = element("div", "turn assistant");
@@ -340,6 +343,7 @@ function clear() {
 export function setChat(on) {
   if (chat !== on) {
     chat = on;
+    if (chat) at("input").value ||= unanswered;
     const other = aside;
     aside = [...at("transcript").childNodes];
     at("transcript").replaceChildren(...other);
@@ -371,7 +375,7 @@ function bringBack() {
     Object.entries(answers).map(([model, text]) => [model, element("span", "said", text)]));
   turns = before.turns.map((turn) => turn.role === "user" ? turn : { ...turn, places: places(turn.answers) });
   at("system").value = before.system;
-  at("input").value ||= before.question;
+  unanswered = before.question;
 }
 
 export function install(whenFinished) {
@@ -389,7 +393,7 @@ export function install(whenFinished) {
   at("stop").addEventListener("click", stop);
   at("again").addEventListener("click", again);
   at("clear").addEventListener("click", clear);
-  at("system").addEventListener("change", () => keep(turns, at("system").value));
+  at("system").addEventListener("input", () => keep(turns, at("system").value));
   bringBack();
   busy(false);
 }

@@ -5,9 +5,10 @@ const NAME = "weft-conversation";
 export function keep(turns, system) {
   const record = { turns: turns.map(({ places, ...turn }) => turn), system };
   try {
+    // First of all: where there is no room, an older one would come back in its place.
+    sessionStorage.removeItem(NAME);
     if (turns.length || system) sessionStorage.setItem(NAME, JSON.stringify(record));
-    else sessionStorage.removeItem(NAME);
-  } catch { /* browsers may forbid it, or have no room: then it is lost with the page */ }
+  } catch { /* browsers may forbid it: then it is lost with the page */ }
 }
 
 // Turns without places; a question that was still to be answered comes by itself, as `question`.
