@@ -274,6 +274,10 @@ def test_a_reload_keeps_the_conversation_of_its_tab(open_page):
     page.wait_for_selector(".writing")
     reload()
     assert page.input_value("#input") == "fourth" and page.locator(".turn").count() == 6
+    page.fill("#input", "")
+    page.click("#mode-completion")
+    page.click("#mode-chat")
+    assert page.input_value("#input") == ""
     page.click("#clear")
     reload()
     assert page.locator(".turn").count() == 0

@@ -78,7 +78,7 @@ _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 _GRACE = 5.0
 """Seconds for an engine to end by itself."""
 _LAST_WORDS = 0.5
-"""Seconds in which what an engine has sent before its end is read."""
+"""Seconds in which what an engine has sent before its end is read, and in which what it started may end."""
 _LONG_PAUSE = 5.0
 """Seconds before the next start from which on nobody is kept waiting for it."""
 

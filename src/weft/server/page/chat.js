@@ -343,7 +343,10 @@ function clear() {
 export function setChat(on) {
   if (chat !== on) {
     chat = on;
-    if (chat) at("input").value ||= unanswered;
+    if (chat) {
+      at("input").value ||= unanswered;
+      unanswered = "";
+    }
     const other = aside;
     aside = [...at("transcript").childNodes];
     at("transcript").replaceChildren(...other);
